@@ -1,0 +1,114 @@
+"""offramp: pretrained transformer encoders whose inputs leave as soon as the answer is known.
+
+Importing this package is cheap: public names resolve on first use, from the one table below,
+and torch loads when a model is first touched. The table is the registry too: checkpoints and
+configurations name classes, and those names are looked up here.
+"""
+
+from __future__ import annotations
+
+import importlib
+from typing import TYPE_CHECKING, Any
+
+from offramp.backends import dummy, is_available
+from offramp.errors import nearest
+
+__version__ = "0.1.0"
+
+_TABLE: dict[str, tuple[str, tuple[str, ...]]] = {
+    # public name: (module, packages without which it is a stand-in that explains itself)
+    **{
+        name: ("offramp.errors", ())
+        for name in (
+            "CheckpointError",
+            "ConfigError",
+            "DataError",
+            "InputError",
+            "MissingBackendError",
+            "ModelNotFoundError",
+            "NewWeightsWarning",
+            "OfframpError",
+            "TrainingError",
+            "UnknownOptionError",
+        )
+    },
+    "requires_backends": ("offramp.backends", ()),
+    "Tokenizer": ("offramp.text.tokenizer", ("numpy", "tokenizers")),
+    "read_table": ("offramp.text.tables", ()),
+    "PretrainedConfig": ("offramp.models.config", ()),
+    "PretrainedModel": ("offramp.models.base", ("torch",)),
+    "PreTrainedModel": ("offramp.models.base", ("torch",)),
+    "BertConfig": ("offramp.models.bert", ("torch",)),
+    "BertPreTrainedModel": ("offramp.models.bert", ("torch",)),
+    "BertModel": ("offramp.models.bert", ("torch",)),
+    "BertForSequenceClassification": ("offramp.models.bert", ("torch",)),
+    "add_exits": ("offramp.exits.attach", ("torch",)),
+    "Entropy": ("offramp.exits.criteria", ("torch",)),
+    "Criterion": ("offramp.exits.criteria", ("torch",)),
+    "Runner": ("offramp.runner.run", ("torch",)),
+    "RowResult": ("offramp.runner.run", ("torch",)),
+    "Classifier": ("offramp.runner.classifier", ("torch",)),
+    "Prediction": ("offramp.runner.classifier", ("torch",)),
+    "load": ("offramp.runner.classifier", ("torch",)),
+    "TrainingOptions": ("offramp.training.options", ("torch",)),
+    "train": ("offramp.training.train", ("torch",)),
+    "evaluate": ("offramp.training.evaluation", ("torch",)),
+}
+
+__all__ = sorted(_TABLE)
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _TABLE:
+        raise AttributeError(f"module 'offramp' has no attribute {name!r}. {nearest(name, _TABLE)}")
+    module, backends = _TABLE[name]
+    if all(is_available(package) for package in backends):
+        value = getattr(importlib.import_module(module), name)
+    else:
+        value = dummy(name, backends, module)
+    globals()[name] = value
+    return value
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *_TABLE})
+
+
+if TYPE_CHECKING:
+    from offramp.backends import requires_backends as requires_backends
+    from offramp.errors import (
+        CheckpointError as CheckpointError,
+        ConfigError as ConfigError,
+        DataError as DataError,
+        InputError as InputError,
+        MissingBackendError as MissingBackendError,
+        ModelNotFoundError as ModelNotFoundError,
+        NewWeightsWarning as NewWeightsWarning,
+        OfframpError as OfframpError,
+        TrainingError as TrainingError,
+        UnknownOptionError as UnknownOptionError,
+    )
+    from offramp.exits.attach import add_exits as add_exits
+    from offramp.exits.criteria import Criterion as Criterion, Entropy as Entropy
+    from offramp.models.base import (
+        PretrainedModel as PretrainedModel,
+        PreTrainedModel as PreTrainedModel,
+    )
+    from offramp.models.bert import (
+        BertConfig as BertConfig,
+        BertForSequenceClassification as BertForSequenceClassification,
+        BertModel as BertModel,
+        BertPreTrainedModel as BertPreTrainedModel,
+    )
+    from offramp.models.config import PretrainedConfig as PretrainedConfig
+    from offramp.runner.classifier import (
+        Classifier as Classifier,
+        Prediction as Prediction,
+        load as load,
+    )
+    from offramp.runner.run import RowResult as RowResult, Runner as Runner
+    from offramp.text.tables import read_table as read_table
+    from offramp.text.tokenizer import Tokenizer as Tokenizer
+    from offramp.training.evaluation import evaluate as evaluate
+    from offramp.training.options import TrainingOptions as TrainingOptions
+    from offramp.training.train import train as train

@@ -1,0 +1,1 @@
+"""Files to named tensors and back, and directories that a crash cannot tear."""

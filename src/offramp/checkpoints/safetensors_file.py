@@ -1,0 +1,90 @@
+"""safetensors files: https://huggingface.co/docs/safetensors/index#format"""
+
+from __future__ import annotations
+
+import json
+import struct
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save_file
+from torch import Tensor
+
+from offramp.errors import CheckpointError, ModelNotFoundError
+
+WEIGHTS_FILE = "model.safetensors"
+_LONGEST_HEADER = 100_000_000  # the format's own limit, bytes
+
+
+@dataclass(frozen=True, slots=True)
+class TensorInfo:
+    """A tensor's shape and type as the file's header states them."""
+
+    shape: tuple[int, ...]
+    dtype: str
+
+
+def read_header(path: str | Path) -> dict[str, TensorInfo]:
+    """Names, shapes and types, without reading a tensor.
+
+    Raises CheckpointError for a file that is no safetensors file or names a tensor twice.
+    """
+    path = Path(path)
+    try:
+        with path.open("rb") as file:
+            (length,) = struct.unpack("<Q", file.read(8))
+            if length > _LONGEST_HEADER:
+                raise ValueError(f"a header of {length} bytes")
+            header = json.loads(file.read(length), object_pairs_hook=_no_name_twice)
+        header.pop("__metadata__", None)
+        return {
+            name: TensorInfo(tuple(entry["shape"]), entry["dtype"])
+            for name, entry in header.items()
+        }
+    except FileNotFoundError:
+        raise ModelNotFoundError(f"{path} does not exist. Expected the model's weights.") from None
+    except (ValueError, TypeError, KeyError, AttributeError, struct.error) as error:
+        raise CheckpointError(f"{path} is not a safetensors file: {error}.") from error
+
+
+def read_tensors(path: str | Path, names: Mapping[str, str]) -> dict[str, Tensor]:
+    """The tensors of a file under other names: `names` is {name in the file: name here}."""
+    try:
+        with safe_open(str(path), framework="pt") as file:
+            return {new: file.get_tensor(old) for old, new in names.items()}
+    except (SafetensorError, OSError) as error:
+        raise CheckpointError(f"{path} cannot be read: {error}.") from error
+
+
+def write_tensors(path: str | Path, tensors: Mapping[str, Tensor]) -> None:
+    """Write tensors as transformers does: metadata `format: pt`, tensors contiguous."""
+    on_host = {name: tensor.detach().contiguous().cpu() for name, tensor in tensors.items()}
+    save_file(on_host, str(path), metadata={"format": "pt"})
+
+
+def is_floating(info: TensorInfo) -> bool:
+    """Whether the header's type is a floating-point one (F32, F16, BF16, F64, F8_...)."""
+    return info.dtype.startswith(("F", "BF"))
+
+
+def torch_dtype(info: TensorInfo) -> torch.dtype | None:
+    """The header's floating type in torch's terms; None for one that weights do not have here."""
+    return {
+        "F64": torch.float64,
+        "F32": torch.float32,
+        "F16": torch.float16,
+        "BF16": torch.bfloat16,
+    }.get(info.dtype)
+
+
+def _no_name_twice(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    found = dict(pairs)
+    if len(found) < len(pairs):
+        names = [name for name, _ in pairs]
+        twice = next(name for name in names if names.count(name) > 1)
+        raise ValueError(f"{twice!r} is named twice")
+    return found

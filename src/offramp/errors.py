@@ -1,0 +1,60 @@
+"""The exception tree: everything that offramp raises on purpose is an `OfframpError`.
+
+Each class is also the builtin that its ancestors raised for the same fault, so code written for
+transformers or PaddleNLP keeps its `except` clauses. A message has what was wrong, what was
+expected, and what to do next.
+"""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Iterable
+
+
+class OfframpError(Exception):
+    """Base of every error that offramp raises on purpose."""
+
+
+class ConfigError(OfframpError, ValueError):
+    """A configuration's field or combination of fields cannot be."""
+
+
+class UnknownOptionError(ConfigError, TypeError):
+    """A keyword that nothing here takes; the message names the nearest one."""
+
+
+class ModelNotFoundError(OfframpError, OSError):
+    """A path is absent or holds no model."""
+
+
+class CheckpointError(OfframpError, ValueError):
+    """A checkpoint's tensors are not those of the model it is asked to fill."""
+
+
+class DataError(OfframpError, ValueError):
+    """Text, labels or a table that cannot be used as given."""
+
+
+class InputError(OfframpError, ValueError):
+    """Tensors handed to a model have the wrong shape, type or range."""
+
+
+class TrainingError(OfframpError, RuntimeError):
+    """Training cannot go on: the loss is not a number."""
+
+
+class MissingBackendError(OfframpError, ImportError):
+    """An optional package that is needed here is not installed."""
+
+
+class NewWeightsWarning(UserWarning):
+    """A head was not in the checkpoint and has fresh random weights."""
+
+
+def nearest(name: str, known: Iterable[str]) -> str:
+    """A clause that ends an error message: the nearest known name, or all of them if few."""
+    known = sorted(known)
+    close = difflib.get_close_matches(name, known, n=1)
+    if close:
+        return f"Did you mean {close[0]!r}?"
+    return f"Known: {', '.join(known)}." if len(known) <= 12 else ""

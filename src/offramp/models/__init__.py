@@ -1,0 +1,1 @@
+"""Configurations, the pretrained base class, and one file a family."""

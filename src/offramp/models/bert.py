@@ -1,0 +1,286 @@
+"""BERT: Devlin et al. 2019, "BERT: Pre-training of Deep Bidirectional Transformers for Language
+Understanding", https://arxiv.org/abs/1810.04805. Parameters are named as transformers names them.
+"""
+
+from __future__ import annotations
+
+
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from offramp.errors import ConfigError, InputError
+from offramp.models.base import PretrainedModel
+from offramp.models.config import (
+    PretrainedConfig,
+    configuration,
+    number,
+    one_of,
+    optional,
+    setting,
+    whole,
+)
+from offramp.models.flow import Flow, Inputs, LayerStack, run_layers
+from offramp.models.losses import classification_loss
+from offramp.models.outputs import (
+    BaseModelOutputWithPooling,
+    ModelOutput,
+    SequenceClassifierOutput,
+)
+from offramp.nn.blocks import ACTIVATIONS, EncoderLayer
+from offramp.nn.layout import Packed
+from offramp.nn.pooling import pool_first
+
+
+@configuration
+class BertConfig(PretrainedConfig):
+    """The numbers of a BERT; defaults are bert-base-uncased's."""
+
+    model_type = "bert"
+
+    vocab_size: int = setting(30522, whole(1))
+    hidden_size: int = setting(768, whole(1))
+    num_hidden_layers: int = setting(12, whole(1))
+    num_attention_heads: int = setting(12, whole(1))
+    intermediate_size: int = setting(3072, whole(1))
+    hidden_act: str = setting("gelu", one_of(*ACTIVATIONS))
+    hidden_dropout_prob: float = setting(0.1, number(0, 1))
+    attention_probs_dropout_prob: float = setting(0.1, number(0, 1))
+    classifier_dropout: float | None = setting(None, optional(number(0, 1)))
+    max_position_embeddings: int = setting(512, whole(1))
+    type_vocab_size: int = setting(2, whole(1))
+    initializer_range: float = setting(0.02, number(0, 10))
+    layer_norm_eps: float = setting(1e-12, number(0, 1))
+    pad_token_id: int | None = setting(0, optional(whole(0)))
+    # A file that says otherwise describes a network that this class would silently not be.
+    position_embedding_type: str = setting("absolute", one_of("absolute"))
+    is_decoder: bool = setting(False, one_of(False))
+    add_cross_attention: bool = setting(False, one_of(False))
+
+    def validate(self) -> None:
+        if self.hidden_size % self.num_attention_heads:
+            raise ConfigError(
+                f"hidden_size {self.hidden_size} is not a multiple of num_attention_heads "
+                f"{self.num_attention_heads}; each head has hidden_size / heads numbers a token."
+            )
+        if self.pad_token_id is not None and self.pad_token_id >= self.vocab_size:
+            raise ConfigError(
+                f"pad_token_id {self.pad_token_id} is not in a vocabulary of {self.vocab_size}."
+            )
+
+
+class BertPreTrainedModel(PretrainedModel):
+    """Base of every BERT variant: the family's names and its initial weights."""
+
+    config_class = BertConfig
+    base_model_prefix = "bert"
+    known_heads = ("cls", "classifier", "qa_outputs")
+    optional_modules = ("pooler",)
+    config: BertConfig
+
+    def _init_weights(self, module: nn.Module) -> None:
+        """Normal weights with spread `initializer_range`, zero biases, unit norms."""
+        if isinstance(module, (nn.Linear, nn.Embedding)):
+            nn.init.normal_(module.weight, std=self.config.initializer_range)
+        if isinstance(module, nn.Embedding) and module.padding_idx is not None:
+            nn.init.zeros_(module.weight[module.padding_idx].detach())
+        if isinstance(module, nn.Linear) and module.bias is not None:
+            nn.init.zeros_(module.bias)
+        if isinstance(module, nn.LayerNorm):
+            nn.init.ones_(module.weight)
+            nn.init.zeros_(module.bias)
+
+
+class BertModel(BertPreTrainedModel):
+    """BERT's body, with or without the pooler over the first token."""
+
+    def __init__(self, config: BertConfig, add_pooling_layer: bool = True) -> None:
+        super().__init__(config)
+        self.embeddings = BertEmbeddings(config)
+        self.encoder = BertEncoder(config)
+        self.pooler = BertPooler(config.hidden_size) if add_pooling_layer else None
+        self.init_weights()
+
+    @property
+    def n_layers(self) -> int:
+        return len(self.encoder.layer)
+
+    def start(self, inputs: Inputs) -> Flow:
+        longest = self.config.max_position_embeddings
+        length = max(
+            [block.length for block in inputs.layout.blocks]
+            if isinstance(inputs.layout, Packed)
+            else [inputs.layout.length],
+            default=0,
+        )
+        if length > longest and inputs.position_ids is None:
+            raise InputError(
+                f"A row of {length} tokens; this model has positions for {longest}. "
+                f"Truncate the row (max_length={longest})."
+            )
+        return Flow(
+            self.embeddings(inputs), inputs.layout, inputs.row_ids_R, positions=inputs.positions
+        )
+
+    def step(self, flow: Flow, i: int) -> Flow:
+        return flow.advanced(self.encoder.layer[i](flow.hidden, flow.layout))
+
+    def finish(self, flow: Flow) -> Flow:
+        return flow
+
+    def pool(self, flow: Flow) -> Tensor:
+        first_RD = pool_first(flow.hidden, flow.layout)
+        return first_RD if self.pooler is None else self.pooler(first_RD)
+
+    def forward(
+        self,
+        input_ids: Tensor | None = None,
+        attention_mask: Tensor | None = None,
+        token_type_ids: Tensor | None = None,
+        position_ids: Tensor | None = None,
+        inputs_embeds: Tensor | None = None,
+        *,
+        output_hidden_states: bool = False,
+        return_dict: bool = True,
+    ) -> BaseModelOutputWithPooling | tuple[Tensor | tuple[Tensor, ...], ...]:
+        """Hidden states of a padded batch.
+
+        `input_ids`, `token_type_ids`, `position_ids` [B, L] int64; `inputs_embeds` [B, L, D] in
+        place of the ids; `attention_mask` [B, L] (1 real, 0 not; any pattern) or [B, L, L]
+        (query, key). Masked positions come back as zeros.
+        """
+        inputs = Inputs.from_padded(
+            input_ids, attention_mask, token_type_ids, position_ids, inputs_embeds
+        )
+        flow = run_layers(self, inputs, trace=output_hidden_states)
+        shape = input_ids.shape if input_ids is not None else inputs_embeds.shape[:2]  # type: ignore[union-attr]
+        output = BaseModelOutputWithPooling(
+            last_hidden_state=flow.to_padded(flow.hidden, *shape),
+            pooler_output=None if self.pooler is None else flow.in_input_order(self.pool(flow)),
+            hidden_states=None
+            if flow.trace is None
+            else tuple(flow.to_padded(hidden, *shape) for hidden in flow.trace),
+        )
+        return output if return_dict else output.to_tuple()
+
+
+class BertForSequenceClassification(BertPreTrainedModel):
+    """BERT with a linear classifier over the pooled first token."""
+
+    def __init__(self, config: BertConfig) -> None:
+        super().__init__(config)
+        self.num_labels = config.num_labels
+        self.bert = BertModel(config)
+        dropout = config.classifier_dropout
+        self.dropout = nn.Dropout(config.hidden_dropout_prob if dropout is None else dropout)
+        self.classifier = nn.Linear(config.hidden_size, config.num_labels)
+        self.init_weights()
+
+    @property
+    def stack(self) -> LayerStack:
+        return self.bert
+
+    def logits(self, flow: Flow) -> Tensor:
+        """[R, C] for a finished flow, in the flow's row order."""
+        logits_RC: Tensor = self.classifier(self.dropout(self.bert.pool(flow)))
+        return logits_RC
+
+    def forward(
+        self,
+        input_ids: Tensor | None = None,
+        attention_mask: Tensor | None = None,
+        token_type_ids: Tensor | None = None,
+        position_ids: Tensor | None = None,
+        inputs_embeds: Tensor | None = None,
+        labels: Tensor | None = None,
+        *,
+        output_hidden_states: bool = False,
+        return_dict: bool = True,
+    ) -> SequenceClassifierOutput | tuple[Tensor | tuple[Tensor, ...], ...]:
+        """Logits [B, C] at full depth, and the loss where `labels` are given.
+
+        `labels` [B] are class numbers (int64), or targets for regression (C = 1) and multi-label
+        ([B, C], floating); `config.problem_type` decides, or else their type. The other
+        arguments are `BertModel.forward`'s. Early exits are the runner's: `offramp.Runner`.
+        """
+        inputs = Inputs.from_padded(
+            input_ids, attention_mask, token_type_ids, position_ids, inputs_embeds
+        )
+        flow = run_layers(self.bert, inputs, trace=output_hidden_states)
+        logits_BC = flow.in_input_order(self.logits(flow))
+        shape = input_ids.shape if input_ids is not None else inputs_embeds.shape[:2]  # type: ignore[union-attr]
+        output: ModelOutput = SequenceClassifierOutput(
+            loss=None
+            if labels is None
+            else classification_loss(logits_BC, labels, self.config.problem_type),
+            logits=logits_BC,
+            hidden_states=None
+            if flow.trace is None
+            else tuple(flow.to_padded(hidden, *shape) for hidden in flow.trace),
+        )
+        return output if return_dict else output.to_tuple()  # type: ignore[return-value]
+
+
+class BertEmbeddings(nn.Module):
+    """Word, position and segment embeddings, added and normalised."""
+
+    def __init__(self, config: BertConfig) -> None:
+        super().__init__()
+        width = config.hidden_size
+        self.word_embeddings = nn.Embedding(
+            config.vocab_size, width, padding_idx=config.pad_token_id
+        )
+        self.position_embeddings = nn.Embedding(config.max_position_embeddings, width)
+        self.token_type_embeddings = nn.Embedding(config.type_vocab_size, width)
+        self.LayerNorm = nn.LayerNorm(width, eps=config.layer_norm_eps)
+        self.dropout = nn.Dropout(config.hidden_dropout_prob)
+
+    def forward(self, inputs: Inputs) -> Tensor:
+        """[T, D] or [B, L, D], as the inputs lie."""
+        words = self.word_embeddings(inputs.ids) if inputs.embeds is None else inputs.embeds
+        positions = inputs.positions if inputs.position_ids is None else inputs.position_ids
+        if inputs.token_types is None:
+            kinds = self.token_type_embeddings.weight[0]
+        else:
+            kinds = self.token_type_embeddings(inputs.token_types)
+        total = words + kinds + self.position_embeddings(positions)
+        hidden: Tensor = self.dropout(self.LayerNorm(total))
+        return hidden
+
+
+class BertEncoder(nn.Module):
+    """The layers, under the names of the checkpoints."""
+
+    def __init__(self, config: BertConfig) -> None:
+        super().__init__()
+        self.layer = nn.ModuleList(
+            EncoderLayer(
+                config.hidden_size,
+                config.num_attention_heads,
+                config.intermediate_size,
+                activation=config.hidden_act,
+                norm_eps=config.layer_norm_eps,
+                dropout=config.hidden_dropout_prob,
+                attention_dropout=config.attention_probs_dropout_prob,
+            )
+            for _ in range(config.num_hidden_layers)
+        )
+
+
+class BertPooler(nn.Module):
+    """A linear layer and tanh over the first token's hidden state."""
+
+    def __init__(self, width: int) -> None:
+        super().__init__()
+        self.dense = nn.Linear(width, width)
+
+    def forward(self, first_RD: Tensor) -> Tensor:
+        return F.tanh(self.dense(first_RD))
+
+
+__all__ = [
+    "BertConfig",
+    "BertForSequenceClassification",
+    "BertModel",
+    "BertPreTrainedModel",
+]
+

@@ -1,0 +1,221 @@
+"""`PretrainedConfig`: a model's numbers, checked when set, kept in `config.json`.
+
+The file format is transformers': https://huggingface.co/docs/transformers/main_classes/configuration
+"""
+
+from __future__ import annotations
+
+import copy
+import dataclasses
+import json
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any, ClassVar, TypeVar
+
+from typing_extensions import Self, dataclass_transform
+
+from offramp.errors import ConfigError, ModelNotFoundError, UnknownOptionError, nearest
+
+CONFIG_FILE = "config.json"
+Check = Callable[[Any], str | None]
+"""Given a value, None if it is good, else what was expected."""
+
+T = TypeVar("T", bound=type)
+
+
+def whole(at_least: int) -> Check:
+    """A whole number of at least `at_least`."""
+
+    def check(value: Any) -> str | None:
+        good = isinstance(value, int) and not isinstance(value, bool) and value >= at_least
+        return None if good else f"a whole number of at least {at_least}"
+
+    return check
+
+
+def number(low: float, high: float) -> Check:
+    """A number from `low` to `high`, both included."""
+
+    def check(value: Any) -> str | None:
+        good = isinstance(value, (int, float)) and not isinstance(value, bool)
+        return None if good and low <= value <= high else f"a number from {low} to {high}"
+
+    return check
+
+
+def one_of(*allowed: Any) -> Check:
+    """One of a few values."""
+
+    def check(value: Any) -> str | None:
+        return None if value in allowed else f"one of {', '.join(map(repr, allowed))}"
+
+    return check
+
+
+def optional(inner: Check) -> Check:
+    """None, or what `inner` takes."""
+
+    def check(value: Any) -> str | None:
+        expected = None if value is None else inner(value)
+        return None if expected is None else f"None or {expected}"
+
+    return check
+
+
+def setting(default: Any, check: Check) -> Any:
+    """A field with a default and the check that every value set on it must pass."""
+    return dataclasses.field(default=default, metadata={"check": check})
+
+
+@dataclass_transform(kw_only_default=True, field_specifiers=(setting, dataclasses.field))
+def configuration(cls: T) -> T:
+    """Make `cls` a keyword-only dataclass whose constructor names the nearest field for a typo."""
+    built: Any = dataclasses.dataclass(kw_only=True)(cls)
+    plain_init = built.__init__
+
+    def __init__(self: Any, **values: Any) -> None:
+        for name in values:
+            if name not in built.__dataclass_fields__:
+                raise UnknownOptionError(
+                    f"{cls.__name__} has no setting {name!r}. "
+                    f"{nearest(name, built.__dataclass_fields__)}"
+                )
+        plain_init(self, **values)
+
+    __init__.__wrapped__ = plain_init  # type: ignore[attr-defined]  # inspect.signature follows it
+    built.__init__ = __init__
+    return built  # type: ignore[no-any-return]
+
+
+@configuration
+class PretrainedConfig:
+    """Base of every family's configuration.
+
+    A field is checked when it is set, fields together by `validate()`, which building and saving a
+    model call. Keys of a file that no field has are kept in `extra` and written back; a keyword
+    from Python that no field has is an error that names the nearest.
+    """
+
+    model_type: ClassVar[str] = ""
+
+    architectures: list[str] | None = None
+    """Names of the classes this configuration was saved with."""
+    num_labels: int = setting(2, whole(1))
+    """C: the outputs of a classification head. Follows `id2label` and is followed by it."""
+    id2label: dict[int, str] | None = None
+    """Class number to class name; LABEL_0, LABEL_1, ... where none are given."""
+    problem_type: str | None = setting(
+        None,
+        optional(one_of("regression", "single_label_classification", "multi_label_classification")),
+    )
+    exits: dict[str, Any] | None = None
+    """The early exits that travel with the model; see `offramp.add_exits`."""
+    extra: dict[str, Any] = dataclasses.field(default_factory=dict)
+    """Keys of the file that are no field here, as they were."""
+
+    def __post_init__(self) -> None:
+        if self.id2label is None:
+            self.id2label = _default_labels(self.num_labels)
+
+    def __setattr__(self, name: str, value: Any) -> None:
+        field = type(self).__dataclass_fields__.get(name)
+        check: Check | None = field.metadata.get("check") if field else None
+        expected = check(value) if check else None
+        if expected:
+            raise ConfigError(f"{type(self).__name__}.{name} must be {expected}; got {value!r}.")
+        if name == "id2label" and value is not None:
+            value = {int(number): str(label) for number, label in dict(value).items()}
+            if sorted(value) != list(range(len(value))) or not value:
+                raise ConfigError(
+                    f"id2label must number the classes 0, 1, 2, ...; got the numbers {list(value)}."
+                )
+            object.__setattr__(self, "num_labels", len(value))
+        object.__setattr__(self, name, value)
+        labels = getattr(self, "id2label", None)
+        if name == "num_labels" and labels is not None and len(labels) != value:
+            object.__setattr__(self, "id2label", _default_labels(value))
+
+    @property
+    def labels(self) -> list[str]:
+        """The class names, in the order of the logits."""
+        assert self.id2label is not None  # set by __post_init__
+        return [self.id2label[number] for number in range(self.num_labels)]
+
+    @property
+    def label2id(self) -> dict[str, int]:
+        """Class name to class number."""
+        return {label: number for number, label in enumerate(self.labels)}
+
+    def validate(self) -> None:
+        """Check the fields against one another; raises ConfigError. Families add to it."""
+
+    @classmethod
+    def from_dict(cls, values: Mapping[str, Any], **changes: Any) -> Self:
+        """A configuration from a file's mapping; `changes` are fields and override it."""
+        fields = {f.name for f in dataclasses.fields(cls)} - {"extra"}
+        named = {k: copy.deepcopy(v) for k, v in values.items() if k in fields}
+        extra = {k: copy.deepcopy(v) for k, v in values.items() if k not in fields}
+        extra.pop("model_type", None)
+        extra.pop("label2id", None)  # made from id2label
+        if named.get("id2label") is not None:
+            named.pop("num_labels", None)
+        if changes.get("num_labels") not in (None, len(named.get("id2label") or ())):
+            named.pop("id2label", None)
+        if "id2label" in changes:
+            named.pop("num_labels", None)
+        return cls(**{"extra": extra, **named, **changes})
+
+    @classmethod
+    def from_pretrained(cls, directory: str | Path, **changes: Any) -> Self:
+        """The configuration in `directory`'s config.json, with fields changed by keyword."""
+        values = read_config(directory)
+        found = values.get("model_type")
+        if found and cls.model_type and found != cls.model_type:
+            raise ConfigError(
+                f"{directory} holds a {found!r} model and {cls.__name__} is for "
+                f"{cls.model_type!r}. Use the class that belongs to {found!r}."
+            )
+        return cls.from_dict(values, **changes)
+
+    def to_dict(self) -> dict[str, Any]:
+        """What config.json holds: fields, the file's other keys, label2id and model_type."""
+        values = dict(copy.deepcopy(self.extra))
+        for field in dataclasses.fields(self):
+            if field.name not in ("extra", "num_labels"):
+                values[field.name] = copy.deepcopy(getattr(self, field.name))
+        values["id2label"] = {str(number): label for number, label in enumerate(self.labels)}
+        values["label2id"] = self.label2id
+        if values["exits"] is None:
+            del values["exits"]
+        return {"model_type": self.model_type, **values}
+
+    def to_json(self) -> str:
+        """`to_dict` as the text of config.json."""
+        self.validate()
+        return json.dumps(self.to_dict(), indent=2, sort_keys=True, ensure_ascii=False) + "\n"
+
+
+def read_config(directory: str | Path) -> dict[str, Any]:
+    """The mapping in `directory`/config.json; ModelNotFoundError where there is none."""
+    directory = Path(directory)
+    path = directory / CONFIG_FILE
+    if not directory.exists():
+        raise ModelNotFoundError(
+            f"{directory} does not exist. Expected a directory with {CONFIG_FILE} and weights."
+        )
+    if not path.is_file():
+        raise ModelNotFoundError(
+            f"{directory} is not a model: it has no {CONFIG_FILE}. Pass the directory that "
+            "save_pretrained or `offramp train` wrote."
+        )
+    try:
+        values = json.loads(path.read_text(encoding="utf-8"))
+    except ValueError as error:  # bad JSON and bad UTF-8 alike
+        raise ConfigError(f"{path} is not valid JSON: {error}. Save the model again.") from error
+    if not isinstance(values, dict):
+        raise ConfigError(f"{path} must hold a JSON object; it holds a {type(values).__name__}.")
+    return values
+
+
+def _default_labels(n: int) -> dict[int, str]:
+    return {number: f"LABEL_{number}" for number in range(n)}

@@ -1,0 +1,248 @@
+"""The LayerStack contract: a model as a start, N steps and a finish, over a `Flow` of rows.
+
+An ordinary forward is start, N steps, finish. Early exit is the same steps with rows taken out
+in between; none of it is in a family's file.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field, replace
+from typing import Protocol
+
+import torch
+from torch import Tensor
+
+from offramp.errors import InputError
+from offramp.nn.layout import Index, Layout, Packed, Padded, rows_of_tokens
+
+
+@dataclass(frozen=True, slots=True)
+class Inputs:
+    """Rows before the first layer. Token-indexed fields are [T] or [B, L] as `layout` says.
+
+    `positions` is a token's place in its own row, padding and holes of the mask counted.
+    `position_ids` replaces it in the position embedding where the caller gave one; `embeds`
+    ([.., D]) replaces the word embedding of `ids`.
+    """
+
+    layout: Layout
+    row_ids_R: Tensor
+    positions: Tensor
+    ids: Tensor | None = None
+    token_types: Tensor | None = None
+    position_ids: Tensor | None = None
+    embeds: Tensor | None = None
+
+    @classmethod
+    def from_rows(
+        cls,
+        rows: Sequence[Sequence[int]],
+        token_types: Sequence[Sequence[int]],
+        row_ids: Iterable[int] | None = None,
+        device: torch.device | str = "cpu",
+    ) -> Inputs:
+        """Packed rows of token ids, in the order given (order of length is fastest).
+
+        `row_ids` are what the rows are called from here on; 0, 1, 2, ... by default.
+        """
+        lengths_R = torch.tensor([len(row) for row in rows], dtype=torch.int64)
+        layout = Packed.of(lengths_R)
+        ids_T = torch.tensor([token for row in rows for token in row], dtype=torch.int64)
+        types_T = torch.tensor([kind for row in token_types for kind in row], dtype=torch.int64)
+        positions_T = torch.arange(layout.n_tokens) - layout.starts_R.repeat_interleave(lengths_R)
+        names = range(len(rows)) if row_ids is None else row_ids
+        return cls(
+            layout=layout,
+            row_ids_R=torch.tensor(list(names), dtype=torch.int64),
+            positions=positions_T.to(device),
+            ids=ids_T.to(device),
+            token_types=types_T.to(device),
+        )
+
+    @classmethod
+    def from_padded(
+        cls,
+        ids: Tensor | None,
+        mask: Tensor | None,
+        token_types: Tensor | None = None,
+        position_ids: Tensor | None = None,
+        embeds: Tensor | None = None,
+    ) -> Inputs:
+        """A padded batch: `ids` [B, L] or `embeds` [B, L, D]; `mask` None, [B, L] or [B, L, L].
+
+        A 2-D mask is packed: each row's real tokens, holes closed, rows in order of length. A row
+        whose first position is masked keeps the batch padded, because poolers that read the first
+        position read it all the same.
+        """
+        if (ids is None) == (embeds is None):
+            raise InputError("Pass either input_ids or inputs_embeds, and not both.")
+        shape = ids.shape if ids is not None else embeds.shape[:2]  # type: ignore[union-attr]
+        if len(shape) != 2 or (embeds is not None and embeds.dim() != 3):
+            raise InputError(
+                "input_ids must be [batch, length] and inputs_embeds [batch, length, width]; "
+                f"got {tuple((ids if ids is not None else embeds).shape)}."  # type: ignore[union-attr]
+            )
+        n_rows, length = shape
+        device = ids.device if ids is not None else embeds.device  # type: ignore[union-attr]
+        if mask is not None and tuple(mask.shape) not in (
+            (n_rows, length),
+            (n_rows, length, length),
+        ):
+            raise InputError(
+                f"attention_mask must be [{n_rows}, {length}] or [{n_rows}, {length}, {length}] "
+                f"beside these inputs; got {list(mask.shape)}."
+            )
+        for name, value in (("token_type_ids", token_types), ("position_ids", position_ids)):
+            if value is not None and tuple(value.shape) not in ((n_rows, length), (1, length)):
+                raise InputError(
+                    f"{name} must be [{n_rows}, {length}] beside these inputs; "
+                    f"got {list(value.shape)}."
+                )
+        keys = None if mask is None else mask.to(device) != 0
+        columns = torch.arange(length, device=device).expand(n_rows, length)
+        token_types = None if token_types is None else token_types.expand(n_rows, length)
+        position_ids = None if position_ids is None else position_ids.expand(n_rows, length)
+        padded = cls(
+            layout=Padded(n_rows, length, keys),
+            row_ids_R=torch.arange(n_rows),
+            positions=columns,
+            ids=ids,
+            token_types=token_types,
+            position_ids=position_ids,
+            embeds=embeds,
+        )
+        if n_rows == 0 or length == 0 or (keys is not None and keys.dim() == 3):
+            return padded
+        if keys is None:
+            layout = Packed.of(torch.full((n_rows,), length, dtype=torch.int64))
+            return padded._pack(layout, padded.row_ids_R, torch.arange(n_rows * length))
+        if not bool(keys[:, 0].all()):
+            return padded
+        lengths_R = keys.sum(1).cpu()
+        order_R = torch.argsort(lengths_R, stable=True)
+        inside_RL = keys.cpu()[order_R]
+        tokens_T = (order_R[:, None] * length + torch.arange(length))[inside_RL]
+        return padded._pack(Packed.of(lengths_R[order_R]), order_R, tokens_T)
+
+    def _pack(self, layout: Packed, row_ids_R: Tensor, tokens_T: Tensor) -> Inputs:
+        index = tokens_T.to(self.positions.device)
+
+        def gather(x: Tensor | None) -> Tensor | None:
+            return None if x is None else x.flatten(0, 1).index_select(0, index)
+
+        return Inputs(
+            layout=layout,
+            row_ids_R=row_ids_R,
+            positions=self.positions.flatten()[index],
+            ids=gather(self.ids),
+            token_types=gather(self.token_types),
+            position_ids=gather(self.position_ids),
+            embeds=gather(self.embeds),
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class Flow:
+    """Rows between two layers.
+
+    `hidden` is [B, L, D] or [T, D] as `layout` says; `row_ids_R` (host) are the rows' names;
+    `positions` a token's place in its own row. `trace`, where asked for, collects the hidden states
+    after the embedding and after each layer.
+    """
+
+    hidden: Tensor
+    layout: Layout
+    row_ids_R: Tensor
+    positions: Tensor
+    trace: tuple[Tensor, ...] | None = field(default=None)
+
+    def advanced(self, hidden: Tensor) -> Flow:
+        """The same rows with the hidden states of the next layer."""
+        trace = None if self.trace is None else (*self.trace, hidden)
+        return replace(self, hidden=hidden, trace=trace)
+
+    def take(self, rows: Index) -> Flow:
+        """These rows only, in this order: a host index tensor [R], or a slice (a view)."""
+        layout, tokens = self.layout.take(rows)
+
+        def pick(x: Tensor) -> Tensor:
+            return x[tokens] if isinstance(tokens, slice) else x[tokens.to(x.device)]
+
+        return Flow(
+            hidden=pick(self.hidden),
+            layout=layout,
+            row_ids_R=self.row_ids_R[rows],
+            positions=pick(self.positions),
+            trace=None if self.trace is None else tuple(map(pick, self.trace)),
+        )
+
+    def in_input_order(self, values_R: Tensor) -> Tensor:
+        """Row-indexed values put back in the order of the rows' names (names 0 to R-1)."""
+        return values_R[torch.argsort(self.row_ids_R).to(values_R.device)]
+
+    def to_padded(self, hidden: Tensor, n_rows: int, length: int) -> Tensor:
+        """Token-indexed [.., D] values as [B, L, D] in input order, zeros at masked positions."""
+        if isinstance(self.layout, Padded):
+            keys = self.layout.keys
+            if keys is None or keys.dim() == 3:
+                return hidden
+            return hidden * keys[..., None]
+        row_T = self.row_ids_R[rows_of_tokens(self.layout)].to(hidden.device)
+        flat = hidden.new_zeros(n_rows * length, hidden.shape[-1])
+        flat = flat.index_copy(0, row_T * length + self.positions, hidden)
+        return flat.view(n_rows, length, -1)
+
+
+def join(flows: Sequence[Flow]) -> Flow:
+    """Packed flows one after the other as one flow. Untraced."""
+    if len(flows) == 1:
+        return flows[0]
+    lengths_R = torch.cat([flow.layout.lengths_R for flow in flows])  # type: ignore[union-attr]
+    return Flow(
+        hidden=torch.cat([flow.hidden for flow in flows]),
+        layout=Packed.of(lengths_R),
+        row_ids_R=torch.cat([flow.row_ids_R for flow in flows]),
+        positions=torch.cat([flow.positions for flow in flows]),
+    )
+
+
+class LayerStack(Protocol):
+    """What a family's body offers; meeting it gives the family exits and the runner."""
+
+    @property
+    def n_layers(self) -> int:
+        """N, the number of steps."""
+
+    def start(self, inputs: Inputs) -> Flow:
+        """Embed the inputs."""
+
+    def step(self, flow: Flow, i: int) -> Flow:
+        """Pass layer i, counted from 0."""
+
+    def finish(self, flow: Flow) -> Flow:
+        """What comes after the last layer, and before a pooler or an exit reads (a final norm)."""
+
+    def pool(self, flow: Flow) -> Tensor:
+        """One vector a row of a finished flow, [R, D]."""
+
+
+class ExitableModel(Protocol):
+    """A task model on a LayerStack: rows of a finished flow to logits."""
+
+    @property
+    def stack(self) -> LayerStack:
+        """The body."""
+
+    def logits(self, flow: Flow) -> Tensor:
+        """The model's own answer for a flow that passed all layers and was finished, [R, C]."""
+
+
+def run_layers(stack: LayerStack, inputs: Inputs, *, trace: bool = False) -> Flow:
+    """start, N steps, finish."""
+    flow = stack.start(inputs)
+    if trace:
+        flow = replace(flow, trace=(flow.hidden,))
+    for i in range(stack.n_layers):
+        flow = stack.step(flow, i)
+    return stack.finish(flow)

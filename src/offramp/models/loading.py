@@ -1,0 +1,134 @@
+"""The loading rule: every tensor of the file and of the module is accounted for.
+
+Tensors of the body that are missing, mis-shaped or unknown raise, before the module is touched.
+A head of the class that is wholly missing is initialised, reported, and warned of once. Heads of
+the family that this class does not have are dropped and reported. Anything else raises.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import torch
+
+from offramp.checkpoints.safetensors_file import TensorInfo, is_floating, torch_dtype
+from offramp.errors import CheckpointError, nearest
+
+_BUFFERS = re.compile(r"(^|\.)position_ids$")
+"""Constants that older transformers wrote beside the weights."""
+
+
+@dataclass(frozen=True)
+class LoadingReport:
+    """What loading did with every tensor.
+
+    `loaded` is {name in the file: name in the model}; `initialised` are the model's tensors that
+    the file does not have; `dropped` the file's tensors that the model has no use for.
+    """
+
+    loaded: dict[str, str]
+    initialised: tuple[str, ...]
+    dropped: tuple[str, ...]
+    dtype: torch.dtype
+
+    def __str__(self) -> str:
+        parts = [f"{len(self.loaded)} tensors loaded as {self.dtype}"]
+        if self.initialised:
+            parts.append(f"new with random weights: {', '.join(self.initialised)}")
+        if self.dropped:
+            parts.append(f"in the file and not used: {', '.join(self.dropped)}")
+        return "; ".join(parts)
+
+
+@dataclass(frozen=True)
+class Expected:
+    """What a model takes: its tensors' shapes, and which of them are heads.
+
+    `heads` are module paths whose tensors may be absent together ("classifier", "bert.pooler");
+    `known_heads` those that the family's files may have beside what this class needs.
+    """
+
+    shapes: Mapping[str, tuple[int, ...]]
+    prefix: str
+    heads: tuple[str, ...]
+    known_heads: tuple[str, ...]
+
+
+def plan(
+    found: Mapping[str, TensorInfo],
+    expected: Expected,
+    source: str,
+    *,
+    ignore_mismatched_sizes: bool = False,
+) -> LoadingReport:
+    """Match a file's tensors to a model's; raises CheckpointError listing all that is wrong.
+
+    `ignore_mismatched_sizes` initialises a head whose shape differs, instead of raising.
+    """
+    loaded: dict[str, str] = {}
+    dropped: list[str] = []
+    faults: list[str] = []
+    for name, info in found.items():
+        target = _locate(name, expected)
+        if target is None:
+            if _BUFFERS.search(name) or _under(name, expected.known_heads):
+                dropped.append(name)
+            else:
+                faults.append(f"unknown tensor {name}. {nearest(name, expected.shapes)}".rstrip())
+        elif target in loaded.values():
+            faults.append(f"{target} is in the file twice, once as {name}")
+        elif info.shape != expected.shapes[target]:
+            if ignore_mismatched_sizes and _under(target, expected.heads):
+                dropped.append(name)
+            else:
+                faults.append(
+                    f"{name} has shape {list(info.shape)}, expected {list(expected.shapes[target])}"
+                )
+        elif not is_floating(info) or torch_dtype(info) is None:
+            faults.append(f"{name} has type {info.dtype}, expected F64, F32, F16 or BF16")
+        else:
+            loaded[name] = target
+
+    missing = [name for name in expected.shapes if name not in loaded.values()]
+    if ignore_mismatched_sizes:  # a head is new whole or not at all
+        partly = {head for head in expected.heads if any(_under(m, (head,)) for m in missing)}
+        dropped += [name for name, target in loaded.items() if _under(target, tuple(partly))]
+        loaded = {n: t for n, t in loaded.items() if not _under(t, tuple(partly))}
+        missing = [name for name in expected.shapes if name not in loaded.values()]
+    if not faults:  # else a tensor under a wrong name would be told of twice
+        for name in missing:
+            head = next((head for head in expected.heads if _under(name, (head,))), None)
+            if head is None:
+                faults.append(f"{name} is missing")
+            elif any(_under(target, (head,)) for target in loaded.values()):
+                faults.append(f"{name} is missing while the rest of {head} is there")
+    if faults:
+        more = f"\n  ... and {len(faults) - 20} more" if len(faults) > 20 else ""
+        raise CheckpointError(
+            f"{source} does not fill this model, and nothing was loaded:\n  "
+            + "\n  ".join(faults[:20])
+            + more
+            + "\nCheck that config.json belongs to these weights and that the class is that of the "
+            "checkpoint; for a head of another size pass ignore_mismatched_sizes=True."
+        )
+    return LoadingReport(loaded, tuple(missing), tuple(dropped), _main_dtype(found, loaded))
+
+
+def _locate(name: str, expected: Expected) -> str | None:
+    """The model's tensor that a file's name means: as it is, or with the body's prefix on or off."""
+    prefix = expected.prefix + "."
+    for candidate in (name, name.removeprefix(prefix), prefix + name):
+        if candidate in expected.shapes:
+            return candidate
+    return None
+
+
+def _under(name: str, modules: tuple[str, ...]) -> bool:
+    return any(name.startswith(module + ".") for module in modules)
+
+
+def _main_dtype(found: Mapping[str, TensorInfo], loaded: Mapping[str, str]) -> torch.dtype:
+    dtypes = [torch_dtype(found[name]) or torch.float32 for name in loaded]
+    return max(set(dtypes), key=dtypes.count, default=torch.float32)

@@ -1,0 +1,62 @@
+"""What models return: frozen dataclasses that also unpack and index like the ancestors' tuples."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Iterator
+from typing import Any
+
+import torch.utils._pytree as pytree
+from torch import Tensor
+
+
+@dataclasses.dataclass(frozen=True)
+class ModelOutput:
+    """Base of results. By position and when unpacked, fields that are None are left out."""
+
+    def __init_subclass__(cls) -> None:
+        pytree.register_pytree_node(cls, _flatten, lambda values, kind: kind(*values))
+
+    def to_tuple(self) -> tuple[Any, ...]:
+        """The fields that are not None, in order."""
+        values = (getattr(self, f.name) for f in dataclasses.fields(self))
+        return tuple(value for value in values if value is not None)
+
+    def __iter__(self) -> Iterator[Any]:
+        return iter(self.to_tuple())
+
+    def __len__(self) -> int:
+        return len(self.to_tuple())
+
+    def __getitem__(self, key: int | slice | str) -> Any:
+        if isinstance(key, str):
+            if key not in {f.name for f in dataclasses.fields(self)}:
+                raise KeyError(key)
+            return getattr(self, key)
+        return self.to_tuple()[key]
+
+
+def _flatten(output: ModelOutput) -> tuple[list[Any], type[ModelOutput]]:
+    return [getattr(output, f.name) for f in dataclasses.fields(output)], type(output)
+
+
+@dataclasses.dataclass(frozen=True)
+class BaseModelOutputWithPooling(ModelOutput):
+    """The body's result.
+
+    `last_hidden_state` [B, L, D], zeros at masked positions; `pooler_output` [B, D], None without a
+    pooler; `hidden_states` N + 1 times [B, L, D], where asked for.
+    """
+
+    last_hidden_state: Tensor
+    pooler_output: Tensor | None = None
+    hidden_states: tuple[Tensor, ...] | None = None
+
+
+@dataclasses.dataclass(frozen=True)
+class SequenceClassifierOutput(ModelOutput):
+    """A classifier's result: `loss` [] where labels were given, `logits` [B, C]."""
+
+    loss: Tensor | None = None
+    logits: Tensor | None = None
+    hidden_states: tuple[Tensor, ...] | None = None

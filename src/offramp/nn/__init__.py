@@ -1,0 +1,1 @@
+"""Blocks: plain numbers and tensors in, tensors out."""

@@ -1,0 +1,105 @@
+"""How the rows of a batch lie in memory: `Padded` as [B, L, ...] or `Packed` as [T, ...].
+
+T is the sum of the rows' lengths, so a linear layer over packed rows never sees padding. Linear,
+norm and activation work on the last dimension of either; only attention and poolers ask which.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import NamedTuple, TypeAlias
+
+import torch
+from torch import Tensor
+
+Index: TypeAlias = Tensor | slice
+
+
+class Block(NamedTuple):
+    """`rows` successive packed rows of one `length`: tokens [start, stop) viewed as [rows, length]."""
+
+    start: int
+    stop: int
+    rows: int
+    length: int
+
+
+@dataclass(frozen=True, slots=True)
+class Padded:
+    """Rows of one padded length L.
+
+    `keys` is True where a token may be attended to: [B, L], [B, L, L] (query, key), or None when
+    every token may be.
+    """
+
+    n_rows: int
+    length: int
+    keys: Tensor | None = None
+
+    @property
+    def attention_mask(self) -> Tensor | None:
+        """`keys` as scaled_dot_product_attention takes it, [B, 1, 1 or L, L]."""
+        if self.keys is None:
+            return None
+        return self.keys[:, None, None, :] if self.keys.dim() == 2 else self.keys[:, None]
+
+    def take(self, rows: Index) -> tuple[Padded, Index]:
+        """The layout of these rows, and the index that takes them from a [B, L, ...] tensor."""
+        keys = None if self.keys is None else self.keys[rows]
+        n_rows = len(range(self.n_rows)[rows]) if isinstance(rows, slice) else len(rows)
+        return Padded(n_rows, self.length, keys), rows
+
+
+@dataclass(frozen=True, slots=True)
+class Packed:
+    """Rows one after the other without padding.
+
+    `lengths_R` and `starts_R` (a row's first token) lie on the host. `blocks` are the runs of
+    rows of equal length: attention and poolers see each as a view [rows, length, ...], with no mask
+    and no copy. Rows in order of length make the fewest blocks; any order is correct.
+    """
+
+    lengths_R: Tensor
+    starts_R: Tensor
+    blocks: tuple[Block, ...]
+
+    @classmethod
+    def of(cls, lengths_R: Tensor) -> Packed:
+        """The layout of rows with these lengths (host tensor, int64; none may be 0)."""
+        starts_R = torch.cumsum(lengths_R, 0) - lengths_R
+        lengths, counts = torch.unique_consecutive(lengths_R, return_counts=True)
+        blocks, start = [], 0
+        for length, rows in zip(lengths.tolist(), counts.tolist(), strict=True):
+            blocks.append(Block(start, start + rows * length, rows, length))
+            start += rows * length
+        return cls(lengths_R, starts_R, tuple(blocks))
+
+    @property
+    def n_rows(self) -> int:
+        return len(self.lengths_R)
+
+    @property
+    def n_tokens(self) -> int:
+        return self.blocks[-1].stop if self.blocks else 0
+
+    def take(self, rows: Index) -> tuple[Packed, Index]:
+        """The layout of these rows, and the index that takes their tokens from a [T, ...] tensor."""
+        layout = Packed.of(self.lengths_R[rows])
+        if isinstance(rows, slice):  # contiguous: the tokens are a view
+            first, last, step = rows.indices(self.n_rows)
+            if step != 1:
+                raise ValueError(f"rows are sliced with step 1; got {step}. Pass an index tensor.")
+            start = int(self.starts_R[first]) if first < last else 0
+            return layout, slice(start, start + layout.n_tokens)
+        # Token t of row r moves from starts[r] + t to the new start + t: one shift a row.
+        shift_R = self.starts_R[rows] - layout.starts_R
+        tokens_T = torch.arange(layout.n_tokens) + shift_R.repeat_interleave(layout.lengths_R)
+        return layout, tokens_T
+
+
+Layout: TypeAlias = Padded | Packed
+
+
+def rows_of_tokens(layout: Packed) -> Tensor:
+    """For each packed token the number of its row, [T] (host)."""
+    return torch.arange(layout.n_rows).repeat_interleave(layout.lengths_R)

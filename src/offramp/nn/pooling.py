@@ -1,0 +1,70 @@
+"""Poolers: the tokens of each row to one vector a row, on either layout.
+
+A pooler is made of per-block work on [rows, length, ...] views, so packed rows need no mask.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import torch
+from torch import Tensor
+
+from offramp.nn.layout import Layout, Padded
+
+
+def pool_first(hidden: Tensor, layout: Layout) -> Tensor:
+    """The first token of each row, [R, D]."""
+    if isinstance(layout, Padded):
+        return hidden[:, 0]
+    return hidden.index_select(0, layout.starts_R.to(hidden.device))
+
+
+def pool_mean(hidden: Tensor, layout: Layout) -> Tensor:
+    """The mean over each row's own tokens, [R, D]; zeros for a row that has none."""
+    means = []
+    for hidden_RLD, keys_RL in _views(hidden, layout):
+        if keys_RL is None:
+            means.append(hidden_RLD.mean(1))
+        else:
+            weights_RL = keys_RL.to(hidden.dtype)
+            total_RD = torch.einsum("rld,rl->rd", hidden_RLD, weights_RL)
+            means.append(total_RD / weights_RL.sum(1, keepdim=True).clamp(min=1))
+    return _join(means, hidden)
+
+
+def pool_attention(hidden: Tensor, scores: Tensor, layout: Layout) -> Tensor:
+    """Q weighted means of each row's tokens, [R, Q * D].
+
+    `scores` is [.., Q] beside `hidden` [.., D]; the weights are a softmax over the row's own
+    tokens, one for each query.
+    """
+    pooled = []
+    for (hidden_RLD, keys_RL), (scores_RLQ, _) in zip(
+        _views(hidden, layout), _views(scores, layout), strict=True
+    ):
+        if keys_RL is not None:
+            # The lowest finite value, not -inf: a row without keys stays finite.
+            lowest = torch.finfo(scores.dtype).min
+            scores_RLQ = scores_RLQ.masked_fill(~keys_RL[..., None], lowest)
+        weights_RQL = scores_RLQ.softmax(1).transpose(1, 2)
+        pooled.append((weights_RQL @ hidden_RLD).flatten(1))
+    return _join(pooled, hidden, width=hidden.shape[-1] * scores.shape[-1])
+
+
+def _views(x: Tensor, layout: Layout) -> Iterator[tuple[Tensor, Tensor | None]]:
+    """`x` as [rows, length, ...] pieces, each with its [rows, length] mask or None."""
+    if isinstance(layout, Padded):
+        keys = layout.keys
+        if keys is not None and keys.dim() == 3:  # any query's key is a token of the row
+            keys = keys.any(1)
+        yield x, keys
+    else:
+        for block in layout.blocks:
+            yield x[block.start : block.stop].unflatten(0, (block.rows, block.length)), None
+
+
+def _join(pieces: list[Tensor], hidden: Tensor, width: int | None = None) -> Tensor:
+    if len(pieces) == 1:
+        return pieces[0]
+    return torch.cat(pieces) if pieces else hidden.new_zeros(0, width or hidden.shape[-1])
