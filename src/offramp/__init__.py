@@ -43,6 +43,8 @@ _TABLE: dict[str, tuple[str, tuple[str, ...]]] = {
     "BertModel": ("offramp.models.bert", ("torch",)),
     "BertForSequenceClassification": ("offramp.models.bert", ("torch",)),
     "add_exits": ("offramp.exits.attach", ("torch",)),
+    "build_exits": ("offramp.exits.attach", ("torch",)),
+    "logits_by_depth": ("offramp.exits.attach", ("torch",)),
     "Entropy": ("offramp.exits.criteria", ("torch",)),
     "Criterion": ("offramp.exits.criteria", ("torch",)),
     "Runner": ("offramp.runner.run", ("torch",)),
@@ -88,7 +90,11 @@ if TYPE_CHECKING:
         TrainingError as TrainingError,
         UnknownOptionError as UnknownOptionError,
     )
-    from offramp.exits.attach import add_exits as add_exits
+    from offramp.exits.attach import (
+        add_exits as add_exits,
+        build_exits as build_exits,
+        logits_by_depth as logits_by_depth,
+    )
     from offramp.exits.criteria import Criterion as Criterion, Entropy as Entropy
     from offramp.models.base import (
         PretrainedModel as PretrainedModel,

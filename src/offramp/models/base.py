@@ -8,7 +8,6 @@ from typing import Any, ClassVar
 
 import torch
 from torch import Tensor, nn
-from typing_extensions import Self
 
 import offramp
 from offramp.checkpoints.directory import staged
@@ -102,7 +101,7 @@ class PretrainedModel(nn.Module):
         with torch.device("meta"):
             model = cls(config)
             if config.exits is not None and model._can_exit:
-                offramp.add_exits(model, **_exit_arguments(config.exits))
+                offramp.build_exits(model, config.exits)
         report = plan(
             header,
             model._expected(),
@@ -130,6 +129,8 @@ class PretrainedModel(nn.Module):
     def write_files(self, directory: Path) -> None:
         """Write the model's files into an open directory."""
         self.config.architectures = [type(self).__name__]
+        exits = getattr(self, "exits", None)
+        self.config.exits = None if exits is None else exits.section()
         (directory / CONFIG_FILE).write_text(self.config.to_json(), encoding="utf-8")
         write_tensors(directory / WEIGHTS_FILE, self.state_dict())
 
@@ -174,10 +175,3 @@ class PretrainedModel(nn.Module):
 
 
 PreTrainedModel = PretrainedModel
-
-
-def _exit_arguments(section: dict[str, Any]) -> dict[str, Any]:
-    return {"section": section}
-
-
-__all__ = ["PreTrainedModel", "PretrainedModel", "LoadingReport", "Self"]

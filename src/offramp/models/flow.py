@@ -6,10 +6,12 @@ in between; none of it is in a family's file.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from typing import Protocol
 
+import numpy as np
+import numpy.typing as npt
 import torch
 from torch import Tensor
 
@@ -37,27 +39,28 @@ class Inputs:
     @classmethod
     def from_rows(
         cls,
-        rows: Sequence[Sequence[int]],
-        token_types: Sequence[Sequence[int]],
-        row_ids: Iterable[int] | None = None,
+        rows: Sequence[npt.ArrayLike],
+        token_types: Sequence[npt.ArrayLike],
+        row_ids: Sequence[int] | None = None,
         device: torch.device | str = "cpu",
     ) -> Inputs:
         """Packed rows of token ids, in the order given (order of length is fastest).
 
         `row_ids` are what the rows are called from here on; 0, 1, 2, ... by default.
         """
-        lengths_R = torch.tensor([len(row) for row in rows], dtype=torch.int64)
+        arrays = [np.asarray(row, dtype=np.int64) for row in rows]
+        lengths_R = torch.tensor([len(array) for array in arrays], dtype=torch.int64)
+        if len(arrays) == 0 or int(lengths_R.min()) == 0:
+            raise InputError("Packed rows have at least one token each, and there is at least one.")
         layout = Packed.of(lengths_R)
-        ids_T = torch.tensor([token for row in rows for token in row], dtype=torch.int64)
-        types_T = torch.tensor([kind for row in token_types for kind in row], dtype=torch.int64)
+        types = [np.asarray(row, dtype=np.int64) for row in token_types]
         positions_T = torch.arange(layout.n_tokens) - layout.starts_R.repeat_interleave(lengths_R)
-        names = range(len(rows)) if row_ids is None else row_ids
         return cls(
             layout=layout,
-            row_ids_R=torch.tensor(list(names), dtype=torch.int64),
+            row_ids_R=torch.tensor(range(len(arrays)) if row_ids is None else row_ids),
             positions=positions_T.to(device),
-            ids=ids_T.to(device),
-            token_types=types_T.to(device),
+            ids=torch.from_numpy(np.concatenate(arrays)).to(device),
+            token_types=torch.from_numpy(np.concatenate(types)).to(device),
         )
 
     @classmethod
@@ -124,6 +127,23 @@ class Inputs:
         inside_RL = keys.cpu()[order_R]
         tokens_T = (order_R[:, None] * length + torch.arange(length))[inside_RL]
         return padded._pack(Packed.of(lengths_R[order_R]), order_R, tokens_T)
+
+    def take(self, rows: slice) -> Inputs:
+        """These successive rows only (views)."""
+        layout, tokens = self.layout.take(rows)
+
+        def pick(x: Tensor | None) -> Tensor | None:
+            return None if x is None else x[tokens]
+
+        return Inputs(
+            layout=layout,
+            row_ids_R=self.row_ids_R[rows],
+            positions=self.positions[tokens],
+            ids=pick(self.ids),
+            token_types=pick(self.token_types),
+            position_ids=pick(self.position_ids),
+            embeds=pick(self.embeds),
+        )
 
     def _pack(self, layout: Packed, row_ids_R: Tensor, tokens_T: Tensor) -> Inputs:
         index = tokens_T.to(self.positions.device)

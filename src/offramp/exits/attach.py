@@ -1,0 +1,174 @@
+"""Putting ramps on a model: `add_exits`, and the section of config.json they travel in."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from typing import Any, TypeVar, cast
+
+from torch import Tensor, nn
+
+from offramp.errors import ConfigError
+from offramp.exits.criteria import Criterion, Entropy, criterion_from_dict
+from offramp.exits.ramps import POOLERS, Ramp
+from offramp.models.base import PretrainedModel
+from offramp.models.flow import ExitableModel, Inputs
+
+FORMAT = 1
+
+M = TypeVar("M", bound=PretrainedModel)
+
+
+class Exits(nn.ModuleDict):
+    """A model's ramps by depth (1 is after the first layer), and the criterion that asks them.
+
+    `criterion` may be replaced at any time; a run keeps the one it began with.
+    """
+
+    def __init__(
+        self,
+        width: int,
+        n_labels: int,
+        *,
+        depths: Iterable[int],
+        pooler: str,
+        queries: int,
+        hidden: int,
+        dropout: float,
+        criterion: Criterion,
+    ) -> None:
+        self.depths = tuple(depths)
+        self.shape = {"pooler": pooler, "queries": queries, "hidden": hidden, "dropout": dropout}
+        super().__init__(
+            {
+                str(depth): Ramp(
+                    width,
+                    n_labels,
+                    pooler=pooler,
+                    queries=queries,
+                    hidden=hidden,
+                    dropout=dropout,
+                )
+                for depth in self.depths
+            }
+        )
+        self.criterion = criterion
+
+    def ramp(self, depth: int) -> Ramp:
+        """The ramp after `depth` layers."""
+        return cast(Ramp, self[str(depth)])
+
+    def section(self) -> dict[str, Any]:
+        """What config.json keeps of the exits."""
+        return {
+            "format": FORMAT,
+            "depths": list(self.depths),
+            **self.shape,
+            "criterion": self.criterion.to_dict(),
+        }
+
+
+def add_exits(
+    model: M,
+    depths: Iterable[int] | None = None,
+    *,
+    pooler: str = "attention",
+    queries: int = 4,
+    hidden: int | None = None,
+    dropout: float = 0.1,
+    criterion: Criterion | None = None,
+) -> M:
+    """Put a ramp after each of `depths` layers of `model`; returns the model.
+
+    `depths` count layers from 1 and stop before the last, whose exit is the model's own head; all
+    of them by default. `pooler` is `attention` (with so many learned `queries`), `first` or `mean`;
+    `hidden` is the width of the ramp's tanh layer (a third of the model's by default). The criterion
+    is `Entropy(0)` until one is chosen: no row leaves. New ramps are random: train them.
+    """
+    if not isinstance(model, PretrainedModel) or not hasattr(model, "logits"):
+        raise ConfigError(
+            f"add_exits takes a model with a head, such as BertForSequenceClassification; got "
+            f"{type(model).__name__}."
+        )
+    if hasattr(model, "exits"):
+        raise ConfigError(
+            f"This model has exits after layers {model.exits.depths} already. "  # type: ignore[union-attr]
+            "Delete them first (del model.exits) to put others."
+        )
+    n_layers = cast(ExitableModel, model).stack.n_layers
+    chosen = list(range(1, n_layers)) if depths is None else sorted(depths)
+    if len(set(chosen)) < len(chosen) or any(not 1 <= depth < n_layers for depth in chosen):
+        raise ConfigError(
+            f"Exits lie after different layers from 1 to {n_layers - 1} of this model of "
+            f"{n_layers}; got {chosen}. (After layer {n_layers} the model's own head answers.)"
+        )
+    if pooler not in POOLERS:
+        raise ConfigError(f"A ramp's pooler is one of {', '.join(POOLERS)}; got {pooler!r}.")
+    width = int(model.config.hidden_size)  # type: ignore[attr-defined]
+    exits = Exits(
+        width,
+        model.config.num_labels,
+        depths=chosen,
+        pooler=pooler,
+        queries=_at_least_one("queries", queries),
+        hidden=_at_least_one("hidden", max(1, width // 3) if hidden is None else hidden),
+        dropout=dropout,
+        criterion=Entropy() if criterion is None else criterion,
+    )
+    example = next(model.parameters())
+    exits.to(device=example.device, dtype=example.dtype)
+    model.exits = exits
+    if not example.is_meta:
+        for module in exits.modules():
+            model._init_weights(module)
+    exits.train(model.training)
+    return model
+
+
+def build_exits(model: M, section: Mapping[str, Any]) -> M:
+    """Put the exits that a configuration's `exits` section describes; their weights come after."""
+    values = dict(section)
+    found = values.pop("format", None)
+    if found != FORMAT:
+        raise ConfigError(
+            f"The exits of this model are of format {found!r}; this offramp reads {FORMAT}. "
+            "Update offramp."
+        )
+    try:
+        criterion = criterion_from_dict(values.pop("criterion"))
+        return add_exits(model, criterion=criterion, **values)
+    except (TypeError, KeyError) as error:
+        raise ConfigError(f"The `exits` section of config.json is malformed: {error}.") from error
+
+
+def logits_by_depth(model: PretrainedModel, inputs: Inputs) -> dict[int, Tensor]:
+    """Every exit's logits [R, C] and, at the last depth, the model's own; rows in flow order."""
+    task = cast(ExitableModel, model)
+    stack, exits = task.stack, exits_of(model)
+    flow, logits = stack.start(inputs), {}
+    for i in range(stack.n_layers):
+        flow = stack.step(flow, i)
+        if i + 1 in exits.depths:
+            logits[i + 1] = exits.ramp(i + 1)(stack.finish(flow))
+    logits[stack.n_layers] = task.logits(stack.finish(flow))
+    return logits
+
+
+def exits_of(model: nn.Module) -> Exits:
+    """The model's exits; ConfigError where it has none."""
+    exits = getattr(model, "exits", None)
+    if not isinstance(exits, Exits):
+        raise ConfigError(
+            f"This {type(model).__name__} has no exits. Put some with offramp.add_exits(model) and "
+            "train them."
+        )
+    return exits
+
+
+def _at_least_one(name: str, value: int) -> int:
+    if not isinstance(value, int) or isinstance(value, bool) or value < 1:
+        raise ConfigError(f"{name} must be a whole number of at least 1; got {value!r}.")
+    return value
+
+
+__all__ = ["Exits", "add_exits", "build_exits", "exits_of", "logits_by_depth"]
+

@@ -1,0 +1,41 @@
+"""Ramps: the small heads that read a layer's hidden states and answer early."""
+
+from __future__ import annotations
+
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from offramp.models.flow import Flow
+from offramp.nn.pooling import pool_attention, pool_first, pool_mean
+
+POOLERS = ("attention", "first", "mean")
+
+
+class Ramp(nn.Module):
+    """A pooler, a tanh layer and a classifier: a flow to logits [R, C].
+
+    Poolers: `first` token; `mean` of the row's tokens; `attention`, `queries` learned weighted
+    means side by side, each costing one width x 1 product a token. `attention` answers earliest
+    on bodies that were not trained to gather the row in their first token.
+    """
+
+    def __init__(
+        self, width: int, n_labels: int, *, pooler: str, queries: int, hidden: int, dropout: float
+    ) -> None:
+        super().__init__()
+        self.pooler = pooler
+        self.query = nn.Linear(width, queries, bias=False) if pooler == "attention" else None
+        self.dense = nn.Linear(width * (queries if pooler == "attention" else 1), hidden)
+        self.dropout = nn.Dropout(dropout)
+        self.classifier = nn.Linear(hidden, n_labels)
+
+    def forward(self, flow: Flow) -> Tensor:
+        logits_RC: Tensor = self.classifier(self.dropout(F.tanh(self.dense(self.pool(flow)))))
+        return logits_RC
+
+    def pool(self, flow: Flow) -> Tensor:
+        """What the ramp's layers read, [R, D] or [R, queries x D]."""
+        if self.query is not None:
+            return pool_attention(flow.hidden, self.query(flow.hidden), flow.layout)
+        pool = pool_first if self.pooler == "first" else pool_mean
+        return pool(flow.hidden, flow.layout)

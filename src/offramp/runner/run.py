@@ -1,0 +1,304 @@
+"""The breadth-first runner.
+
+A window of many rows passes the layers up to the next exit in full microbatches of like length;
+then the exit is asked once for the whole window, leavers are written out, and survivors are
+packed into full microbatches again. Deep layers see full microbatches however few rows survive,
+so that a saved layer is a saved millisecond.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from typing import cast
+
+import torch
+from torch import Tensor
+
+from offramp.errors import ConfigError, InputError
+from offramp.exits.attach import exits_of
+from offramp.exits.criteria import Criterion
+from offramp.models.base import PretrainedModel
+from offramp.models.flow import ExitableModel, Flow, Inputs, join
+from offramp.nn.layout import Packed
+from offramp.text.tokenizer import Encoded
+
+MARGIN = {torch.float64: 1e-9, torch.float32: 1e-4, torch.bfloat16: 0.1, torch.float16: 0.02}
+"""Scores closer than this to a change of answer are computed again for the row alone.
+
+Float products differ in the last digits with the batch's shape: by up to 4e-6 in a logit was
+measured in float32. The margins leave room for deeper and wider models.
+"""
+
+
+@dataclass(frozen=True, slots=True)
+class RowResult:
+    """One row's answer: logits [C] on the host, and how many layers it took."""
+
+    logits_C: Tensor
+    exit_layer: int
+
+
+@dataclass(frozen=True, slots=True)
+class Results:
+    """Rows' answers in input order: logits [R, C] and layers taken [R], on the host."""
+
+    logits_RC: Tensor
+    exit_layers_R: Tensor
+
+    @property
+    def mean_layers(self) -> float:
+        """Layers that a row took, on average."""
+        return self.exit_layers_R.double().mean().item()
+
+
+@dataclass(frozen=True, slots=True)
+class Route:
+    """Where rows are asked: a criterion at each of `depths`, and everyone leaves at `last`."""
+
+    depths: tuple[int, ...]
+    last: int
+    criterion: Criterion | None
+
+
+class Runner:
+    """Runs encoded rows through a model with exits.
+
+    `criterion` replaces the model's own (its threshold, say). `exits=False` is the plain model.
+    `depth` cuts the model off after that many layers, where the ramp trained there, or the
+    model's head at full depth, answers for every row. A window holds at most `window_rows` rows
+    and about `window_tokens` tokens, which bounds the memory; a microbatch about
+    `microbatch_tokens`. A row's label and exit layer do not depend on the rows beside it.
+    """
+
+    def __init__(
+        self,
+        model: PretrainedModel,
+        *,
+        criterion: Criterion | None = None,
+        exits: bool = True,
+        depth: int | None = None,
+        window_rows: int = 4096,
+        window_tokens: int = 65_536,
+        microbatch_tokens: int = 1024,
+    ) -> None:
+        if not hasattr(model, "logits"):
+            raise ConfigError(
+                f"A runner takes a model with a head, such as BertForSequenceClassification; got "
+                f"{type(model).__name__}."
+            )
+        for name, value in (
+            ("window_rows", window_rows),
+            ("window_tokens", window_tokens),
+            ("microbatch_tokens", microbatch_tokens),
+        ):
+            if value < 1:
+                raise ConfigError(f"{name} must be at least 1; got {value}.")
+        self.model = model
+        self._task = cast(ExitableModel, model)
+        self._criterion = criterion
+        self._use_exits = exits and (criterion is not None or hasattr(model, "exits"))
+        self._depth = self._check_depth(depth)
+        self._window_rows = window_rows
+        self._window_tokens = window_tokens
+        self._microbatch_tokens = microbatch_tokens
+
+    def run(self, rows: Sequence[Encoded]) -> Results:
+        """All rows' answers, stacked."""
+        windows = list(self.windows(rows))
+        if not windows:
+            n_labels = self.model.config.num_labels
+            return Results(torch.zeros(0, n_labels), torch.zeros(0, dtype=torch.int64))
+        return Results(
+            torch.cat([w.logits_RC for w in windows]),
+            torch.cat([w.exit_layers_R for w in windows]),
+        )
+
+    def stream(self, rows: Iterable[Encoded]) -> Iterator[RowResult]:
+        """Each row's answer, in order, as windows complete; `rows` is read a window at a time."""
+        for window in self.windows(rows):
+            layers = window.exit_layers_R.tolist()
+            for logits_C, layer in zip(window.logits_RC, layers, strict=True):
+                yield RowResult(logits_C, layer)
+
+    def windows(self, rows: Iterable[Encoded]) -> Iterator[Results]:
+        """The answers a window at a time."""
+        if self.model.training:
+            raise InputError("The model is in training mode; call model.eval() before running it.")
+        route = self._route()
+        window: list[Encoded] = []
+        tokens = 0
+        for row in rows:
+            if window and (
+                len(window) >= self._window_rows or tokens + len(row.ids) > self._window_tokens
+            ):
+                yield self._run_window(window, route)
+                window, tokens = [], 0
+            window.append(row)
+            tokens += len(row.ids)
+        if window:
+            yield self._run_window(window, route)
+
+    def _route(self) -> Route:
+        """Read once a run, so that a threshold changed meanwhile applies from the next on."""
+        last = self._depth
+        if not self._use_exits:
+            return Route((), last, None)
+        exits = exits_of(self.model)
+        criterion = self._criterion or exits.criterion
+        return Route(tuple(d for d in exits.depths if d < last), last, criterion)
+
+    @torch.inference_mode()
+    def _run_window(self, rows: Sequence[Encoded], route: Route) -> Results:
+        lengths_R = torch.tensor([len(row.ids) for row in rows])
+        order = torch.argsort(lengths_R, stable=True).tolist()
+        inputs = Inputs.from_rows(
+            [rows[i].ids for i in order], [rows[i].types for i in order], order, self.model.device
+        )
+        stack = self._task.stack
+        flows = [stack.start(part) for part in _split(inputs, self._microbatch_tokens)]
+        logits_RC = torch.zeros(len(rows), self.model.config.num_labels)
+        layers_R = torch.full((len(rows),), route.last)
+        state_RS = None if route.criterion is None else route.criterion.start(len(rows))
+        done = 0
+        for depth in (*route.depths, route.last):
+            parts = [self._advance(flow, done, depth) for flow in flows]
+            flows = [flow for flow, _ in parts]
+            names_R = torch.cat([flow.row_ids_R for flow in flows])
+            answers_RC = torch.cat([answer for _, answer in parts])
+            done = depth
+            leave_R, answers_RC, state_RS = self._decide(
+                answers_RC, names_R, state_RS, depth, route, rows
+            )
+            if not bool(leave_R.any()):
+                continue
+            left_R = names_R[leave_R]
+            logits_RC[left_R] = answers_RC[leave_R].to(logits_RC.dtype)
+            layers_R[left_R] = depth
+            if bool(leave_R.all()):
+                break
+            state_RS = None if state_RS is None else state_RS[~leave_R]
+            flows = _regroup(flows, ~leave_R, self._microbatch_tokens)
+        return Results(logits_RC, layers_R)
+
+    def _advance(self, flow: Flow, done: int, depth: int) -> tuple[Flow, Tensor]:
+        """Pass the layers from `done` to `depth` and ask there: the flow and answers [R, C] (host)."""
+        stack = self._task.stack
+        for i in range(done, depth):
+            flow = stack.step(flow, i)
+        finished = stack.finish(flow)
+        if depth == stack.n_layers:
+            return flow, self._task.logits(finished).cpu()
+        answers_RC: Tensor = exits_of(self.model).ramp(depth)(finished)
+        return flow, answers_RC.cpu()
+
+    def _decide(
+        self,
+        answers_RC: Tensor,
+        names_R: Tensor,
+        state_RS: Tensor | None,
+        depth: int,
+        route: Route,
+        rows: Sequence[Encoded],
+    ) -> tuple[Tensor, Tensor, Tensor | None]:
+        """Who leaves, with which answers; doubtful rows are decided from a run of the row alone."""
+        leave_R, slack_R, state_RS = _ask(answers_RC, state_RS, depth, route)
+        if len(rows) == 1:
+            return leave_R, answers_RC, state_RS
+        doubtful = slack_R < MARGIN[self.model.dtype]
+        for place in torch.nonzero(doubtful).flatten().tolist():
+            alone, answer_1C, own_state = self._alone(rows[int(names_R[place])], depth, route)
+            leave_R[place] = alone
+            answers_RC[place] = answer_1C
+            if state_RS is not None and own_state is not None:
+                state_RS[place] = own_state
+        return leave_R, answers_RC, state_RS
+
+    def _alone(
+        self, row: Encoded, depth: int, route: Route
+    ) -> tuple[bool, Tensor, Tensor | None]:
+        """The answer at `depth` of a row that shares its batch with none."""
+        inputs = Inputs.from_rows([row.ids], [row.types], [0], self.model.device)
+        flow = self._task.stack.start(inputs)
+        state = None if route.criterion is None else route.criterion.start(1)
+        done = 0
+        for asked in (*route.depths, route.last):
+            flow, answer_1C = self._advance(flow, done, asked)
+            leave_1, _, state = _ask(answer_1C, state, asked, route)
+            done = asked
+            if asked == depth:
+                break
+        return bool(leave_1), answer_1C[0], None if state is None else state[0]
+
+    def _check_depth(self, depth: int | None) -> int:
+        n_layers = self._task.stack.n_layers
+        if depth is None or depth == n_layers:
+            return n_layers
+        depths = exits_of(self.model).depths
+        if depth not in depths:
+            raise ConfigError(
+                f"depth must be a layer with an exit ({', '.join(map(str, depths))}) or the "
+                f"last, {n_layers}; got {depth}."
+            )
+        return depth
+
+
+def _ask(
+    answers_RC: Tensor, state_RS: Tensor | None, depth: int, route: Route
+) -> tuple[Tensor, Tensor, Tensor | None]:
+    """leave_R, slack_R and the next state. Slack is to the threshold and between the best classes."""
+    if depth == route.last or route.criterion is None or state_RS is None:
+        leave_R = torch.ones(len(answers_RC), dtype=torch.bool)
+        return leave_R, _lead(answers_RC), state_RS
+    leave_R, slack_R, state_RS = route.criterion.update(state_RS, depth, answers_RC)
+    # A row that leaves takes its label along, which must not hang on the last digits either.
+    slack_R = torch.where(leave_R, slack_R.minimum(_lead(answers_RC)), slack_R)
+    return leave_R, slack_R, state_RS
+
+
+def _lead(logits_RC: Tensor) -> Tensor:
+    """How far the best class lies before the second, [R]."""
+    if logits_RC.shape[-1] == 1:
+        return torch.full((len(logits_RC),), torch.inf)
+    best_R2 = logits_RC.float().topk(2, dim=-1).values
+    return best_R2[:, 0] - best_R2[:, 1]
+
+
+def _split(inputs: Inputs, tokens: int) -> Iterator[Inputs]:
+    for rows in microbatches(cast(Packed, inputs.layout), tokens):
+        yield inputs.take(rows)
+
+
+def microbatches(layout: Packed, tokens: int) -> Iterator[slice]:
+    """Successive rows in equal shares of at most about `tokens` tokens, and of one row at least."""
+    shares = max(1, round(layout.n_tokens / tokens))
+    share = layout.n_tokens / shares
+    bounds = ((layout.starts_R + layout.lengths_R / 2) / share).long().clamp(max=shares - 1)
+    _, counts = torch.unique_consecutive(bounds, return_counts=True)
+    start = 0
+    for count in counts.tolist():
+        yield slice(start, start + count)
+        start += count
+
+
+def _regroup(flows: Sequence[Flow], stay_R: Tensor, tokens: int) -> list[Flow]:
+    """The rows that stay, in full microbatches again; their order, that of length, is kept."""
+    kept, start = [], 0
+    for flow in flows:
+        n_rows = len(flow.row_ids_R)
+        rows = torch.nonzero(stay_R[start : start + n_rows]).flatten()
+        start += n_rows
+        if len(rows) == n_rows:
+            kept.append(flow)
+        elif len(rows):
+            kept.append(flow.take(rows))
+    groups: list[list[Flow]] = []
+    held = 0
+    for flow in kept:
+        size = len(flow.positions)
+        if not groups or held + size > tokens * 1.25:
+            groups.append([])
+            held = 0
+        groups[-1].append(flow)
+        held += size
+    return [join(group) for group in groups]

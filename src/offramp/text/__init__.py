@@ -1,0 +1,1 @@
+"""Strings and tables to token ids."""

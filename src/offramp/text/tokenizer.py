@@ -1,0 +1,148 @@
+"""Text to token ids, through the `tokenizers` library."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, NamedTuple, TypeAlias
+
+import numpy as np
+import numpy.typing as npt
+import tokenizers
+from tokenizers.implementations import BertWordPieceTokenizer
+from typing_extensions import Self
+
+from offramp.errors import DataError, ModelNotFoundError
+
+Text: TypeAlias = str | tuple[str, str]
+"""A row: one text, or a pair of texts."""
+
+_CONFIG_FILE = "tokenizer_config.json"
+_FILE = "tokenizer.json"
+_VOCABULARY = "vocab.txt"
+
+
+class Encoded(NamedTuple):
+    """One row: token ids and, beside each, 0 for the first text and 1 for the second. int64."""
+
+    ids: npt.NDArray[np.int64]
+    types: npt.NDArray[np.int64]
+
+
+class Tokenizer:
+    """A fast tokenizer that never pads, and truncates the longer text first at `max_length`."""
+
+    def __init__(
+        self,
+        tokenizer: tokenizers.Tokenizer,
+        max_length: int,
+        settings: dict[str, Any] | None = None,
+    ) -> None:
+        # Files may ask for padding to a fixed length (all-MiniLM's does: 128); rows are packed
+        # here, so padding would be read as text.
+        tokenizer.no_padding()
+        tokenizer.no_truncation()
+        self._tokenizer = tokenizer
+        self._settings = dict(settings or {})
+        self.max_length = max_length
+
+    @classmethod
+    def from_pretrained(cls, directory: str | Path, *, max_length: int | None = None) -> Self:
+        """The tokenizer of a model's directory: its tokenizer.json, or else its vocab.txt.
+
+        `max_length` is in tokens, the special ones included; by default the least of what
+        tokenizer_config.json and config.json allow (512 where they are silent).
+        """
+        directory = Path(directory)
+        settings = _read_json(directory / _CONFIG_FILE)
+        if (directory / _FILE).is_file():
+            try:
+                tokenizer = tokenizers.Tokenizer.from_file(str(directory / _FILE))
+            except Exception as error:  # the library raises a bare Exception
+                raise DataError(f"{directory / _FILE} cannot be read: {error}.") from error
+        elif (directory / _VOCABULARY).is_file():
+            tokenizer = _from_vocabulary(directory / _VOCABULARY, settings)
+        else:
+            raise ModelNotFoundError(
+                f"{directory} has no tokenizer. Expected {_FILE} or {_VOCABULARY} beside the "
+                "weights."
+            )
+        if max_length is None:
+            limits = (
+                settings.get("model_max_length"),
+                _read_json(directory / "config.json").get("max_position_embeddings"),
+            )
+            max_length = min((n for n in limits if isinstance(n, int) and n > 0), default=512)
+        return cls(tokenizer, max_length, settings)
+
+    @property
+    def vocab_size(self) -> int:
+        """The number of ids, added tokens included."""
+        return self._tokenizer.get_vocab_size()
+
+    @property
+    def max_length(self) -> int:
+        """The most tokens a row may have, special ones included; longer rows are truncated."""
+        return self._max_length
+
+    @max_length.setter
+    def max_length(self, value: int) -> None:
+        least = self._tokenizer.num_special_tokens_to_add(True) + 1
+        if value < least:
+            raise DataError(f"max_length must be at least {least} tokens; got {value}.")
+        self._tokenizer.enable_truncation(value)
+        self._max_length = value
+
+    def encode(self, texts: Sequence[Text]) -> list[Encoded]:
+        """Token ids of each text or pair."""
+        for row, text in enumerate(texts):
+            if not _is_text(text):
+                raise DataError(
+                    f"Row {row} is a {type(text).__name__}; expected a text or a pair of texts."
+                )
+        return [
+            Encoded(
+                np.asarray(encoding.ids, dtype=np.int64),
+                np.asarray(encoding.type_ids, dtype=np.int64),
+            )
+            for encoding in self._tokenizer.encode_batch_fast(list(texts))
+        ]
+
+    def write_files(self, directory: str | Path) -> None:
+        """Write tokenizer.json and tokenizer_config.json into a directory."""
+        plain = tokenizers.Tokenizer.from_str(self._tokenizer.to_str())
+        plain.no_truncation()  # the limit travels in the settings, where other readers look
+        directory = Path(directory)
+        plain.save(str(directory / _FILE))
+        settings = {**self._settings, "model_max_length": self.max_length}
+        settings.pop("name_or_path", None)
+        text = json.dumps(settings, indent=2, sort_keys=True, ensure_ascii=False) + "\n"
+        (directory / _CONFIG_FILE).write_text(text, encoding="utf-8")
+
+
+def _from_vocabulary(path: Path, settings: dict[str, Any]) -> tokenizers.Tokenizer:
+    accents = settings.get("strip_accents")
+    built = BertWordPieceTokenizer(
+        str(path),
+        lowercase=bool(settings.get("do_lower_case", True)),
+        strip_accents=accents if isinstance(accents, bool) else None,
+        handle_chinese_chars=bool(settings.get("tokenize_chinese_chars", True)),
+    )
+    return tokenizers.Tokenizer.from_str(built.to_str())
+
+
+def _is_text(text: object) -> bool:
+    if isinstance(text, tuple):
+        return len(text) == 2 and all(isinstance(part, str) for part in text)
+    return isinstance(text, str)
+
+
+def _read_json(path: Path) -> dict[str, Any]:
+    if not path.is_file():
+        return {}
+    try:
+        values = json.loads(path.read_text(encoding="utf-8"))
+    except ValueError as error:
+        raise DataError(f"{path} is not valid JSON: {error}.") from error
+    return values if isinstance(values, dict) else {}
