@@ -1,0 +1,163 @@
+"""`offramp.load(directory)`: text in, labels out."""
+
+from __future__ import annotations
+
+import itertools
+import threading
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+
+from offramp.checkpoints.directory import staged
+from offramp.errors import CheckpointError, ConfigError, DataError
+from offramp.exits.attach import exits_of
+from offramp.exits.criteria import Criterion, Entropy
+from offramp.models.base import PretrainedModel
+from offramp.models.registry import sequence_classifier
+from offramp.runner.run import Runner
+from offramp.text.tokenizer import Text, Tokenizer
+
+_CHUNK = 4096  # texts tokenised at a time
+_threads_lock = threading.RLock()
+
+
+@dataclass(frozen=True, slots=True)
+class Prediction:
+    """A row's label, that label's probability at the exit, and the layer at which the row left."""
+
+    label: str
+    probability: float
+    exit_layer: int
+
+
+def load(
+    directory: str | Path, *, device: str | torch.device = "cpu", max_length: int | None = None
+) -> Classifier:
+    """The classifier that `offramp train` or `Classifier.save` wrote to `directory`.
+
+    Raises ModelNotFoundError for a path that is absent or no model, CheckpointError where the
+    weights do not fill the model, and ConfigError for a model that is no classifier.
+    """
+    model_class = sequence_classifier(directory)
+    model, report = model_class.from_pretrained(directory, output_loading_info=True)
+    if report.initialised:
+        raise CheckpointError(
+            f"{directory} is not a trained classifier: it lacks {', '.join(report.initialised)}. "
+            f"Train it first: offramp train --model {directory} --data ... --output ..."
+        )
+    tokenizer = Tokenizer.from_pretrained(directory, max_length=max_length)
+    return Classifier(model.to(device), tokenizer)
+
+
+class Classifier:
+    """A model and its tokenizer. Safe to call from several threads.
+
+    A row's label and exit layer do not depend on the rows that it is predicted with.
+    """
+
+    def __init__(self, model: PretrainedModel, tokenizer: Tokenizer) -> None:
+        vocabulary = getattr(model.config, "vocab_size", tokenizer.vocab_size)
+        if tokenizer.vocab_size > vocabulary:
+            raise ConfigError(
+                f"The tokenizer has {tokenizer.vocab_size} ids and the model embeds "
+                f"{vocabulary}; they do not belong together."
+            )
+        if model.config.num_labels < 2:
+            raise ConfigError("This model has one output, a number; a Classifier gives labels.")
+        self.model = model.eval()
+        self.tokenizer = tokenizer
+
+    @property
+    def labels(self) -> list[str]:
+        """The class names, in the order of the logits."""
+        return self.model.config.labels
+
+    @property
+    def criterion(self) -> Criterion:
+        """What decides which rows leave; may be replaced at any time, for calls that begin later."""
+        return exits_of(self.model).criterion
+
+    @criterion.setter
+    def criterion(self, value: Criterion) -> None:
+        exits_of(self.model).criterion = value
+
+    @property
+    def threshold(self) -> float:
+        """The entropy (nats) below which a row leaves; assign to it to trade accuracy for speed."""
+        if not isinstance(self.criterion, Entropy):
+            raise ConfigError(f"The criterion {self.criterion} has no threshold; set `criterion`.")
+        return self.criterion.threshold
+
+    @threshold.setter
+    def threshold(self, value: float) -> None:
+        self.criterion = Entropy(value)
+
+    def predict(
+        self, texts: Iterable[Text], *, threshold: float | None = None, threads: int | None = None
+    ) -> list[Prediction]:
+        """A prediction for each text, or each pair of texts (tuples), in their order.
+
+        `threshold` replaces the model's for this call; `threads` is how many CPU threads torch
+        uses meanwhile, in the whole process.
+        """
+        return list(self.stream(texts, threshold=threshold, threads=threads))
+
+    def stream(
+        self, texts: Iterable[Text], *, threshold: float | None = None, threads: int | None = None
+    ) -> Iterator[Prediction]:
+        """`predict` for any number of texts in bounded memory: reads and answers by windows."""
+        if isinstance(texts, str):
+            raise DataError("predict takes a list of texts; for one text pass [text].")
+        criterion = None if threshold is None else Entropy(threshold)
+        runner = Runner(self.model, criterion=criterion)
+        rows = (
+            row
+            for chunk in _chunks(iter(texts), _CHUNK)
+            for row in self.tokenizer.encode(chunk)
+        )
+        labels = self.labels
+        windows = runner.windows(rows)
+        while True:
+            with _cpu_threads(threads):  # held while a window runs, never across a yield
+                window = next(windows, None)
+            if window is None:
+                return
+            best = window.logits_RC.float().softmax(-1).max(-1)
+            for probability, label, layer in zip(
+                best.values.tolist(),
+                best.indices.tolist(),
+                window.exit_layers_R.tolist(),
+                strict=True,
+            ):
+                yield Prediction(labels[label], probability, layer)
+
+    def save(self, directory: str | Path) -> None:
+        """Write model, exits and tokenizer; the directory is there whole or not at all."""
+        with staged(directory) as fresh:
+            self.model.write_files(fresh)
+            self.tokenizer.write_files(fresh)
+
+
+def _chunks(texts: Iterator[Text], size: int) -> Iterator[list[Text]]:
+    while chunk := list(itertools.islice(texts, size)):
+        yield chunk
+
+
+@contextmanager
+def _cpu_threads(threads: int | None) -> Iterator[None]:
+    """torch's thread count is the process's; calls that change it take turns."""
+    if threads is None:
+        yield
+        return
+    if threads < 1:
+        raise ConfigError(f"threads must be at least 1; got {threads}.")
+    with _threads_lock:
+        before = torch.get_num_threads()
+        torch.set_num_threads(threads)
+        try:
+            yield
+        finally:
+            torch.set_num_threads(before)

@@ -1,0 +1,53 @@
+"""Every exit's answer for every row, from one pass; and what a criterion would make of them."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from offramp.exits.attach import logits_by_depth
+from offramp.exits.criteria import Criterion
+from offramp.models.base import PretrainedModel
+from offramp.models.flow import Inputs
+from offramp.runner.run import Results, microbatches
+from offramp.text.tokenizer import Encoded
+
+
+@dataclass(frozen=True)
+class EveryExit:
+    """Logits [E, R, C] of the E exits at `depths`, the model's own head last; rows in input order."""
+
+    depths: tuple[int, ...]
+    logits_ERC: Tensor
+
+    def apply(self, criterion: Criterion) -> Results:
+        """The answers and exit layers that `criterion` gives."""
+        rows_R = torch.arange(self.logits_ERC.shape[1])
+        state_RS = criterion.start(len(rows_R))
+        answers_RC = self.logits_ERC[-1].clone()
+        layers_R = torch.full((len(rows_R),), self.depths[-1])
+        for depth, logits_RC in zip(self.depths[:-1], self.logits_ERC[:-1], strict=True):
+            leave_R, _, state_RS = criterion.update(state_RS, depth, logits_RC[rows_R])
+            answers_RC[rows_R[leave_R]] = logits_RC[rows_R[leave_R]]
+            layers_R[rows_R[leave_R]] = depth
+            rows_R, state_RS = rows_R[~leave_R], state_RS[~leave_R]
+        return Results(answers_RC, layers_R)
+
+
+@torch.inference_mode()
+def every_exit(model: PretrainedModel, rows: Sequence[Encoded], tokens: int = 1024) -> EveryExit:
+    """Run all rows through all layers and ask every exit."""
+    order = sorted(range(len(rows)), key=lambda i: len(rows[i].ids))
+    inputs = Inputs.from_rows(
+        [rows[i].ids for i in order], [rows[i].types for i in order], order, model.device
+    )
+    parts = [
+        logits_by_depth(model, inputs.take(piece))
+        for piece in microbatches(inputs.layout, tokens)  # type: ignore[arg-type]
+    ]
+    depths = tuple(parts[0])
+    logits_ERC = torch.stack([torch.cat([part[d] for part in parts]).cpu() for d in depths])
+    return EveryExit(depths, logits_ERC[:, torch.argsort(torch.tensor(order))])

@@ -1,0 +1,1 @@
+"""The training loop, its metrics, and what a trained model is measured by."""

@@ -1,0 +1,101 @@
+"""Tables to encoded rows with class numbers."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from offramp.errors import DataError, nearest
+from offramp.models.flow import Inputs
+from offramp.text.tables import Table
+from offramp.text.tokenizer import Encoded, Tokenizer
+
+
+@dataclass(frozen=True)
+class Examples:
+    """Encoded rows and their class numbers [R]."""
+
+    rows: list[Encoded]
+    labels_R: Tensor
+
+    def __len__(self) -> int:
+        return len(self.rows)
+
+    def inputs(self, which: Sequence[int]) -> Inputs:
+        """These rows packed in order of length; `row_ids_R` are their numbers here."""
+        order = sorted(which, key=lambda i: len(self.rows[i].ids))
+        return Inputs.from_rows(
+            [self.rows[i].ids for i in order], [self.rows[i].types for i in order], order
+        )
+
+
+def class_names(table: Table) -> list[str]:
+    """The different labels, numbers in order of value and words in order of letters."""
+    names = set(_labels(table))
+    if len(names) < 2:
+        raise DataError(
+            f"{table.source} has only the label {next(iter(names))!r}; a classifier needs at "
+            "least two classes."
+        )
+    try:
+        return sorted(names, key=float)
+    except ValueError:
+        return sorted(names)
+
+
+def to_examples(table: Table, tokenizer: Tokenizer, label2id: Mapping[str, int]) -> Examples:
+    """Encode a table; DataError for a label that is not in `label2id`."""
+    labels = _labels(table)
+    for row, label in enumerate(labels, start=1):
+        if label not in label2id:
+            raise DataError(
+                f"{table.source}, row {row}: the label {label!r} was not seen in training. "
+                f"{nearest(label, label2id)}".rstrip()
+            )
+    numbers = torch.tensor([label2id[label] for label in labels])
+    return Examples(tokenizer.encode(table.texts), numbers)
+
+
+def hold_out(table: Table, share: float = 0.1) -> tuple[Table, Table]:
+    """Train and dev, split by a hash of the text, so that equal texts fall on one side."""
+    labels = _labels(table)
+    sides: tuple[list[int], list[int]] = ([], [])
+    for row, text in enumerate(table.texts):
+        digest = hashlib.sha256(repr(text).encode()).digest()
+        sides[int.from_bytes(digest[:8], "big") < share * 2**64].append(row)
+    if not all(sides):
+        raise DataError(
+            f"{table.source} has {len(table)} rows, too few to hold some out for dev. Pass a dev "
+            "file."
+        )
+    train, dev = (
+        Table(table.source, [table.texts[i] for i in side], [labels[i] for i in side])
+        for side in sides
+    )
+    return train, dev
+
+
+def batches(
+    examples: Examples, size: int, generator: torch.Generator
+) -> Iterator[list[int]]:
+    """Row numbers of one epoch's batches: shuffled, rows of like length together.
+
+    Like lengths make few attention blocks; the order of the batches is random again.
+    """
+    order = torch.randperm(len(examples), generator=generator).tolist()
+    made = []
+    for start in range(0, len(order), size * 32):
+        pool = sorted(order[start : start + size * 32], key=lambda i: len(examples.rows[i].ids))
+        made += [pool[i : i + size] for i in range(0, len(pool), size)]
+    for i in torch.randperm(len(made), generator=generator).tolist():
+        yield made[i]
+
+
+def _labels(table: Table) -> list[str]:
+    if table.labels is None:
+        raise DataError(f"{table.source} was read without labels; pass the label's column.")
+    return table.labels
