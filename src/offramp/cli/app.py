@@ -1,0 +1,24 @@
+"""The command group."""
+
+from __future__ import annotations
+
+import rich_click as click
+
+import offramp
+from offramp.cli.demo import demo
+from offramp.cli.evaluate import evaluate
+from offramp.cli.predict import predict
+from offramp.cli.train import train
+
+
+@click.group(
+    epilog="Example: offramp train --data train.tsv --output sentiment",
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+@click.version_option(offramp.__version__, package_name="offramp")
+def app() -> None:
+    """Transformer encoders whose inputs leave as soon as the answer is known."""
+
+
+for command in (train, evaluate, predict, demo):
+    app.add_command(command)

@@ -1,0 +1,121 @@
+"""Options and displays that several commands share."""
+
+from __future__ import annotations
+
+import os
+import secrets
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import IO, TYPE_CHECKING, Any, TypeVar
+
+import rich_click as click
+from rich.console import Console
+from rich.progress import (
+    BarColumn,
+    MofNCompleteColumn,
+    Progress,
+    TaskID,
+    TextColumn,
+    TimeElapsedColumn,
+    TimeRemainingColumn,
+)
+from rich.table import Table as Grid
+
+from offramp.errors import DataError
+
+if TYPE_CHECKING:
+    from offramp.training.evaluation import Evaluation, Line
+
+F = TypeVar("F", bound=Callable[..., Any])
+
+console = Console(stderr=True)
+
+
+def columns(command: F) -> F:
+    """The options that name a data file's columns."""
+    for option in (
+        click.option("--label", default="label", show_default=True, help="The label's column."),
+        click.option("--pair", help="The second text's column, where a row is a pair."),
+        click.option("--text", default="text", show_default=True, help="The text's column."),
+    ):
+        command = option(command)
+    return command
+
+
+@contextmanager
+def progress_bar() -> Iterator[Callable[[str, int, int], None]]:
+    """A callback (stage, done, total) that draws one bar a stage."""
+    bars = Progress(
+        TextColumn("{task.description}"),
+        BarColumn(),
+        MofNCompleteColumn(),
+        TimeElapsedColumn(),
+        TimeRemainingColumn(),
+        console=console,
+    )
+    tasks: dict[str, TaskID] = {}
+    with bars:
+
+        def show(stage: str, done: int, total: int) -> None:
+            if stage not in tasks:
+                tasks[stage] = bars.add_task(stage, total=total)
+            bars.update(tasks[stage], completed=done, total=total)
+
+        yield show
+
+
+@contextmanager
+def whole_file(path: Path) -> Iterator[IO[str]]:
+    """A text file that appears at `path` complete, or not at all."""
+    if path.is_dir():
+        raise DataError(f"{path} is a directory; expected a file to write.")
+    if not path.parent.is_dir():
+        raise DataError(f"{path.parent} does not exist; make it first.")
+    fresh = path.with_name(f".{path.name}.{secrets.token_hex(6)}.tmp")
+    try:
+        with fresh.open("w", encoding="utf-8") as file:
+            yield file
+            file.flush()
+            os.fsync(file.fileno())
+        fresh.replace(path)
+    finally:
+        fresh.unlink(missing_ok=True)
+
+
+def evaluation_grid(evaluation: Evaluation) -> Grid:
+    """The table that `offramp evaluate` prints."""
+    names = list(evaluation.lines[0].scores)
+    shown = [name for name in ("accuracy", "f1", "macro_f1") if name in names]
+    if "f1" in shown:
+        shown.remove("macro_f1")
+    peers = [name for name in evaluation.lines[0].speed if name.startswith("transformers")]
+    grid = Grid(title=f"{evaluation.rows} rows; times as fast as ...")
+    grid.add_column("system")
+    for heading in (*shown, "layers", "plain", "truncated as good", *peers):
+        grid.add_column(heading, justify="right")
+    for line in evaluation.lines:
+        style = "bold" if line.chosen else None
+        name = line.system + (" (chosen)" if line.chosen else "")
+        grid.add_row(
+            name,
+            *(f"{line.scores[score]:.4f}" for score in shown),
+            f"{line.mean_layers:.2f}",
+            _times(line, "plain"),
+            _against_truncation(evaluation, line),
+            *(_times(line, peer) for peer in peers),
+            style=style,
+        )
+    return grid
+
+
+def _times(line: Line, other: str) -> str:
+    return f"{line.speed[other].median:.2f}x" if other in line.speed else "-"
+
+
+def _against_truncation(evaluation: Evaluation, line: Line) -> str:
+    if line.threshold is None:
+        return "-"
+    other = evaluation.truncation_as_good(line)
+    depth = "all" if other.depth is None else str(other.depth)
+    return f"{_times(line, other.system)} ({depth})"

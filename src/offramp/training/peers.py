@@ -1,0 +1,60 @@
+"""transformers as the peer to measure against, where it is installed."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from offramp.backends import requires_backends
+from offramp.text.tokenizer import Encoded
+
+
+def transformers_model(directory: str | Path) -> Any:
+    """transformers' own model of a directory that offramp saved, exits ignored."""
+    requires_backends("the transformers side", "transformers")
+    import transformers
+
+    before = transformers.logging.get_verbosity()
+    transformers.logging.set_verbosity_error()  # it would list the exits as unexpected
+    transformers.logging.disable_progress_bar()
+    try:
+        model = transformers.AutoModelForSequenceClassification.from_pretrained(str(directory))
+    finally:
+        transformers.logging.set_verbosity(before)
+    return model.eval()
+
+
+def transformers_run(
+    model: Any, rows: Sequence[Encoded], *, sort: bool, batch_size: int = 32
+) -> Callable[[], Tensor]:
+    """A call that runs all rows in padded batches and gives logits [R, C] in input order.
+
+    In file order, or sorted by length, so that batches hold little padding. The batches are
+    made here, outside what is timed.
+    """
+    order = list(range(len(rows)))
+    if sort:
+        order.sort(key=lambda i: len(rows[i].ids))
+    batches = [_pad(rows, order[i : i + batch_size]) for i in range(0, len(order), batch_size)]
+    back_R = torch.argsort(torch.tensor(order))
+
+    @torch.inference_mode()
+    def run() -> Tensor:
+        return torch.cat([model(**batch).logits for batch in batches])[back_R]
+
+    return run
+
+
+def _pad(rows: Sequence[Encoded], which: Sequence[int]) -> dict[str, Tensor]:
+    length = max(len(rows[i].ids) for i in which)
+    ids, types, mask = (torch.zeros(len(which), length, dtype=torch.int64) for _ in range(3))
+    for place, i in enumerate(which):
+        n = len(rows[i].ids)
+        ids[place, :n] = torch.from_numpy(rows[i].ids)
+        types[place, :n] = torch.from_numpy(rows[i].types)
+        mask[place, :n] = 1
+    return {"input_ids": ids, "token_type_ids": types, "attention_mask": mask}

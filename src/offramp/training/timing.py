@@ -1,0 +1,66 @@
+"""Wall clock, measured so that a noisy machine cannot favour one side."""
+
+from __future__ import annotations
+
+import statistics
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True)
+class Ratio:
+    """How many times as fast one side was: the median over rounds, and its 95% interval."""
+
+    median: float
+    low: float
+    high: float
+
+
+def time_in_turn(
+    systems: Mapping[str, Callable[[], object]],
+    rounds: int,
+    progress: Callable[[int, int], None] = lambda done, total: None,
+) -> dict[str, list[float]]:
+    """Seconds of each system in each round; a round runs every system once, in alternating order.
+
+    One unmeasured run of each comes first.
+    """
+    seconds: dict[str, list[float]] = {name: [] for name in systems}
+    total = (rounds + 1) * len(systems)
+    done = 0
+    for turn in range(rounds + 1):
+        names = list(systems) if turn % 2 else list(reversed(systems))
+        for name in names:
+            began = time.perf_counter()
+            systems[name]()
+            if turn:
+                seconds[name].append(time.perf_counter() - began)
+            done += 1
+            progress(done, total)
+    return seconds
+
+
+def speed(fast: list[float], slow: list[float]) -> Ratio:
+    """How many times as fast `fast` is as `slow`, from the rounds' pairs."""
+    ratios = sorted(s / f for f, s in zip(fast, slow, strict=True))
+    low, high = _median_interval(len(ratios))
+    return Ratio(statistics.median(ratios), ratios[low], ratios[high])
+
+
+def _median_interval(n: int) -> tuple[int, int]:
+    """Ranks (from 0) between which the median lies with 95% confidence; by the sign test.
+
+    With fewer than six values no ranks give 95%, and the interval is their whole range.
+    """
+    probability, rank = 0.5**n, 0
+    tail = probability
+    while tail <= 0.025:
+        rank += 1
+        probability *= (n - rank + 1) / rank
+        tail += probability
+    rank = max(0, rank - 1)
+    return rank, n - 1 - rank
+
+
+__all__ = ["Ratio", "speed", "time_in_turn"]
