@@ -31,7 +31,7 @@ def _find(package: str) -> bool:
 
 
 def requires_backends(obj: object, backends: str | list[str] | tuple[str, ...]) -> None:
-    """Raise `MissingBackendError` (an ImportError) naming `obj` if a package of `backends` is absent.
+    """Raise `MissingBackendError` (an ImportError) naming `obj` if a package is absent.
 
     `obj` is a name, or an object whose name is used.
     """
@@ -46,7 +46,7 @@ def requires_backends(obj: object, backends: str | list[str] | tuple[str, ...]) 
 
 
 class DummyType(type):
-    """Metaclass of the stand-ins: using one in any way raises the error that says what to install."""
+    """Metaclass of the stand-ins: using one raises the error that says what to install."""
 
     _name: str
     _backends: tuple[str, ...]

@@ -77,9 +77,7 @@ def demo(output: Path | None, epochs: int, seed: int) -> None:
         grid = Grid(title="Where sentences leave")
         for heading in ("layer", "label", "probability", "sentence"):
             grid.add_column(heading)
-        for sentence, prediction in zip(
-            SENTENCES, classifier.predict(SENTENCES), strict=True
-        ):
+        for sentence, prediction in zip(SENTENCES, classifier.predict(SENTENCES), strict=True):
             grid.add_row(
                 str(prediction.exit_layer),
                 prediction.label,
@@ -88,4 +86,4 @@ def demo(output: Path | None, epochs: int, seed: int) -> None:
             )
         out.print(grid)
     if output:
-        out.print(f"The model is in {output}. Try: offramp predict {output} \"your sentence\"")
+        out.print(f'The model is in {output}. Try: offramp predict {output} "your sentence"')

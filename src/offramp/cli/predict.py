@@ -17,7 +17,9 @@ from offramp.errors import DataError
 @click.command(epilog='Example: offramp predict sentiment "a quiet, lovely film"')
 @click.argument("model", type=click.Path(path_type=Path))
 @click.argument("texts", nargs=-1)
-@click.option("--data", type=click.Path(path_type=Path), help="TSV or JSONL rows, in place of TEXTS.")
+@click.option(
+    "--data", type=click.Path(path_type=Path), help="TSV or JSONL rows, in place of TEXTS."
+)
 @click.option("--text", default="text", show_default=True, help="The text's column.")
 @click.option("--pair", help="The second text's column, where a row is a pair.")
 @click.option("--output", type=click.Path(path_type=Path), help="A JSONL file; else the terminal.")

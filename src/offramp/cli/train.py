@@ -10,9 +10,7 @@ from offramp.cli.common import columns, console, progress_bar
 from offramp.errors import ConfigError
 
 
-@click.command(
-    epilog="Example: offramp train --data train.tsv --dev dev.tsv --text sentence --output sentiment"
-)
+@click.command(epilog="Example: offramp train --data train.tsv --dev dev.tsv --output sentiment")
 @click.option("--data", required=True, type=click.Path(path_type=Path), help="TSV or JSONL rows.")
 @click.option("--output", required=True, type=click.Path(path_type=Path), help="Where to write.")
 @click.option(
@@ -34,9 +32,7 @@ from offramp.errors import ConfigError
     "--evaluations-per-epoch", default=1, show_default=True, help="Dev evaluations an epoch."
 )
 @click.option("--score", default="accuracy", show_default=True, help="accuracy, f1 or macro_f1.")
-@click.option(
-    "--class-weights", help="`balanced`, or a weight for each label: `spam=3,ham=1`."
-)
+@click.option("--class-weights", help="`balanced`, or a weight for each label: `spam=3,ham=1`.")
 @click.option("--freeze-backbone", is_flag=True, help="Train exits only, on a fine-tuned model.")
 @click.option("--pooler", default="attention", show_default=True, help="attention, mean or first.")
 @click.option("--depths", help="Layers with an exit: `2,4`; all but the last by default.")

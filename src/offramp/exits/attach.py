@@ -81,8 +81,8 @@ def add_exits(
 
     `depths` count layers from 1 and stop before the last, whose exit is the model's own head; all
     of them by default. `pooler` is `attention` (with so many learned `queries`), `first` or `mean`;
-    `hidden` is the width of the ramp's tanh layer (a third of the model's by default). The criterion
-    is `Entropy(0)` until one is chosen: no row leaves. New ramps are random: train them.
+    `hidden` is the width of the ramp's tanh layer (a third of the model's by default). The
+    criterion is `Entropy(0)` until one is chosen: no row leaves. New ramps are random: train them.
     """
     if not isinstance(model, PretrainedModel) or not hasattr(model, "logits"):
         raise ConfigError(
@@ -171,4 +171,3 @@ def _at_least_one(name: str, value: int) -> int:
 
 
 __all__ = ["Exits", "add_exits", "build_exits", "exits_of", "logits_by_depth"]
-

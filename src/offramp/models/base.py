@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import warnings
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Literal, overload
 
 import torch
 from torch import Tensor, nn
+from typing_extensions import Self
 
 import offramp
 from offramp.checkpoints.directory import staged
@@ -74,6 +75,32 @@ class PretrainedModel(nn.Module):
     def _init_weights(self, module: nn.Module) -> None:
         """Initial weights of one module; a family or a user's class overrides it."""
 
+    @overload
+    @classmethod
+    def from_pretrained(
+        cls,
+        directory: str | Path,
+        *,
+        config: PretrainedConfig | None = ...,
+        dtype: torch.dtype | None = ...,
+        ignore_mismatched_sizes: bool = ...,
+        output_loading_info: Literal[False] = ...,
+        **changes: Any,
+    ) -> Self: ...
+
+    @overload
+    @classmethod
+    def from_pretrained(
+        cls,
+        directory: str | Path,
+        *,
+        config: PretrainedConfig | None = ...,
+        dtype: torch.dtype | None = ...,
+        ignore_mismatched_sizes: bool = ...,
+        output_loading_info: Literal[True],
+        **changes: Any,
+    ) -> tuple[Self, LoadingReport]: ...
+
     @classmethod
     def from_pretrained(
         cls,
@@ -84,7 +111,7 @@ class PretrainedModel(nn.Module):
         ignore_mismatched_sizes: bool = False,
         output_loading_info: bool = False,
         **changes: Any,
-    ) -> Any:
+    ) -> Self | tuple[Self, LoadingReport]:
         """The model saved in `directory`, in eval mode, with its exits if it has any.
 
         `changes` are fields of the configuration; `config` replaces it whole. Weights keep the

@@ -4,7 +4,6 @@ Understanding", https://arxiv.org/abs/1810.04805. Parameters are named as transf
 
 from __future__ import annotations
 
-
 import torch.nn.functional as F
 from torch import Tensor, nn
 
@@ -283,4 +282,3 @@ __all__ = [
     "BertModel",
     "BertPreTrainedModel",
 ]
-

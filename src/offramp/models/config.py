@@ -73,7 +73,7 @@ def configuration(cls: T) -> T:
     built: Any = dataclasses.dataclass(kw_only=True)(cls)
     plain_init = built.__init__
 
-    def __init__(self: Any, **values: Any) -> None:
+    def checked_init(self: Any, **values: Any) -> None:
         for name in values:
             if name not in built.__dataclass_fields__:
                 raise UnknownOptionError(
@@ -82,8 +82,8 @@ def configuration(cls: T) -> T:
                 )
         plain_init(self, **values)
 
-    __init__.__wrapped__ = plain_init  # type: ignore[attr-defined]  # inspect.signature follows it
-    built.__init__ = __init__
+    checked_init.__wrapped__ = plain_init  # type: ignore[attr-defined]  # for inspect.signature
+    built.__init__ = checked_init
     return built  # type: ignore[no-any-return]
 
 

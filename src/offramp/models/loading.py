@@ -117,7 +117,7 @@ def plan(
 
 
 def _locate(name: str, expected: Expected) -> str | None:
-    """The model's tensor that a file's name means: as it is, or with the body's prefix on or off."""
+    """The model's tensor that a file's name means, the body's prefix on or off."""
     prefix = expected.prefix + "."
     for candidate in (name, name.removeprefix(prefix), prefix + name):
         if candidate in expected.shapes:

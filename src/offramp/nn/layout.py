@@ -16,7 +16,7 @@ Index: TypeAlias = Tensor | slice
 
 
 class Block(NamedTuple):
-    """`rows` successive packed rows of one `length`: tokens [start, stop) viewed as [rows, length]."""
+    """`rows` successive packed rows of one `length`: tokens [start, stop)."""
 
     start: int
     stop: int
@@ -83,7 +83,7 @@ class Packed:
         return self.blocks[-1].stop if self.blocks else 0
 
     def take(self, rows: Index) -> tuple[Packed, Index]:
-        """The layout of these rows, and the index that takes their tokens from a [T, ...] tensor."""
+        """The layout of these rows, and the index that takes their tokens of a [T, ...] tensor."""
         layout = Packed.of(self.lengths_R[rows])
         if isinstance(rows, slice):  # contiguous: the tokens are a view
             first, last, step = rows.indices(self.n_rows)

@@ -61,7 +61,7 @@ def _views(x: Tensor, layout: Layout) -> Iterator[tuple[Tensor, Tensor | None]]:
         yield x, keys
     else:
         for block in layout.blocks:
-            yield x[block.start : block.stop].unflatten(0, (block.rows, block.length)), None
+            yield x[block.start : block.stop].view(block.rows, block.length, -1), None
 
 
 def _join(pieces: list[Tensor], hidden: Tensor, width: int | None = None) -> Tensor:

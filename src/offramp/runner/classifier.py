@@ -77,7 +77,7 @@ class Classifier:
 
     @property
     def criterion(self) -> Criterion:
-        """What decides which rows leave; may be replaced at any time, for calls that begin later."""
+        """What decides which rows leave; replace it at any time, for calls that begin later."""
         return exits_of(self.model).criterion
 
     @criterion.setter
@@ -114,9 +114,7 @@ class Classifier:
         criterion = None if threshold is None else Entropy(threshold)
         runner = Runner(self.model, criterion=criterion)
         rows = (
-            row
-            for chunk in _chunks(iter(texts), _CHUNK)
-            for row in self.tokenizer.encode(chunk)
+            row for chunk in _chunks(iter(texts), _CHUNK) for row in self.tokenizer.encode(chunk)
         )
         labels = self.labels
         windows = runner.windows(rows)

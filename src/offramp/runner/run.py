@@ -182,7 +182,7 @@ class Runner:
         return Results(logits_RC, layers_R)
 
     def _advance(self, flow: Flow, done: int, depth: int) -> tuple[Flow, Tensor]:
-        """Pass the layers from `done` to `depth` and ask there: the flow and answers [R, C] (host)."""
+        """Pass the layers from `done` to `depth` and ask there: flow and answers [R, C] (host)."""
         stack = self._task.stack
         for i in range(done, depth):
             flow = stack.step(flow, i)
@@ -214,9 +214,7 @@ class Runner:
                 state_RS[place] = own_state
         return leave_R, answers_RC, state_RS
 
-    def _alone(
-        self, row: Encoded, depth: int, route: Route
-    ) -> tuple[bool, Tensor, Tensor | None]:
+    def _alone(self, row: Encoded, depth: int, route: Route) -> tuple[bool, Tensor, Tensor | None]:
         """The answer at `depth` of a row that shares its batch with none."""
         inputs = Inputs.from_rows([row.ids], [row.types], [0], self.model.device)
         flow = self._task.stack.start(inputs)
@@ -246,7 +244,7 @@ class Runner:
 def _ask(
     answers_RC: Tensor, state_RS: Tensor | None, depth: int, route: Route
 ) -> tuple[Tensor, Tensor, Tensor | None]:
-    """leave_R, slack_R and the next state. Slack is to the threshold and between the best classes."""
+    """leave_R, slack_R and the next state; slack also counts the lead of the best class."""
     if depth == route.last or route.criterion is None or state_RS is None:
         leave_R = torch.ones(len(answers_RC), dtype=torch.bool)
         return leave_R, _lead(answers_RC), state_RS

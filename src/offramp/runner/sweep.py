@@ -18,7 +18,7 @@ from offramp.text.tokenizer import Encoded
 
 @dataclass(frozen=True)
 class EveryExit:
-    """Logits [E, R, C] of the E exits at `depths`, the model's own head last; rows in input order."""
+    """Logits [E, R, C] of the exits at `depths`, the model's own head last; rows in input order."""
 
     depths: tuple[int, ...]
     logits_ERC: Tensor

@@ -142,6 +142,4 @@ def _label(record: Record, column: str, path: Path, line: int) -> str:
         return json.dumps(value)
     if isinstance(value, (str, int, float)) and str(value).strip():
         return str(value).strip()
-    raise DataError(
-        f"{path}, line {line}: the label {value!r} is neither a word nor a number."
-    )
+    raise DataError(f"{path}, line {line}: the label {value!r} is neither a word nor a number.")

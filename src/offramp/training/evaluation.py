@@ -1,4 +1,4 @@
-"""`offramp.evaluate`: what each threshold costs in accuracy and saves in wall clock, as one table."""
+"""`offramp.evaluate`: what each threshold costs in accuracy and saves in wall clock."""
 
 from __future__ import annotations
 
@@ -104,8 +104,8 @@ def evaluate(
 
     Scores are over all rows, speeds over `timing_rows` of them picked by a fixed seed, every system
     measured in turn in each of `rounds` rounds on rows encoded beforehand. With `dev` the chosen
-    threshold is picked there (the fastest that loses at most `max_loss` points); otherwise it is the
-    one the model was saved with. `transformers=None` measures it where it is installed.
+    threshold is picked there (the fastest that loses at most `max_loss` points); otherwise it is
+    the one the model was saved with. `transformers=None` measures it where it is installed.
     """
     classifier = load(directory)
     model = classifier.model
@@ -186,9 +186,7 @@ def machine() -> dict[str, Any]:
     }
 
 
-def _systems(
-    runners: dict[str, Runner], rows: list[Encoded]
-) -> dict[str, Callable[[], object]]:
+def _systems(runners: dict[str, Runner], rows: list[Encoded]) -> dict[str, Callable[[], object]]:
     def run_of(runner: Runner) -> Callable[[], object]:
         return lambda: runner.run(rows)
 

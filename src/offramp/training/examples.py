@@ -79,9 +79,7 @@ def hold_out(table: Table, share: float = 0.1) -> tuple[Table, Table]:
     return train, dev
 
 
-def batches(
-    examples: Examples, size: int, generator: torch.Generator
-) -> Iterator[list[int]]:
+def batches(examples: Examples, size: int, generator: torch.Generator) -> Iterator[list[int]]:
     """Row numbers of one epoch's batches: shuffled, rows of like length together.
 
     Like lengths make few attention blocks; the order of the batches is random again.

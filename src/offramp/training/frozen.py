@@ -117,12 +117,12 @@ def _train_one(
         ramp.train()
         order = torch.randperm(len(labels_R), generator=generator)
         losses = []
-        for batch in order.split(_BATCH):
+        for batch in torch.split(order, _BATCH):
             rows = batch.sort().values  # in order of length, as the flow is
             logits_RC = ramp(flow.take(rows))
             loss = classification_loss(logits_RC, labels_R[rows], class_weights_C=weights_C)
             optimizer.zero_grad()
-            loss.backward()
+            loss.backward()  # type: ignore[no-untyped-call]
             optimizer.step()
             losses.append(loss.item())
         mean_loss = sum(losses) / len(losses)

