@@ -135,8 +135,12 @@ class Classifier:
     def save(self, directory: str | Path) -> None:
         """Write model, exits and tokenizer; the directory is there whole or not at all."""
         with staged(directory) as fresh:
-            self.model.write_files(fresh)
-            self.tokenizer.write_files(fresh)
+            self.write_files(fresh)
+
+    def write_files(self, directory: Path) -> None:
+        """Write the model's and the tokenizer's files into an open directory."""
+        self.model.write_files(directory)
+        self.tokenizer.write_files(directory)
 
 
 def _chunks(texts: Iterator[Text], size: int) -> Iterator[list[Text]]:

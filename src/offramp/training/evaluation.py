@@ -104,7 +104,7 @@ def evaluate(
 
     Scores are over all rows, speeds over `timing_rows` of them picked by a fixed seed, every system
     measured in turn in each of `rounds` rounds on rows encoded beforehand. With `dev` the chosen
-    threshold is picked there (the fastest that loses at most `max_loss` points); otherwise it is
+    threshold is picked there (see `choose_threshold`: at most `max_loss` points lost); else it is
     the one the model was saved with. `transformers=None` measures it where it is installed.
     """
     classifier = load(directory)

@@ -15,6 +15,7 @@ from typing import Any, cast
 import torch
 from torch import Tensor, nn
 
+from offramp.checkpoints.directory import staged
 from offramp.errors import ConfigError, NewWeightsWarning, TrainingError, nearest
 from offramp.exits.attach import add_exits, exits_of, logits_by_depth
 from offramp.exits.criteria import Entropy
@@ -85,9 +86,10 @@ def train(
     choice = choose_threshold(every_exit(network, held.rows), held.labels_R, options.max_loss)
     exits_of(network).criterion = Entropy(choice.threshold)
     best = max(log, key=lambda line: (line["score"], line["step"]))
-    classifier.save(output)
     lines = "".join(json.dumps(line) + "\n" for line in log)
-    (Path(output) / LOG_FILE).write_text(lines, encoding="utf-8")
+    with staged(output) as fresh:
+        classifier.write_files(fresh)
+        (fresh / LOG_FILE).write_text(lines, encoding="utf-8")
     return classifier, TrainingReport(log, best, choice)
 
 
@@ -243,7 +245,8 @@ def _optimizer(
                 "weight_decay": options.weight_decay if decays else 0.0,
             }
             for (of_body, decays), parameters in groups.items()
-        ]
+        ],
+        fused=True,  # the embedding's update costs as much as a forward otherwise
     )
     rising = max(1, round(total * options.warmup))
 
