@@ -32,9 +32,9 @@ _TABLE: dict[str, tuple[str, tuple[str, ...]]] = {
     # public name: (module, packages without which it is a stand-in that explains itself)
     **dict.fromkeys(_ERRORS, ("offramp.errors", ())),
     "requires_backends": ("offramp.backends", ()),
-    "Tokenizer": ("offramp.text.tokenizer", ("numpy", "tokenizers")),
+    "Tokenizer": ("offramp.text.tokenizer", ("numpy", "tokenizers", "typing_extensions")),
     "read_table": ("offramp.text.tables", ()),
-    "PretrainedConfig": ("offramp.models.config", ()),
+    "PretrainedConfig": ("offramp.models.config", ("typing_extensions",)),
     "PretrainedModel": ("offramp.models.base", ("torch",)),
     "PreTrainedModel": ("offramp.models.base", ("torch",)),
     "BertConfig": ("offramp.models.bert", ("torch",)),

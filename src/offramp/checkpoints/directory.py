@@ -26,9 +26,14 @@ def staged(target: str | Path) -> Iterator[Path]:
     the old directory or the new one. Files of the old one that are neither written anew nor
     weights are kept. If the block raises, nothing of it remains.
     """
-    target = Path(target)
+    target = Path(target).resolve()  # a link stays a link to the directory that is replaced
     if target.exists() and not target.is_dir():
         raise ModelNotFoundError(f"{target} is a file; a model is saved to a directory.")
+    if target == Path.cwd():
+        raise ModelNotFoundError(
+            f"{target} is the working directory, which cannot be replaced while a process is in "
+            "it. Save to a directory inside or beside it."
+        )
     target.parent.mkdir(parents=True, exist_ok=True)
     fresh = target.parent / f".{target.name}.{secrets.token_hex(6)}.tmp"
     fresh.mkdir()

@@ -41,13 +41,17 @@ def read_header(path: str | Path) -> dict[str, TensorInfo]:
                 raise ValueError(f"a header of {length} bytes")
             header = json.loads(file.read(length), object_pairs_hook=_no_name_twice)
         header.pop("__metadata__", None)
-        return {
-            name: TensorInfo(tuple(entry["shape"]), entry["dtype"])
-            for name, entry in header.items()
-        }
+        return {name: _info(entry) for name, entry in header.items()}
     except FileNotFoundError:
         raise ModelNotFoundError(f"{path} does not exist. Expected the model's weights.") from None
-    except (ValueError, TypeError, KeyError, AttributeError, struct.error) as error:
+    except (
+        ValueError,
+        TypeError,
+        KeyError,
+        AttributeError,
+        RecursionError,
+        struct.error,
+    ) as error:
         raise CheckpointError(f"{path} is not a safetensors file: {error}.") from error
 
 
@@ -62,8 +66,18 @@ def read_tensors(path: str | Path, names: Mapping[str, str]) -> dict[str, Tensor
 
 def write_tensors(path: str | Path, tensors: Mapping[str, Tensor]) -> None:
     """Write tensors as transformers does: metadata `format: pt`, tensors contiguous."""
-    on_host = {name: tensor.detach().contiguous().cpu() for name, tensor in tensors.items()}
+    path = Path(path)
+    on_host: dict[str, Tensor] = {}
+    seen: set[int] = set()
+    for name, tensor in tensors.items():
+        tensor = tensor.detach().contiguous().cpu()
+        # The format has no sharing: a tensor that two names have is written under both.
+        on_host[name] = tensor.clone() if tensor.data_ptr() in seen else tensor
+        seen.add(tensor.data_ptr())
+    path.touch()
+    mode = path.stat().st_mode  # by the umask; the library would leave 0600
     save_file(on_host, str(path), metadata={"format": "pt"})
+    path.chmod(mode)
 
 
 def is_floating(info: TensorInfo) -> bool:
@@ -79,6 +93,13 @@ def torch_dtype(info: TensorInfo) -> torch.dtype | None:
         "F16": torch.float16,
         "BF16": torch.bfloat16,
     }.get(info.dtype)
+
+
+def _info(entry: dict[str, Any]) -> TensorInfo:
+    shape, dtype = entry["shape"], entry["dtype"]
+    if not isinstance(dtype, str) or not all(isinstance(size, int) for size in shape):
+        raise ValueError(f"a tensor of type {dtype!r} and shape {shape!r}")
+    return TensorInfo(tuple(shape), dtype)
 
 
 def _no_name_twice(pairs: list[tuple[str, Any]]) -> dict[str, Any]:

@@ -126,6 +126,11 @@ def add_exits(
 
 def build_exits(model: M, section: Mapping[str, Any]) -> M:
     """Put the exits that a configuration's `exits` section describes; their weights come after."""
+    if not isinstance(section, Mapping) or not isinstance(section.get("criterion"), Mapping):
+        raise ConfigError(
+            f"The `exits` section of config.json must be an object with a criterion; it is "
+            f"{section!r}."
+        )
     values = dict(section)
     found = values.pop("format", None)
     if found != FORMAT:

@@ -18,8 +18,9 @@ from offramp.errors import ConfigError, nearest
 class Decision(NamedTuple):
     """A criterion's answer at one depth.
 
-    `leave_R` bool; `slack_R` how far each row's score lies from where the answer would change:
-    the runner decides rows with too little of it again, alone; `state_RS` for the next depth.
+    `leave_R` bool; `slack_R` by how much the logits may change, at least, before the answer or the
+    state does: the runner decides rows with too little of it again, alone; `state_RS` is for the
+    next depth.
     """
 
     leave_R: Tensor
@@ -71,9 +72,14 @@ class Entropy(Criterion):
 
     def update(self, state_RS: Tensor, depth: int, logits_RC: Tensor) -> Decision:
         entropy_R = logits_entropy(logits_RC)
+        # A logit's change moves a low entropy in proportion to itself; nothing gets below 0.
+        if self.threshold > 0:
+            slack_R = (entropy_R - self.threshold).abs() / min(1.0, self.threshold)
+        else:
+            slack_R = torch.full_like(entropy_R, torch.inf)
         return Decision(
             leave_R=entropy_R < self.threshold,  # False for NaN: such a row goes on
-            slack_R=(entropy_R - self.threshold).abs(),
+            slack_R=slack_R,
             state_RS=state_RS,
         )
 

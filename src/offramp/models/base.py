@@ -47,6 +47,7 @@ class PretrainedModel(nn.Module):
             )
         config.validate()
         self.config = config
+        self._built_from = config.structure()
 
     @property
     def base_model(self) -> nn.Module:
@@ -155,7 +156,15 @@ class PretrainedModel(nn.Module):
 
     def write_files(self, directory: Path) -> None:
         """Write the model's files into an open directory."""
+        for name, built in self._built_from.items():
+            if getattr(self.config, name) != built:
+                raise ConfigError(
+                    f"config.{name} is {getattr(self.config, name)!r} and the model was built with "
+                    f"{built!r}. Build a model from the new configuration instead."
+                )
         self.config.architectures = [type(self).__name__]
+        self.config.extra.pop("torch_dtype", None)
+        self.config.extra["dtype"] = str(self.dtype).removeprefix("torch.")
         exits = getattr(self, "exits", None)
         self.config.exits = None if exits is None else exits.section()
         (directory / CONFIG_FILE).write_text(self.config.to_json(), encoding="utf-8")

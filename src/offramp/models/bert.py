@@ -36,19 +36,19 @@ class BertConfig(PretrainedConfig):
 
     model_type = "bert"
 
-    vocab_size: int = setting(30522, whole(1))
-    hidden_size: int = setting(768, whole(1))
-    num_hidden_layers: int = setting(12, whole(1))
-    num_attention_heads: int = setting(12, whole(1))
-    intermediate_size: int = setting(3072, whole(1))
-    hidden_act: str = setting("gelu", one_of(*ACTIVATIONS))
+    vocab_size: int = setting(30522, whole(1), structural=True)
+    hidden_size: int = setting(768, whole(1), structural=True)
+    num_hidden_layers: int = setting(12, whole(1), structural=True)
+    num_attention_heads: int = setting(12, whole(1), structural=True)
+    intermediate_size: int = setting(3072, whole(1), structural=True)
+    hidden_act: str = setting("gelu", one_of(*ACTIVATIONS), structural=True)
     hidden_dropout_prob: float = setting(0.1, number(0, 1))
     attention_probs_dropout_prob: float = setting(0.1, number(0, 1))
     classifier_dropout: float | None = setting(None, optional(number(0, 1)))
-    max_position_embeddings: int = setting(512, whole(1))
-    type_vocab_size: int = setting(2, whole(1))
+    max_position_embeddings: int = setting(512, whole(1), structural=True)
+    type_vocab_size: int = setting(2, whole(1), structural=True)
     initializer_range: float = setting(0.02, number(0, 10))
-    layer_norm_eps: float = setting(1e-12, number(0, 1))
+    layer_norm_eps: float = setting(1e-12, number(0, 1), structural=True)
     pad_token_id: int | None = setting(0, optional(whole(0)))
     # A file that says otherwise describes a network that this class would silently not be.
     position_embedding_type: str = setting("absolute", one_of("absolute"))
@@ -115,6 +115,14 @@ class BertModel(BertPreTrainedModel):
             raise InputError(
                 f"A row of {length} tokens; this model has positions for {longest}. "
                 f"Truncate the row (max_length={longest})."
+            )
+        inputs.check_range("input_ids", inputs.ids, self.config.vocab_size)
+        inputs.check_range("token_type_ids", inputs.token_types, self.config.type_vocab_size)
+        inputs.check_range("position_ids", inputs.position_ids, longest)
+        if inputs.embeds is not None and inputs.embeds.shape[-1] != self.config.hidden_size:
+            raise InputError(
+                f"inputs_embeds has width {inputs.embeds.shape[-1]}; this model's is "
+                f"{self.config.hidden_size}."
             )
         return Flow(
             self.embeddings(inputs), inputs.layout, inputs.row_ids_R, positions=inputs.positions

@@ -62,9 +62,12 @@ def optional(inner: Check) -> Check:
     return check
 
 
-def setting(default: Any, check: Check) -> Any:
-    """A field with a default and the check that every value set on it must pass."""
-    return dataclasses.field(default=default, metadata={"check": check})
+def setting(default: Any, check: Check, *, structural: bool = False) -> Any:
+    """A field with a default and the check that every value set on it must pass.
+
+    A `structural` one is part of the network: changed under a live model, it is an error at save.
+    """
+    return dataclasses.field(default=default, metadata={"check": check, "structural": structural})
 
 
 @dataclass_transform(kw_only_default=True, field_specifiers=(setting, dataclasses.field))
@@ -80,6 +83,12 @@ def configuration(cls: T) -> T:
                     f"{cls.__name__} has no setting {name!r}. "
                     f"{nearest(name, built.__dataclass_fields__)}"
                 )
+        labels, n_labels = values.get("id2label"), values.get("num_labels")
+        if labels is not None and n_labels is not None and len(labels) != n_labels:
+            raise ConfigError(
+                f"num_labels={n_labels} contradicts id2label, which names {len(labels)} classes. "
+                "Pass one of them."
+            )
         plain_init(self, **values)
 
     checked_init.__wrapped__ = plain_init  # type: ignore[attr-defined]  # for inspect.signature
@@ -100,7 +109,7 @@ class PretrainedConfig:
 
     architectures: list[str] | None = None
     """Names of the classes this configuration was saved with."""
-    num_labels: int = setting(2, whole(1))
+    num_labels: int = setting(2, whole(1), structural=True)
     """C: the outputs of a classification head. Follows `id2label` and is followed by it."""
     id2label: dict[int, str] | None = None
     """Class number to class name; LABEL_0, LABEL_1, ... where none are given."""
@@ -124,16 +133,20 @@ class PretrainedConfig:
         if expected:
             raise ConfigError(f"{type(self).__name__}.{name} must be {expected}; got {value!r}.")
         if name == "id2label" and value is not None:
-            value = {int(number): str(label) for number, label in dict(value).items()}
-            if sorted(value) != list(range(len(value))) or not value:
-                raise ConfigError(
-                    f"id2label must number the classes 0, 1, 2, ...; got the numbers {list(value)}."
-                )
+            value = _numbered_labels(value)
             object.__setattr__(self, "num_labels", len(value))
         object.__setattr__(self, name, value)
         labels = getattr(self, "id2label", None)
         if name == "num_labels" and labels is not None and len(labels) != value:
             object.__setattr__(self, "id2label", _default_labels(value))
+
+    def structure(self) -> dict[str, Any]:
+        """The fields that the network is built from."""
+        return {
+            field.name: getattr(self, field.name)
+            for field in dataclasses.fields(self)
+            if field.metadata.get("structural")
+        }
 
     @property
     def labels(self) -> list[str]:
@@ -192,7 +205,13 @@ class PretrainedConfig:
     def to_json(self) -> str:
         """`to_dict` as the text of config.json."""
         self.validate()
-        return json.dumps(self.to_dict(), indent=2, sort_keys=True, ensure_ascii=False) + "\n"
+        values = self.to_dict()
+        for key, value in values.items():
+            try:
+                json.dumps(value)
+            except (TypeError, ValueError) as error:
+                raise ConfigError(f"{key} cannot be written as JSON: {error}.") from None
+        return json.dumps(values, indent=2, sort_keys=True, ensure_ascii=False) + "\n"
 
 
 def read_config(directory: str | Path) -> dict[str, Any]:
@@ -210,11 +229,23 @@ def read_config(directory: str | Path) -> dict[str, Any]:
         )
     try:
         values = json.loads(path.read_text(encoding="utf-8"))
-    except ValueError as error:  # bad JSON and bad UTF-8 alike
+    except (ValueError, RecursionError) as error:  # bad JSON, bad UTF-8, nested without end
         raise ConfigError(f"{path} is not valid JSON: {error}. Save the model again.") from error
     if not isinstance(values, dict):
         raise ConfigError(f"{path} must hold a JSON object; it holds a {type(values).__name__}.")
     return values
+
+
+def _numbered_labels(value: Any) -> dict[int, str]:
+    try:
+        labels = {int(number): str(label) for number, label in value.items()}
+    except (AttributeError, TypeError, ValueError):
+        labels = {}
+    if not labels or sorted(labels) != list(range(len(labels))):
+        raise ConfigError(
+            f"id2label must give classes numbered 0, 1, 2, ... their names; got {value!r}."
+        )
+    return labels
 
 
 def _default_labels(n: int) -> dict[int, str]:

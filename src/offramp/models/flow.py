@@ -86,6 +86,13 @@ class Inputs:
                 "input_ids must be [batch, length] and inputs_embeds [batch, length, width]; "
                 f"got {tuple((ids if ids is not None else embeds).shape)}."  # type: ignore[union-attr]
             )
+        for name, value in (
+            ("input_ids", ids),
+            ("token_type_ids", token_types),
+            ("position_ids", position_ids),
+        ):
+            if value is not None and value.dtype not in (torch.int64, torch.int32):
+                raise InputError(f"{name} must be int64 or int32; got {value.dtype}.")
         n_rows, length = shape
         device = ids.device if ids is not None else embeds.device  # type: ignore[union-attr]
         if mask is not None and tuple(mask.shape) not in (
@@ -144,6 +151,20 @@ class Inputs:
             position_ids=pick(self.position_ids),
             embeds=pick(self.embeds),
         )
+
+    @staticmethod
+    def check_range(name: str, ids: Tensor | None, size: int) -> None:
+        """Raise InputError if an id has no row in a table of `size`.
+
+        On a GPU the check would wait for the device, and the device's own assertion stays.
+        """
+        if ids is None or ids.device.type != "cpu" or ids.numel() == 0:
+            return
+        low, high = (int(x) for x in ids.aminmax())
+        if low < 0 or high >= size:
+            raise InputError(
+                f"{name} holds {low if low < 0 else high}; this model takes 0 to {size - 1}."
+            )
 
     def _pack(self, layout: Packed, row_ids_R: Tensor, tokens_T: Tensor) -> Inputs:
         index = tokens_T.to(self.positions.device)

@@ -29,7 +29,7 @@ def classification_loss(
         else:
             problem_type = "multi_label_classification"
     if problem_type == "regression":
-        return F.mse_loss(logits_RC.squeeze(-1), labels.squeeze(-1).to(logits_RC.dtype))
+        return F.mse_loss(logits_RC, labels.reshape(logits_RC.shape).to(logits_RC.dtype))
     if problem_type == "multi_label_classification":
         return F.binary_cross_entropy_with_logits(logits_RC, labels.to(logits_RC.dtype))
     labels_R = labels.reshape(-1).long()

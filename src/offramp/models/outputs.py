@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from typing import Any
 
 import torch.utils._pytree as pytree
@@ -15,7 +15,7 @@ class ModelOutput:
     """Base of results. By position and when unpacked, fields that are None are left out."""
 
     def __init_subclass__(cls) -> None:
-        pytree.register_pytree_node(cls, _flatten, lambda values, kind: kind(*values))
+        pytree.register_pytree_node(cls, _flatten, _unflatten)
 
     def to_tuple(self) -> tuple[Any, ...]:
         """The fields that are not None, in order."""
@@ -36,8 +36,17 @@ class ModelOutput:
         return self.to_tuple()[key]
 
 
-def _flatten(output: ModelOutput) -> tuple[list[Any], type[ModelOutput]]:
-    return [getattr(output, f.name) for f in dataclasses.fields(output)], type(output)
+_Shape = tuple[type[ModelOutput], tuple[str, ...]]
+
+
+def _flatten(output: ModelOutput) -> tuple[list[Any], _Shape]:
+    names = [f.name for f in dataclasses.fields(output) if getattr(output, f.name) is not None]
+    return [getattr(output, name) for name in names], (type(output), tuple(names))
+
+
+def _unflatten(values: Iterable[Any], shape: _Shape) -> ModelOutput:
+    kind, names = shape
+    return kind(**dict(zip(names, values, strict=True)))
 
 
 @dataclasses.dataclass(frozen=True)

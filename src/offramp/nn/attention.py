@@ -37,6 +37,9 @@ def _attend(
     dropout: float,
     mask: Tensor | None = None,
 ) -> Tensor:
-    q, k, v = (x.view(*x.shape[:2], n_heads, -1).transpose(1, 2) for x in (q_BLD, k_BLD, v_BLD))
+    q, k, v = (
+        x.view(*x.shape[:2], n_heads, x.shape[2] // n_heads).transpose(1, 2)
+        for x in (q_BLD, k_BLD, v_BLD)
+    )
     mixed_BHLK = F.scaled_dot_product_attention(q, k, v, attn_mask=mask, dropout_p=dropout)
     return mixed_BHLK.transpose(1, 2).flatten(2)

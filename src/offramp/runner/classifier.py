@@ -18,7 +18,8 @@ from offramp.exits.criteria import Criterion, Entropy
 from offramp.models.base import PretrainedModel
 from offramp.models.registry import sequence_classifier
 from offramp.runner.run import Runner
-from offramp.text.tokenizer import Text, Tokenizer
+from offramp.text.tables import Text
+from offramp.text.tokenizer import Tokenizer
 
 _CHUNK = 4096  # texts tokenised at a time
 _threads_lock = threading.RLock()

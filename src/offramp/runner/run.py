@@ -283,20 +283,9 @@ def _regroup(flows: Sequence[Flow], stay_R: Tensor, tokens: int) -> list[Flow]:
     """The rows that stay, in full microbatches again; their order, that of length, is kept."""
     kept, start = [], 0
     for flow in flows:
-        n_rows = len(flow.row_ids_R)
-        rows = torch.nonzero(stay_R[start : start + n_rows]).flatten()
-        start += n_rows
-        if len(rows) == n_rows:
-            kept.append(flow)
-        elif len(rows):
+        rows = torch.nonzero(stay_R[start : start + len(flow.row_ids_R)]).flatten()
+        start += len(flow.row_ids_R)
+        if len(rows):
             kept.append(flow.take(rows))
-    groups: list[list[Flow]] = []
-    held = 0
-    for flow in kept:
-        size = len(flow.positions)
-        if not groups or held + size > tokens * 1.25:
-            groups.append([])
-            held = 0
-        groups[-1].append(flow)
-        held += size
-    return [join(group) for group in groups]
+    survivors = join(kept)
+    return [survivors.take(rows) for rows in microbatches(cast(Packed, survivors.layout), tokens)]

@@ -6,12 +6,14 @@ import json
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeAlias
 
 from offramp.errors import DataError
-from offramp.text.tokenizer import Text
 
-Record = dict[str, Any]
+Text: TypeAlias = str | tuple[str, str]
+"""A row: one text, or a pair of texts."""
+
+Record: TypeAlias = dict[str, Any]
 
 
 @dataclass(frozen=True)

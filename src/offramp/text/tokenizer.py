@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, NamedTuple, TypeAlias
+from typing import Any, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -14,9 +14,7 @@ from tokenizers.implementations.bert_wordpiece import BertWordPieceTokenizer
 from typing_extensions import Self
 
 from offramp.errors import DataError, ModelNotFoundError
-
-Text: TypeAlias = str | tuple[str, str]
-"""A row: one text, or a pair of texts."""
+from offramp.text.tables import Text
 
 _CONFIG_FILE = "tokenizer_config.json"
 _FILE = "tokenizer.json"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 from torch import Tensor
@@ -30,17 +31,32 @@ class Choice:
 def choose_threshold(answers: EveryExit, labels_R: Tensor, max_loss: float) -> Choice:
     """The fastest threshold of the grid that loses at most `max_loss` points of accuracy.
 
-    The loss is against the full depth on the same rows. A threshold counts as losing what any
-    smaller one loses: on a few hundred rows the curve is noise, and its luckiest point would be
-    picked otherwise. So the grid is climbed from 0, which loses nothing, until a threshold loses
-    too much. This is a point estimate and guarantees nothing.
+    The loss is against the full depth on the same rows. On a few hundred rows it is noise as much
+    as loss, and the luckiest threshold would be picked; so the losses are first made monotone in
+    the threshold by isotonic regression, which averages the noise out. Threshold 0 loses nothing,
+    so there always is one. This is a point estimate and guarantees nothing.
     """
     full = accuracy(answers.logits_ERC[-1].argmax(-1), labels_R)
-    chosen = Choice(0.0, full, full, float(answers.depths[-1]))
+    choices = []
     for threshold in grid(answers.logits_ERC.shape[-1]):
         results = answers.apply(Entropy(threshold))
         kept = accuracy(results.logits_RC.argmax(-1), labels_R)
-        if (full - kept) * 100 > max_loss + 1e-9:
-            break
-        chosen = Choice(threshold, kept, full, results.mean_layers)
-    return chosen
+        choices.append(Choice(threshold, kept, full, results.mean_layers))
+    losses = isotonic([(full - choice.accuracy) * 100 for choice in choices])
+    allowed = [c for c, loss in zip(choices, losses, strict=True) if loss <= max_loss + 1e-9]
+    return allowed[-1] if allowed else choices[0]
+
+
+def isotonic(values: Sequence[float]) -> list[float]:
+    """The nearest non-decreasing sequence in squared distance, by pooling adjacent violators.
+
+    Ayer et al. 1955, "An empirical distribution function for sampling with incomplete information".
+    """
+    pools: list[tuple[float, int]] = []  # mean, how many
+    for value in values:
+        mean, count = value, 1
+        while pools and pools[-1][0] > mean:
+            before, n = pools.pop()
+            mean, count = (before * n + mean * count) / (n + count), n + count
+        pools.append((mean, count))
+    return [mean for mean, count in pools for _ in range(count)]

@@ -1,0 +1,37 @@
+"""Activations against their formulas, in plain Python."""
+
+from __future__ import annotations
+
+import math
+
+import pytest
+import torch
+
+from offramp.nn.blocks import ACTIVATIONS
+
+
+def tanh_gelu(x: float) -> float:
+    """Hendrycks and Gimpel 2016, the approximation that GPT-2 and the first BERT code use."""
+    return 0.5 * x * (1 + math.tanh(math.sqrt(2 / math.pi) * (x + 0.044715 * x**3)))
+
+
+FORMULAS = {
+    "gelu": lambda x: 0.5 * x * (1 + math.erf(x / math.sqrt(2))),
+    "gelu_new": tanh_gelu,
+    "gelu_pytorch_tanh": tanh_gelu,
+    "relu": lambda x: max(x, 0.0),
+    "silu": lambda x: x / (1 + math.exp(-x)),
+    "swish": lambda x: x / (1 + math.exp(-x)),
+    "tanh": math.tanh,
+}
+
+
+def test_every_activation_has_its_formula_here() -> None:
+    assert sorted(ACTIVATIONS) == sorted(FORMULAS)
+
+
+@pytest.mark.parametrize("name", FORMULAS)
+def test_activation_is_its_formula(name: str) -> None:
+    points = torch.linspace(-4, 4, 33, dtype=torch.float64)
+    expected = torch.tensor([FORMULAS[name](x) for x in points.tolist()], dtype=torch.float64)
+    torch.testing.assert_close(ACTIVATIONS[name](points), expected, rtol=1e-12, atol=1e-12)

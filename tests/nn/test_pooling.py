@@ -1,0 +1,141 @@
+"""Poolers on both layouts against each row worked out by itself, in float64."""
+
+from __future__ import annotations
+
+import math
+
+import pytest
+import torch
+from torch import Tensor
+
+from offramp.nn.layout import Packed, Padded
+from offramp.nn.pooling import pool_attention, pool_first, pool_mean
+
+CASES = [[3, 3, 1, 4], [2], [5, 1, 1, 5, 5]]
+
+
+def drawn(lengths: list[int], width: int) -> Tensor:
+    generator = torch.Generator().manual_seed(len(lengths))
+    return 2 * torch.randn(sum(lengths), width, generator=generator, dtype=torch.float64)
+
+
+def spread(x_TD: Tensor, keys_BL: Tensor) -> Tensor:
+    """Packed tokens at the True places of [B, L], with noise elsewhere: no pooler may read it."""
+    padded_BLD = 100 * torch.randn(*keys_BL.shape, x_TD.shape[1], dtype=x_TD.dtype)
+    padded_BLD[keys_BL] = x_TD
+    return padded_BLD
+
+
+def places(lengths: list[int], holes: bool) -> Tensor:
+    """Where the rows' tokens lie in [B, L]: at the front, or with a hole after the first."""
+    columns = torch.arange(max(lengths) + 2)
+    counts = torch.tensor(lengths)[:, None]
+    if not holes:
+        return columns < counts
+    return (columns == 0) | ((columns > 1) & (columns < counts + 1))
+
+
+def mean_by_hand(row_LD: Tensor) -> list[float]:
+    return [math.fsum(column) / len(row_LD) for column in row_LD.T.tolist()]
+
+
+def attention_by_hand(row_LD: Tensor, scores_LQ: Tensor) -> list[float]:
+    """For each query, the tokens weighted by exp(score) / sum of exp(score)."""
+    pooled = []
+    for scores in scores_LQ.T.tolist():
+        weights = [math.exp(score - max(scores)) for score in scores]
+        total = math.fsum(weights)
+        for column in row_LD.T.tolist():
+            pooled.append(math.fsum(w * x for w, x in zip(weights, column, strict=True)) / total)
+    return pooled
+
+
+def close(found: Tensor, expected: list[list[float]]) -> None:
+    torch.testing.assert_close(
+        found, torch.tensor(expected, dtype=torch.float64), rtol=1e-12, atol=1e-12
+    )
+
+
+@pytest.mark.parametrize("lengths", CASES)
+@pytest.mark.parametrize("holes", [False, True])
+def test_first(lengths: list[int], holes: bool) -> None:
+    hidden_TD = drawn(lengths, 3)
+    keys_BL = places(lengths, holes)
+    expected = [row[0].tolist() for row in hidden_TD.split(lengths)]
+    close(pool_first(hidden_TD, Packed.of(torch.tensor(lengths))), expected)
+    close(pool_first(spread(hidden_TD, keys_BL), Padded(*keys_BL.shape, keys_BL)), expected)
+
+
+@pytest.mark.parametrize("lengths", CASES)
+@pytest.mark.parametrize("holes", [False, True])
+def test_mean(lengths: list[int], holes: bool) -> None:
+    hidden_TD = drawn(lengths, 3)
+    keys_BL = places(lengths, holes)
+    expected = [mean_by_hand(row) for row in hidden_TD.split(lengths)]
+    close(pool_mean(hidden_TD, Packed.of(torch.tensor(lengths))), expected)
+    close(pool_mean(spread(hidden_TD, keys_BL), Padded(*keys_BL.shape, keys_BL)), expected)
+
+
+@pytest.mark.parametrize("lengths", CASES)
+@pytest.mark.parametrize("holes", [False, True])
+@pytest.mark.parametrize("queries", [1, 3])
+def test_attention(lengths: list[int], holes: bool, queries: int) -> None:
+    hidden_TD, scores_TQ = drawn(lengths, 3), drawn(lengths, queries)
+    keys_BL = places(lengths, holes)
+    expected = [
+        attention_by_hand(row, scores)
+        for row, scores in zip(hidden_TD.split(lengths), scores_TQ.split(lengths), strict=True)
+    ]
+    close(pool_attention(hidden_TD, scores_TQ, Packed.of(torch.tensor(lengths))), expected)
+    padded = (spread(hidden_TD, keys_BL), spread(scores_TQ, keys_BL))
+    close(pool_attention(*padded, Padded(*keys_BL.shape, keys_BL)), expected)
+
+
+def test_without_a_mask_all_tokens_count() -> None:
+    hidden_BLD, scores_BLQ = drawn([8], 3).view(2, 4, 3), drawn([8], 2).view(2, 4, 2)
+    layout = Padded(2, 4)
+    close(pool_first(hidden_BLD, layout), hidden_BLD[:, 0].tolist())
+    close(pool_mean(hidden_BLD, layout), [mean_by_hand(row) for row in hidden_BLD])
+    close(
+        pool_attention(hidden_BLD, scores_BLQ, layout),
+        [attention_by_hand(*row) for row in zip(hidden_BLD, scores_BLQ, strict=True)],
+    )
+
+
+def test_under_a_mask_of_query_and_key_a_rows_tokens_are_those_any_query_sees() -> None:
+    hidden_BLD, scores_BLQ = drawn([8], 3).view(2, 4, 3), drawn([8], 2).view(2, 4, 2)
+    keys_BLL = torch.ones(4, 4, dtype=torch.bool).tril().repeat(2, 1, 1)
+    keys_BLL[1, :, 2:] = False  # the second row has two tokens
+    layout = Padded(2, 4, keys_BLL)
+    rows = [hidden_BLD[0], hidden_BLD[1, :2]]
+    scores = [scores_BLQ[0], scores_BLQ[1, :2]]
+    close(pool_mean(hidden_BLD, layout), [mean_by_hand(row) for row in rows])
+    close(
+        pool_attention(hidden_BLD, scores_BLQ, layout),
+        [attention_by_hand(*pair) for pair in zip(rows, scores, strict=True)],
+    )
+
+
+@pytest.mark.parametrize("dtype", [torch.float64, torch.float32, torch.float16, torch.bfloat16])
+def test_a_row_without_tokens_is_finite(dtype: torch.dtype) -> None:
+    hidden_BLD, scores_BLQ = drawn([8], 3).view(2, 4, 3), drawn([8], 2).view(2, 4, 2)
+    keys_BL = torch.tensor([[False] * 4, [True] * 4])
+    layout = Padded(2, 4, keys_BL)
+    hidden_BLD, scores_BLQ = hidden_BLD.to(dtype), scores_BLQ.to(dtype)
+    mean_RD = pool_mean(hidden_BLD, layout)
+    assert mean_RD[0].tolist() == [0, 0, 0]
+    for pooled in (
+        mean_RD,
+        pool_first(hidden_BLD, layout),
+        pool_attention(hidden_BLD, scores_BLQ, layout),
+    ):
+        assert bool(pooled.isfinite().all())
+        assert pooled.dtype == dtype
+
+
+def test_no_packed_rows_give_no_vectors() -> None:
+    layout = Packed.of(torch.tensor([], dtype=torch.int64))
+    hidden_TD, scores_TQ = torch.zeros(0, 3), torch.zeros(0, 2)
+    assert pool_first(hidden_TD, layout).shape == (0, 3)
+    assert pool_mean(hidden_TD, layout).shape == (0, 3)
+    assert pool_attention(hidden_TD, scores_TQ, layout).shape == (0, 6)
