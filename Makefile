@@ -1,5 +1,6 @@
 # make demo: the main job on real weights and text. make test: everything that must hold.
-# TORCH_INDEX=<index URL>: take torch from there (a CPU or a CUDA build; see the README).
+# TORCH_INDEX=<index URL>: take torch from there (a CPU or a CUDA build; see the README). To change
+# the build afterwards, `make clean` first.
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
@@ -35,7 +36,7 @@ test-slow: $(VENV)/.dev
 # Torch first and alone, so that no other package chooses its build.
 $(VENV)/.torch: constraints.txt
 	@$(PYTHON) -c 'import sys; sys.exit("offramp needs Python 3.10 or newer; this is " + sys.version.split()[0] + ". Pass PYTHON=python3.x" if sys.version_info < (3, 10) else 0)'
-	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip --version >/dev/null 2>&1 || $(PYTHON) -m venv --clear $(VENV)
 	$(PIP) -c constraints.txt $(if $(TORCH_INDEX),--index-url $(TORCH_INDEX)) torch
 	@touch $@
 

@@ -24,36 +24,42 @@ _ERRORS = (
     "ModelNotFoundError",
     "NewWeightsWarning",
     "OfframpError",
+    "SaveError",
     "TrainingError",
     "UnknownOptionError",
 )
+
+_MODELS = ("torch", "safetensors", "typing_extensions")
+_TEXT = ("numpy", "tokenizers", "typing_extensions")
 
 _TABLE: dict[str, tuple[str, tuple[str, ...]]] = {
     # public name: (module, packages without which it is a stand-in that explains itself)
     **dict.fromkeys(_ERRORS, ("offramp.errors", ())),
     "requires_backends": ("offramp.backends", ()),
-    "Tokenizer": ("offramp.text.tokenizer", ("numpy", "tokenizers", "typing_extensions")),
+    "Tokenizer": ("offramp.text.tokenizer", _TEXT),
+    "Encoded": ("offramp.text.tokenizer", _TEXT),
+    "Table": ("offramp.text.tables", ()),
     "read_table": ("offramp.text.tables", ()),
     "PretrainedConfig": ("offramp.models.config", ("typing_extensions",)),
-    "PretrainedModel": ("offramp.models.base", ("torch",)),
-    "PreTrainedModel": ("offramp.models.base", ("torch",)),
-    "BertConfig": ("offramp.models.bert", ("torch",)),
-    "BertPreTrainedModel": ("offramp.models.bert", ("torch",)),
-    "BertModel": ("offramp.models.bert", ("torch",)),
-    "BertForSequenceClassification": ("offramp.models.bert", ("torch",)),
-    "add_exits": ("offramp.exits.attach", ("torch",)),
-    "build_exits": ("offramp.exits.attach", ("torch",)),
-    "logits_by_depth": ("offramp.exits.attach", ("torch",)),
-    "Entropy": ("offramp.exits.criteria", ("torch",)),
-    "Criterion": ("offramp.exits.criteria", ("torch",)),
-    "Runner": ("offramp.runner.run", ("torch",)),
-    "RowResult": ("offramp.runner.run", ("torch",)),
-    "Classifier": ("offramp.runner.classifier", ("torch",)),
-    "Prediction": ("offramp.runner.classifier", ("torch",)),
-    "load": ("offramp.runner.classifier", ("torch",)),
-    "TrainingOptions": ("offramp.training.options", ("torch",)),
-    "train": ("offramp.training.train", ("torch",)),
-    "evaluate": ("offramp.training.evaluation", ("torch",)),
+    "PretrainedModel": ("offramp.models.base", _MODELS),
+    "PreTrainedModel": ("offramp.models.base", _MODELS),
+    "BertConfig": ("offramp.models.bert", _MODELS),
+    "BertPreTrainedModel": ("offramp.models.bert", _MODELS),
+    "BertModel": ("offramp.models.bert", _MODELS),
+    "BertForSequenceClassification": ("offramp.models.bert", _MODELS),
+    "add_exits": ("offramp.exits.attach", _MODELS),
+    "build_exits": ("offramp.exits.attach", _MODELS),
+    "logits_by_depth": ("offramp.exits.attach", _MODELS),
+    "Entropy": ("offramp.exits.criteria", _MODELS),
+    "Criterion": ("offramp.exits.criteria", _MODELS),
+    "Runner": ("offramp.runner.run", (*_MODELS, *_TEXT)),
+    "RowResult": ("offramp.runner.run", (*_MODELS, *_TEXT)),
+    "Classifier": ("offramp.runner.classifier", (*_MODELS, *_TEXT)),
+    "Prediction": ("offramp.runner.classifier", (*_MODELS, *_TEXT)),
+    "load": ("offramp.runner.classifier", (*_MODELS, *_TEXT)),
+    "TrainingOptions": ("offramp.training.options", (*_MODELS, *_TEXT)),
+    "train": ("offramp.training.train", (*_MODELS, *_TEXT)),
+    "evaluate": ("offramp.training.evaluation", (*_MODELS, *_TEXT)),
 }
 
 __all__ = sorted(_TABLE)
@@ -102,6 +108,9 @@ if TYPE_CHECKING:
         OfframpError as OfframpError,
     )
     from offramp.errors import (
+        SaveError as SaveError,
+    )
+    from offramp.errors import (
         TrainingError as TrainingError,
     )
     from offramp.errors import (
@@ -148,7 +157,9 @@ if TYPE_CHECKING:
     )
     from offramp.runner.run import RowResult as RowResult
     from offramp.runner.run import Runner as Runner
+    from offramp.text.tables import Table as Table
     from offramp.text.tables import read_table as read_table
+    from offramp.text.tokenizer import Encoded as Encoded
     from offramp.text.tokenizer import Tokenizer as Tokenizer
     from offramp.training.evaluation import evaluate as evaluate
     from offramp.training.options import TrainingOptions as TrainingOptions

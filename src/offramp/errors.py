@@ -31,6 +31,10 @@ class CheckpointError(OfframpError, ValueError):
     """A checkpoint's tensors are not those of the model it is asked to fill."""
 
 
+class SaveError(OfframpError, OSError):
+    """Files cannot be written where they were asked to be."""
+
+
 class DataError(OfframpError, ValueError):
     """Text, labels or a table that cannot be used as given."""
 

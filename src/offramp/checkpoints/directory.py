@@ -10,7 +10,9 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from offramp.errors import ModelNotFoundError
+from safetensors import SafetensorError
+
+from offramp.errors import OfframpError, SaveError
 
 _AT_FDCWD = -100
 _RENAME_EXCHANGE = 2
@@ -26,18 +28,11 @@ def staged(target: str | Path) -> Iterator[Path]:
     the old directory or the new one. Files of the old one that are neither written anew nor
     weights are kept. If the block raises, nothing of it remains.
     """
-    target = Path(target).resolve()  # a link stays a link to the directory that is replaced
-    if target.exists() and not target.is_dir():
-        raise ModelNotFoundError(f"{target} is a file; a model is saved to a directory.")
-    if target == Path.cwd():
-        raise ModelNotFoundError(
-            f"{target} is the working directory, which cannot be replaced while a process is in "
-            "it. Save to a directory inside or beside it."
-        )
-    target.parent.mkdir(parents=True, exist_ok=True)
+    target = check_writable(target)
     fresh = target.parent / f".{target.name}.{secrets.token_hex(6)}.tmp"
-    fresh.mkdir()
     try:
+        target.parent.mkdir(parents=True, exist_ok=True)
+        fresh.mkdir()
         yield fresh
         if target.is_dir():
             _keep_other_files(target, fresh)
@@ -45,12 +40,38 @@ def staged(target: str | Path) -> Iterator[Path]:
             _flush(path)
         _flush(fresh)
         if target.is_dir():
+            shutil.copystat(target, fresh)
             _exchange(fresh, target)  # `fresh` is the old directory from here on
         else:
             fresh.rename(target)
         _flush(target.parent)
+    except (OSError, SafetensorError) as error:
+        if isinstance(error, OfframpError):
+            raise
+        raise SaveError(f"{target} could not be written: {error}. Nothing was changed.") from error
     finally:
         shutil.rmtree(fresh, ignore_errors=True)
+
+
+def check_writable(target: str | Path) -> Path:
+    """The directory that a save to `target` would replace; SaveError where none can be.
+
+    Worth calling before long work whose result goes there.
+    """
+    target = Path(target).expanduser().resolve()  # a link stays a link to what is replaced
+    if target.exists() and not target.is_dir():
+        raise SaveError(f"{target} is a file; a model is saved to a directory.")
+    if target in (Path.cwd(), *Path.cwd().parents) or target == Path.home() or target.is_mount():
+        raise SaveError(
+            f"{target} cannot be replaced: it is the working directory or holds it, the home "
+            "directory, or a mount. Save to a directory inside it."
+        )
+    there = next(parent for parent in target.parents if parent.exists())
+    if not there.is_dir():
+        raise SaveError(f"{there} is a file; {target} cannot lie in it.")
+    if not os.access(there, os.W_OK):
+        raise SaveError(f"{there} may not be written to.")
+    return target
 
 
 def _keep_other_files(old: Path, new: Path) -> None:
@@ -78,7 +99,11 @@ def _exchange(a: Path, b: Path) -> None:
     # Two renames: for a moment `b` is not there, but it is never half of each.
     aside = a.with_name(a.name + ".old")
     b.rename(aside)
-    a.rename(b)
+    try:
+        a.rename(b)
+    except OSError:
+        aside.rename(b)
+        raise
     aside.rename(a)
 
 

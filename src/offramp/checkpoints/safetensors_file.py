@@ -18,6 +18,7 @@ from offramp.errors import CheckpointError, ModelNotFoundError
 
 WEIGHTS_FILE = "model.safetensors"
 _LONGEST_HEADER = 100_000_000  # the format's own limit, bytes
+_OTHER_WEIGHTS = (".bin", ".safetensors", ".pdparams", ".index.json", ".h5", ".ot")
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,8 +43,13 @@ def read_header(path: str | Path) -> dict[str, TensorInfo]:
             header = json.loads(file.read(length), object_pairs_hook=_no_name_twice)
         header.pop("__metadata__", None)
         return {name: _info(entry) for name, entry in header.items()}
-    except FileNotFoundError:
-        raise ModelNotFoundError(f"{path} does not exist. Expected the model's weights.") from None
+    except OSError as error:
+        weights = sorted(p.name for p in path.parent.glob("*") if p.suffix in _OTHER_WEIGHTS)
+        beside = f" Beside it: {', '.join(weights)}." if weights else ""
+        raise ModelNotFoundError(
+            f"{path} cannot be read ({error.strerror}); the model's weights are expected there, "
+            f"in one safetensors file.{beside}"
+        ) from None
     except (
         ValueError,
         TypeError,

@@ -18,3 +18,5 @@ def main() -> None:
     except OfframpError as error:
         print(f"offramp: {error}", file=sys.stderr)
         sys.exit(2)
+    except BrokenPipeError:  # the reader of our output left; that is its business
+        sys.exit(1)

@@ -22,7 +22,7 @@ from rich.progress import (
 )
 from rich.table import Table as Grid
 
-from offramp.errors import DataError
+from offramp.errors import OfframpError, SaveError
 
 if TYPE_CHECKING:
     from offramp.training.evaluation import Evaluation, Line
@@ -68,10 +68,7 @@ def progress_bar() -> Iterator[Callable[[str, int, int], None]]:
 @contextmanager
 def whole_file(path: Path) -> Iterator[IO[str]]:
     """A text file that appears at `path` complete, or not at all."""
-    if path.is_dir():
-        raise DataError(f"{path} is a directory; expected a file to write.")
-    if not path.parent.is_dir():
-        raise DataError(f"{path.parent} does not exist; make it first.")
+    check_file(path)
     fresh = path.with_name(f".{path.name}.{secrets.token_hex(6)}.tmp")
     try:
         with fresh.open("w", encoding="utf-8") as file:
@@ -79,8 +76,22 @@ def whole_file(path: Path) -> Iterator[IO[str]]:
             file.flush()
             os.fsync(file.fileno())
         fresh.replace(path)
+    except OSError as error:
+        if isinstance(error, OfframpError):
+            raise
+        raise SaveError(f"{path} could not be written: {error}.") from error
     finally:
         fresh.unlink(missing_ok=True)
+
+
+def check_file(path: Path) -> None:
+    """Raise SaveError if a file cannot be written at `path`; before long work, not after it."""
+    if path.is_dir():
+        raise SaveError(f"{path} is a directory; expected a file to write.")
+    if not path.parent.is_dir():
+        raise SaveError(f"{path.parent} does not exist; make it first.")
+    if not os.access(path.parent, os.W_OK):
+        raise SaveError(f"{path.parent} may not be written to.")
 
 
 def evaluation_grid(evaluation: Evaluation) -> Grid:
@@ -89,10 +100,11 @@ def evaluation_grid(evaluation: Evaluation) -> Grid:
     shown = [name for name in ("accuracy", "f1", "macro_f1") if name in names]
     if "f1" in shown:
         shown.remove("macro_f1")
+    headings = [f"f1 of {evaluation.positive}" if name == "f1" else name for name in shown]
     peers = [name for name in evaluation.lines[0].speed if name.startswith("transformers")]
     grid = Grid(title=f"{evaluation.rows} rows; times as fast as ...")
     grid.add_column("system")
-    for heading in (*shown, "layers", "plain", "truncated as good", *peers):
+    for heading in (*headings, "layers", "plain", "truncated as good", *peers):
         grid.add_column(heading, justify="right")
     for line in evaluation.lines:
         style = "bold" if line.chosen else None

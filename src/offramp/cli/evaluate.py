@@ -8,7 +8,7 @@ from pathlib import Path
 import rich_click as click
 from rich.console import Console
 
-from offramp.cli.common import columns, evaluation_grid, progress_bar, whole_file
+from offramp.cli.common import check_file, columns, evaluation_grid, progress_bar, whole_file
 from offramp.errors import ConfigError
 
 
@@ -50,6 +50,8 @@ def evaluate(
     for name, value in (("--rounds", rounds), ("--timing-rows", timing_rows)):
         if value < 1:
             raise ConfigError(f"{name} must be at least 1; got {value}.")
+    if output is not None:
+        check_file(output)
     rows = offramp.read_table(data, text=text, pair=pair, label=label)
     held = None if dev is None else offramp.read_table(dev, text=text, pair=pair, label=label)
     with progress_bar() as progress:

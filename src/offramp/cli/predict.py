@@ -10,7 +10,7 @@ from pathlib import Path
 
 import rich_click as click
 
-from offramp.cli.common import progress_bar, whole_file
+from offramp.cli.common import check_file, progress_bar, whole_file
 from offramp.errors import DataError
 
 
@@ -43,6 +43,12 @@ def predict(
 
     if (data is None) == (not texts):
         raise DataError("Pass either texts or --data FILE.")
+    if output is not None:
+        check_file(output)
+        if data is not None and output.resolve() == data.resolve():
+            raise DataError(f"--output {output} is the file that --data reads; name another.")
+    if any(not one.strip() for one in texts):
+        raise DataError("One of the texts is empty.")
     rows = (
         list(texts)
         if data is None

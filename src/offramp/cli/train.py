@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import rich_click as click
 
@@ -72,15 +73,19 @@ def train(
             options=options,
             max_length=max_length,
             progress=progress,
+            on_evaluation=_show,
         )
-    for line in report.log:
-        by_depth = " ".join(f"{v:.3f}" for v in line["dev_accuracy_by_depth"].values())
-        console.print(f"epoch {line['epoch']}  loss {line['loss']:.3f}  dev by exit {by_depth}")
     choice = report.choice
     console.print(
         f"Wrote {output}. Threshold {choice.threshold:g}: dev accuracy {choice.accuracy:.4f} at "
-        f"{choice.mean_layers:.2f} layers a row (full depth {choice.full_accuracy:.4f})."
+        f"{choice.mean_layers:.2f} layers a row (full depth {choice.full_accuracy:.4f}).",
+        markup=False,
     )
+
+
+def _show(line: dict[str, Any]) -> None:
+    by_depth = " ".join(f"{value:.3f}" for value in line["dev_accuracy_by_depth"].values())
+    console.print(f"epoch {line['epoch']}  loss {line['loss']:.3f}  dev by exit {by_depth}")
 
 
 def _weights(text: str | None) -> dict[str, float] | str | None:

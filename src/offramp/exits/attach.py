@@ -52,6 +52,8 @@ class Exits(nn.ModuleDict):
             }
         )
         self.criterion = criterion
+        self.calibration: dict[str, Any] | None = None
+        """How the criterion was chosen, as JSON values; kept in the config, not interpreted."""
 
     def ramp(self, depth: int) -> Ramp:
         """The ramp after `depth` layers."""
@@ -64,6 +66,7 @@ class Exits(nn.ModuleDict):
             "depths": list(self.depths),
             **self.shape,
             "criterion": self.criterion.to_dict(),
+            **({} if self.calibration is None else {"calibration": self.calibration}),
         }
 
 
@@ -95,7 +98,14 @@ def add_exits(
             "Delete them first (del model.exits) to put others."
         )
     n_layers = cast(ExitableModel, model).stack.n_layers
-    chosen = list(range(1, n_layers)) if depths is None else sorted(depths)
+    try:
+        chosen = list(range(1, n_layers)) if depths is None else sorted(depths)
+    except TypeError:
+        raise ConfigError(f"depths are layers, such as [2, 4]; got {depths!r}.") from None
+    if not all(isinstance(depth, int) and not isinstance(depth, bool) for depth in chosen):
+        raise ConfigError(f"depths are whole numbers, such as [2, 4]; got {chosen}.")
+    if not isinstance(dropout, (int, float)) or not 0 <= dropout <= 1:
+        raise ConfigError(f"dropout is a probability from 0 to 1; got {dropout!r}.")
     if len(set(chosen)) < len(chosen) or any(not 1 <= depth < n_layers for depth in chosen):
         raise ConfigError(
             f"Exits lie after different layers from 1 to {n_layers - 1} of this model of "
@@ -138,9 +148,12 @@ def build_exits(model: M, section: Mapping[str, Any]) -> M:
             f"The exits of this model are of format {found!r}; this offramp reads {FORMAT}. "
             "Update offramp."
         )
+    calibration = values.pop("calibration", None)
     try:
         criterion = criterion_from_dict(values.pop("criterion"))
-        return add_exits(model, criterion=criterion, **values)
+        add_exits(model, criterion=criterion, **values)
+        exits_of(model).calibration = calibration
+        return model
     except (TypeError, KeyError) as error:
         raise ConfigError(f"The `exits` section of config.json is malformed: {error}.") from error
 

@@ -72,9 +72,10 @@ class Entropy(Criterion):
 
     def update(self, state_RS: Tensor, depth: int, logits_RC: Tensor) -> Decision:
         entropy_R = logits_entropy(logits_RC)
-        # A logit's change moves a low entropy in proportion to itself; nothing gets below 0.
+        # |dH| <= 2 H |dlogits|, so ln H moves by at most twice a change of the logits. Nothing
+        # gets below a threshold of 0.
         if self.threshold > 0:
-            slack_R = (entropy_R - self.threshold).abs() / min(1.0, self.threshold)
+            slack_R = (entropy_R.log() - math.log(self.threshold)).abs() / 2
         else:
             slack_R = torch.full_like(entropy_R, torch.inf)
         return Decision(
@@ -92,12 +93,12 @@ class Entropy(Criterion):
 
 
 def logits_entropy(logits_RC: Tensor) -> Tensor:
-    """Entropy of softmax(logits) in nats, [R], float32; finite for any logits but NaN.
+    """Entropy of softmax(logits) in nats, [R], float64; finite for any logits but NaN.
 
     From log-probabilities: the sum of exponentials that the research code divides by overflows for
     logits of 89 in float32 and 12 in float16, and its NaN keeps the surest rows in.
     """
-    log_p_RC = logits_RC.float().clamp(-1e30, 1e30).log_softmax(-1)
+    log_p_RC = logits_RC.double().clamp(-1e30, 1e30).log_softmax(-1)
     return -(log_p_RC.exp() * log_p_RC).sum(-1)
 
 

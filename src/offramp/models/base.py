@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import warnings
 from pathlib import Path
 from typing import Any, ClassVar, Literal, overload
@@ -162,12 +163,13 @@ class PretrainedModel(nn.Module):
                     f"config.{name} is {getattr(self.config, name)!r} and the model was built with "
                     f"{built!r}. Build a model from the new configuration instead."
                 )
-        self.config.architectures = [type(self).__name__]
-        self.config.extra.pop("torch_dtype", None)
-        self.config.extra["dtype"] = str(self.dtype).removeprefix("torch.")
+        config = copy.deepcopy(self.config)
+        config.architectures = [type(self).__name__]
+        config.extra.pop("torch_dtype", None)
+        config.extra["dtype"] = str(self.dtype).removeprefix("torch.")
         exits = getattr(self, "exits", None)
-        self.config.exits = None if exits is None else exits.section()
-        (directory / CONFIG_FILE).write_text(self.config.to_json(), encoding="utf-8")
+        config.exits = None if exits is None else exits.section()
+        (directory / CONFIG_FILE).write_text(config.to_json(), encoding="utf-8")
         write_tensors(directory / WEIGHTS_FILE, self.state_dict())
 
     @property

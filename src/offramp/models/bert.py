@@ -118,6 +118,8 @@ class BertModel(BertPreTrainedModel):
             )
         inputs.check_range("input_ids", inputs.ids, self.config.vocab_size)
         inputs.check_range("token_type_ids", inputs.token_types, self.config.type_vocab_size)
+        if inputs.position_ids is None:
+            inputs.check_range("a token's position", inputs.positions, longest)
         inputs.check_range("position_ids", inputs.position_ids, longest)
         if inputs.embeds is not None and inputs.embeds.shape[-1] != self.config.hidden_size:
             raise InputError(

@@ -8,6 +8,7 @@ from __future__ import annotations
 import copy
 import dataclasses
 import json
+import os
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, ClassVar, TypeVar
@@ -218,17 +219,19 @@ def read_config(directory: str | Path) -> dict[str, Any]:
     """The mapping in `directory`/config.json; ModelNotFoundError where there is none."""
     directory = Path(directory)
     path = directory / CONFIG_FILE
-    if not directory.exists():
+    if not os.path.exists(directory):  # noqa: PTH110  # Path.exists raises for a name too long
         raise ModelNotFoundError(
             f"{directory} does not exist. Expected a directory with {CONFIG_FILE} and weights."
         )
-    if not path.is_file():
+    if not os.path.isfile(path):  # noqa: PTH113
         raise ModelNotFoundError(
             f"{directory} is not a model: it has no {CONFIG_FILE}. Pass the directory that "
             "save_pretrained or `offramp train` wrote."
         )
     try:
         values = json.loads(path.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise ModelNotFoundError(f"{path} cannot be read: {error.strerror}.") from error
     except (ValueError, RecursionError) as error:  # bad JSON, bad UTF-8, nested without end
         raise ConfigError(f"{path} is not valid JSON: {error}. Save the model again.") from error
     if not isinstance(values, dict):

@@ -111,7 +111,8 @@ def plan(
             + "\n  ".join(faults[:20])
             + more
             + "\nCheck that config.json belongs to these weights and that the class is that of the "
-            "checkpoint; for a head of another size pass ignore_mismatched_sizes=True."
+            "checkpoint; for a head of another size pass ignore_mismatched_sizes=True, "
+            "and to leave its exits out exits=None."
         )
     return LoadingReport(loaded, tuple(missing), tuple(dropped), _main_dtype(found, loaded))
 

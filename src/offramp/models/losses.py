@@ -21,6 +21,11 @@ def classification_loss(
     cross-entropy for floating labels [R, C]. `problem_type` decides where it is given.
     """
     n_classes = logits_RC.shape[-1]
+    if labels.numel() not in (len(logits_RC), logits_RC.numel()):
+        raise InputError(
+            f"labels of shape {list(labels.shape)} do not fit logits of shape "
+            f"{list(logits_RC.shape)}; pass one a row, or one a class and row."
+        )
     if problem_type is None:
         if n_classes == 1:
             problem_type = "regression"

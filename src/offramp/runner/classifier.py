@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import itertools
-import threading
+import warnings
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -12,17 +12,16 @@ from pathlib import Path
 import torch
 
 from offramp.checkpoints.directory import staged
-from offramp.errors import CheckpointError, ConfigError, DataError
+from offramp.errors import CheckpointError, ConfigError, DataError, NewWeightsWarning
 from offramp.exits.attach import exits_of
 from offramp.exits.criteria import Criterion, Entropy
 from offramp.models.base import PretrainedModel
 from offramp.models.registry import sequence_classifier
-from offramp.runner.run import Runner
+from offramp.runner.run import Route, Runner
 from offramp.text.tables import Text
 from offramp.text.tokenizer import Tokenizer
 
 _CHUNK = 4096  # texts tokenised at a time
-_threads_lock = threading.RLock()
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,7 +42,9 @@ def load(
     weights do not fill the model, and ConfigError for a model that is no classifier.
     """
     model_class = sequence_classifier(directory)
-    model, report = model_class.from_pretrained(directory, output_loading_info=True)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", NewWeightsWarning)  # an error here
+        model, report = model_class.from_pretrained(directory, output_loading_info=True)
     if report.initialised:
         raise CheckpointError(
             f"{directory} is not a trained classifier: it lacks {', '.join(report.initialised)}. "
@@ -66,8 +67,21 @@ class Classifier:
                 f"The tokenizer has {tokenizer.vocab_size} ids and the model embeds "
                 f"{vocabulary}; they do not belong together."
             )
-        if model.config.num_labels < 2:
-            raise ConfigError("This model has one output, a number; a Classifier gives labels.")
+        if model.config.num_labels < 2 or model.config.problem_type not in (
+            None,
+            "single_label_classification",
+        ):
+            raise ConfigError(
+                "A Classifier gives each row one of two labels or more; this model has "
+                f"{model.config.num_labels} outputs for {model.config.problem_type}. Use "
+                "offramp.Runner for its logits."
+            )
+        positions = getattr(model.config, "max_position_embeddings", tokenizer.max_length)
+        if tokenizer.max_length > positions:
+            raise ConfigError(
+                f"max_length {tokenizer.max_length} is more than the {positions} positions of "
+                "this model."
+            )
         self.model = model.eval()
         self.tokenizer = tokenizer
 
@@ -102,7 +116,7 @@ class Classifier:
         """A prediction for each text, or each pair of texts (tuples), in their order.
 
         `threshold` replaces the model's for this call; `threads` is how many CPU threads torch
-        uses meanwhile, in the whole process.
+        uses for it.
         """
         return list(self.stream(texts, threshold=threshold, threads=threads))
 
@@ -112,23 +126,25 @@ class Classifier:
         """`predict` for any number of texts in bounded memory: reads and answers by windows."""
         if isinstance(texts, str):
             raise DataError("predict takes a list of texts; for one text pass [text].")
+        if threads is not None and threads < 1:
+            raise ConfigError(f"threads must be at least 1; got {threads}.")
         criterion = None if threshold is None else Entropy(threshold)
         runner = Runner(self.model, criterion=criterion)
-        rows = (
-            row for chunk in _chunks(iter(texts), _CHUNK) for row in self.tokenizer.encode(chunk)
-        )
+        return self._answers(iter(texts), runner, runner.route(), threads)
+
+    def _answers(
+        self, texts: Iterator[Text], runner: Runner, route: Route, threads: int | None
+    ) -> Iterator[Prediction]:
         labels = self.labels
-        windows = runner.windows(rows)
-        while True:
-            with _cpu_threads(threads):  # held while a window runs, never across a yield
-                window = next(windows, None)
-            if window is None:
-                return
-            best = window.logits_RC.float().softmax(-1).max(-1)
+        rows = (row for chunk in _chunks(texts, _CHUNK) for row in self.tokenizer.encode(chunk))
+        for window in runner.gather(rows):
+            with _cpu_threads(threads):
+                results = runner.run_window(window, route)
+            best = results.logits_RC.float().softmax(-1).max(-1)
             for probability, label, layer in zip(
                 best.values.tolist(),
                 best.indices.tolist(),
-                window.exit_layers_R.tolist(),
+                results.exit_layers_R.tolist(),
                 strict=True,
             ):
                 yield Prediction(labels[label], probability, layer)
@@ -151,16 +167,10 @@ def _chunks(texts: Iterator[Text], size: int) -> Iterator[list[Text]]:
 
 @contextmanager
 def _cpu_threads(threads: int | None) -> Iterator[None]:
-    """torch's thread count is the process's; calls that change it take turns."""
-    if threads is None:
+    """torch's thread count is the calling thread's own."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(before if threads is None else threads)
+    try:
         yield
-        return
-    if threads < 1:
-        raise ConfigError(f"threads must be at least 1; got {threads}.")
-    with _threads_lock:
-        before = torch.get_num_threads()
-        torch.set_num_threads(threads)
-        try:
-            yield
-        finally:
-            torch.set_num_threads(before)
+    finally:
+        torch.set_num_threads(before)

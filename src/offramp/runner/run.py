@@ -24,10 +24,11 @@ from offramp.nn.layout import Packed
 from offramp.text.tokenizer import Encoded
 
 MARGIN = {torch.float64: 1e-9, torch.float32: 1e-4, torch.bfloat16: 0.1, torch.float16: 0.02}
-"""Scores closer than this to a change of answer are computed again for the row alone.
+"""Rows whose logits lie closer than this to a change of answer are computed again, alone.
 
-Float products differ in the last digits with the batch's shape: by up to 4e-6 in a logit was
-measured in float32. The margins leave room for deeper and wider models.
+In units of the row's largest logit, or of 1 if that is larger. Float products differ in the last
+digits with the batch's shape: by up to 4e-6 in a logit of all-MiniLM-L6-v2 in float32
+(docs/notes.md); the figures for half precision are estimates from the formats' digits.
 """
 
 
@@ -118,29 +119,33 @@ class Runner:
         """Each row's answer, in order, as windows complete; `rows` is read a window at a time."""
         for window in self.windows(rows):
             layers = window.exit_layers_R.tolist()
-            for logits_C, layer in zip(window.logits_RC, layers, strict=True):
+            for logits_C, layer in zip(window.logits_RC.clone(), layers, strict=True):
                 yield RowResult(logits_C, layer)
 
     def windows(self, rows: Iterable[Encoded]) -> Iterator[Results]:
-        """The answers a window at a time."""
-        if self.model.training:
-            raise InputError("The model is in training mode; call model.eval() before running it.")
-        route = self._route()
+        """The answers a window at a time; the thresholds are those of the moment of the call."""
+        route = self.route()
+        return (self.run_window(window, route) for window in self.gather(rows))
+
+    def gather(self, rows: Iterable[Encoded]) -> Iterator[list[Encoded]]:
+        """`rows` in windows of bounded size, read as they are asked for."""
         window: list[Encoded] = []
         tokens = 0
         for row in rows:
             if window and (
                 len(window) >= self._window_rows or tokens + len(row.ids) > self._window_tokens
             ):
-                yield self._run_window(window, route)
+                yield window
                 window, tokens = [], 0
             window.append(row)
             tokens += len(row.ids)
         if window:
-            yield self._run_window(window, route)
+            yield window
 
-    def _route(self) -> Route:
-        """Read once a run, so that a threshold changed meanwhile applies from the next on."""
+    def route(self) -> Route:
+        """What holds for a whole run, so that a threshold changed meanwhile waits for the next."""
+        if any(module.training for module in self.model.modules()):
+            raise InputError("The model is in training mode; call model.eval() before running it.")
         last = self._depth
         if not self._use_exits:
             return Route((), last, None)
@@ -149,7 +154,8 @@ class Runner:
         return Route(tuple(d for d in exits.depths if d < last), last, criterion)
 
     @torch.inference_mode()
-    def _run_window(self, rows: Sequence[Encoded], route: Route) -> Results:
+    def run_window(self, rows: Sequence[Encoded], route: Route) -> Results:
+        """The answers of one window's rows, in their order."""
         lengths_R = torch.tensor([len(row.ids) for row in rows])
         order = torch.argsort(lengths_R, stable=True).tolist()
         inputs = Inputs.from_rows(
@@ -205,7 +211,8 @@ class Runner:
         leave_R, slack_R, state_RS = _ask(answers_RC, state_RS, depth, route)
         if len(rows) == 1:
             return leave_R, answers_RC, state_RS
-        doubtful = slack_R < MARGIN[self.model.dtype]
+        scale_R = answers_RC.abs().amax(-1).clamp(min=1).double()
+        doubtful = slack_R < scale_R * MARGIN.get(self.model.dtype, 0.1)
         for place in torch.nonzero(doubtful).flatten().tolist():
             alone, answer_1C, own_state = self._alone(rows[int(names_R[place])], depth, route)
             leave_R[place] = alone
@@ -257,9 +264,9 @@ def _ask(
 def _lead(logits_RC: Tensor) -> Tensor:
     """How far the best class lies before the second, [R]."""
     if logits_RC.shape[-1] == 1:
-        return torch.full((len(logits_RC),), torch.inf)
-    best_R2 = logits_RC.float().topk(2, dim=-1).values
-    return best_R2[:, 0] - best_R2[:, 1]
+        return torch.full((len(logits_RC),), torch.inf, dtype=torch.float64)
+    best_R2 = logits_RC.double().topk(2, dim=-1).values
+    return (best_R2[:, 0] - best_R2[:, 1]) / 2  # either may move
 
 
 def _split(inputs: Inputs, tokens: int) -> Iterator[Inputs]:

@@ -60,11 +60,9 @@ def read_table(
 
 def _read_jsonl(path: Path) -> Iterator[tuple[int, Record]]:
     for line, content in _lines(path):
-        if not content.strip():
-            continue
         try:
             record = json.loads(content)
-        except ValueError as error:
+        except (ValueError, RecursionError) as error:
             raise DataError(f"{path}, line {line}: not valid JSON ({error}).") from error
         if not isinstance(record, dict):
             raise DataError(
@@ -82,8 +80,6 @@ def _read_tsv(path: Path) -> Iterator[tuple[int, Record]]:
             columns = fields
             if len(set(columns)) < len(columns):
                 raise DataError(f"{path}: the first line names a column twice: {columns}.")
-        elif not content.strip():
-            continue
         elif len(fields) != len(columns):
             raise DataError(
                 f"{path}, line {line}: {len(fields)} fields, and the first line names "
@@ -103,9 +99,15 @@ def _lines(path: Path) -> Iterator[tuple[int, str]]:
     # Bytes are split at \n alone: str.splitlines would also cut at U+2028 and its like.
     try:
         with path.open("rb") as file:
+            blank = 0  # an empty line is a row without text, but for those at the end
             for line, content in enumerate(file, start=1):
-                text = content.decode("utf-8-sig" if line == 1 else "utf-8")
-                yield line, text.rstrip("\r\n")
+                text = content.decode("utf-8-sig" if line == 1 else "utf-8").rstrip("\r\n")
+                if not text:
+                    blank = blank or line
+                    continue
+                if blank:
+                    raise DataError(f"{path}, line {blank}: an empty line, where a row belongs.")
+                yield line, text
     except FileNotFoundError:
         raise DataError(f"{path} does not exist.") from None
     except IsADirectoryError:

@@ -99,12 +99,16 @@ class Tokenizer:
                 raise DataError(
                     f"Row {row} is a {type(text).__name__}; expected a text or a pair of texts."
                 )
+        try:
+            encodings = self._tokenizer.encode_batch_fast(list(texts))
+        except TypeError as error:  # half of a surrogate pair, which no UTF-8 text has
+            raise DataError(f"A text is not valid Unicode: {error}.") from error
         return [
             Encoded(
                 np.asarray(encoding.ids, dtype=np.int64),
                 np.asarray(encoding.type_ids, dtype=np.int64),
             )
-            for encoding in self._tokenizer.encode_batch_fast(list(texts))
+            for encoding in encodings
         ]
 
     def write_files(self, directory: str | Path) -> None:
@@ -121,13 +125,30 @@ class Tokenizer:
 
 def _from_vocabulary(path: Path, settings: dict[str, Any]) -> tokenizers.Tokenizer:
     accents = settings.get("strip_accents")
-    built = BertWordPieceTokenizer(
-        str(path),
-        lowercase=bool(settings.get("do_lower_case", True)),
-        strip_accents=accents if isinstance(accents, bool) else None,
-        handle_chinese_chars=bool(settings.get("tokenize_chinese_chars", True)),
-    )
+    special: dict[str, Any] = {
+        name: _content(settings[name])
+        for name in ("unk_token", "sep_token", "cls_token", "pad_token", "mask_token")
+        if name in settings
+    }
+    try:
+        built = BertWordPieceTokenizer(
+            str(path),
+            **special,
+            lowercase=bool(settings.get("do_lower_case", True)),
+            strip_accents=accents if isinstance(accents, bool) else None,
+            handle_chinese_chars=bool(settings.get("tokenize_chinese_chars", True)),
+        )
+    except Exception as error:  # the library raises TypeError and bare Exceptions
+        raise DataError(
+            f"{path} is not a BERT vocabulary: {error}. One token a line, UTF-8, with the special "
+            f"tokens that {_CONFIG_FILE} names ([CLS], [SEP], [UNK] by default)."
+        ) from error
     return tokenizers.Tokenizer.from_str(built.to_str())
+
+
+def _content(token: Any) -> str:
+    """A special token as older files (text) and newer ones (an object) write it."""
+    return str(token["content"] if isinstance(token, dict) else token)
 
 
 def _is_text(text: object) -> bool:

@@ -7,24 +7,25 @@ import math
 import platform
 import random
 import statistics
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
+from functools import partial
+from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
 import torch
-from torch import Tensor
 
 import offramp
 from offramp.backends import is_available
 from offramp.errors import DataError
 from offramp.exits.attach import exits_of
 from offramp.exits.criteria import Entropy
+from offramp.models.base import PretrainedModel
 from offramp.runner.classifier import load
-from offramp.runner.run import Runner
-from offramp.runner.sweep import every_exit
+from offramp.runner.run import Results, Runner
+from offramp.runner.sweep import EveryExit, every_exit
 from offramp.text.tables import Table
-from offramp.text.tokenizer import Encoded
 from offramp.training.examples import to_examples
 from offramp.training.metrics import paired_difference, scores
 from offramp.training.peers import transformers_model, transformers_run
@@ -56,6 +57,7 @@ class Line:
 class Evaluation:
     """The table, and what it was measured on.
 
+    `positive` is the class whose F1 `f1` is, the second by number, where there are two.
     `loss` is the chosen threshold's loss of accuracy against full depth in points, with its paired
     95% interval over the rows.
     """
@@ -66,6 +68,7 @@ class Evaluation:
     rounds: int
     loss: tuple[float, float, float]
     choice: Choice | None
+    positive: str
     machine: dict[str, Any]
 
     def to_dict(self) -> dict[str, Any]:
@@ -108,69 +111,64 @@ def evaluate(
     the one the model was saved with. `transformers=None` measures it where it is installed.
     """
     classifier = load(directory)
-    model = classifier.model
-    label2id = model.config.label2id
+    model, label2id = classifier.model, classifier.model.config.label2id
     test = to_examples(data, classifier.tokenizer, label2id)
     choice = None
     if dev is not None:
-        held = to_examples(dev, classifier.tokenizer, label2id)
-        if set(map(str, dev.texts)) == set(map(str, data.texts)):
+        shared = set(dev.texts) & set(data.texts)
+        if len(shared) > len(set(data.texts)) / 2:
             raise DataError(
-                f"{dev.source} and {data.source} hold the same texts; a threshold is chosen on one "
-                "split and reported on another."
+                f"{len(shared)} texts of {data.source} are in {dev.source} too; a threshold is "
+                "chosen on one split and reported on another."
             )
+        held = to_examples(dev, classifier.tokenizer, label2id)
         choice = choose_threshold(every_exit(model, held.rows), held.labels_R, max_loss)
-    saved = classifier.threshold if choice is None else choice.threshold
-    if thresholds is None:
-        most = math.log(len(label2id))
-        thresholds = [round(most * share, 4) for share in (0.1, 0.2, 0.3, 0.4, 0.6, 0.8)]
-    asked = sorted({saved, *thresholds})
+    chosen = classifier.threshold if choice is None else choice.threshold
+    systems = _systems(
+        model, [chosen, *(_spread(len(label2id)) if thresholds is None else thresholds)]
+    )
 
-    runners = {PLAIN: Runner(model, exits=False)}
-    depths = exits_of(model).depths
-    runners |= {f"truncated to {k}": Runner(model, exits=False, depth=k) for k in depths}
-    runners |= {_name(t): Runner(model, criterion=Entropy(t)) for t in asked}
     sample = random.Random(0).sample(range(len(test)), min(timing_rows, len(test)))
     timed = [test.rows[i] for i in sample]
-    systems = _systems(runners, timed)
+    runs: dict[str, Callable[[], object]] = {
+        name: partial(system.runner.run, timed) for name, system in systems.items()
+    }
     if is_available("transformers") if transformers is None else transformers:
         peer = transformers_model(directory)
-        systems[IN_FILE_ORDER] = transformers_run(peer, timed, sort=False)
-        systems[SORTED] = transformers_run(peer, timed, sort=True)
-    seconds = time_in_turn(systems, rounds, lambda done, total: progress("time", done, total))
+        runs[IN_FILE_ORDER] = transformers_run(peer, timed, sort=False)
+        runs[SORTED] = transformers_run(peer, timed, sort=True)
+    seconds = time_in_turn(runs, rounds, lambda done, total: progress("time", done, total))
 
-    lines: list[Line] = []
-    correct: dict[str, Tensor] = {}
-    for done, (name, runner) in enumerate(runners.items(), start=1):
-        results = runner.run(test.rows)
-        predicted_R = results.logits_RC.argmax(-1)
-        correct[name] = predicted_R == test.labels_R
-        threshold = next((t for t in asked if _name(t) == name), None)
-        lines.append(
+    # One pass answers for every system. A row whose score is within rounding of a threshold may
+    # differ from the runner's by one exit.
+    answers = every_exit(model, test.rows)
+    results = {name: system.answer(answers) for name, system in systems.items()}
+    correct = {name: r.logits_RC.argmax(-1) == test.labels_R for name, r in results.items()}
+    loss, low, high = paired_difference(correct[PLAIN], correct[_name(chosen)])
+    return Evaluation(
+        lines=[
             Line(
                 system=name,
-                scores=scores(predicted_R, test.labels_R, len(label2id)),
-                mean_layers=results.mean_layers,
+                scores=scores(result.logits_RC.argmax(-1), test.labels_R, len(label2id)),
+                mean_layers=result.mean_layers,
                 seconds=statistics.median(seconds[name]),
                 speed={
                     other: speed(seconds[name], theirs)
                     for other, theirs in seconds.items()
                     if other != name and not other.startswith("exits")
                 },
-                threshold=threshold,
-                depth=next((k for k in depths if name == f"truncated to {k}"), None),
-                chosen=threshold == saved,
+                threshold=systems[name].threshold,
+                depth=systems[name].depth,
+                chosen=name == _name(chosen),
             )
-        )
-        progress("score", done, len(runners))
-    difference = paired_difference(correct[PLAIN], correct[_name(saved)])
-    return Evaluation(
-        lines=lines,
+            for name, result in results.items()
+        ],
         rows=len(test),
         timed_rows=len(timed),
         rounds=rounds,
-        loss=(difference[0] * 100, difference[1] * 100, difference[2] * 100),
+        loss=(loss * 100, low * 100, high * 100),
         choice=choice,
+        positive=model.config.labels[1],
         machine=machine(),
     )
 
@@ -180,17 +178,51 @@ def machine() -> dict[str, Any]:
     return {
         "offramp": offramp.__version__,
         "torch": torch.__version__,
+        "transformers": version("transformers") if is_available("transformers") else None,
         "python": platform.python_version(),
-        "processor": platform.processor() or platform.machine(),
+        "processor": _processor(),
         "threads": torch.get_num_threads(),
     }
 
 
-def _systems(runners: dict[str, Runner], rows: list[Encoded]) -> dict[str, Callable[[], object]]:
-    def run_of(runner: Runner) -> Callable[[], object]:
-        return lambda: runner.run(rows)
+def _processor() -> str:
+    info = Path("/proc/cpuinfo")
+    lines = info.read_text(encoding="utf-8").splitlines() if info.is_file() else []
+    names = (line.partition(":")[2].strip() for line in lines if line.startswith("model name"))
+    return next(names, platform.processor() or platform.machine())
 
-    return {name: run_of(runner) for name, runner in runners.items()}
+
+@dataclass(frozen=True)
+class _System:
+    """One way to run the model: all of it, cut off after `depth`, or with exits at `threshold`."""
+
+    runner: Runner
+    threshold: float | None = None
+    depth: int | None = None
+
+    def answer(self, answers: EveryExit) -> Results:
+        """What it answers, from every exit's answers."""
+        if self.threshold is not None:
+            return answers.apply(Entropy(self.threshold))
+        depth = answers.depths[-1] if self.depth is None else self.depth
+        logits_RC = answers.logits_ERC[answers.depths.index(depth)]
+        return Results(logits_RC, torch.full((len(logits_RC),), depth))
+
+
+def _systems(model: PretrainedModel, thresholds: Iterable[float]) -> dict[str, _System]:
+    systems = {PLAIN: _System(Runner(model, exits=False))}
+    for depth in exits_of(model).depths:
+        runner = Runner(model, exits=False, depth=depth)
+        systems[f"truncated to {depth}"] = _System(runner, depth=depth)
+    for threshold in sorted(set(thresholds)):
+        runner = Runner(model, criterion=Entropy(threshold))
+        systems[_name(threshold)] = _System(runner, threshold=threshold)
+    return systems
+
+
+def _spread(n_classes: int) -> list[float]:
+    """Thresholds over the range of entropies, closer where the curve bends."""
+    return [round(math.log(n_classes) * share, 4) for share in (0.1, 0.2, 0.3, 0.4, 0.6, 0.8)]
 
 
 def _name(threshold: float) -> str:

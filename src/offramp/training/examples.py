@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import math
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
@@ -35,16 +36,18 @@ class Examples:
 
 def class_names(table: Table) -> list[str]:
     """The different labels, numbers in order of value and words in order of letters."""
-    names = set(_labels(table))
+    names = sorted(set(_labels(table)))
     if len(names) < 2:
         raise DataError(
-            f"{table.source} has only the label {next(iter(names))!r}; a classifier needs at "
-            "least two classes."
+            f"{table.source} has only the labels {names}; a classifier needs at least two classes."
         )
     try:
-        return sorted(names, key=float)
+        values = [float(name) for name in names]
     except ValueError:
-        return sorted(names)
+        return names
+    if not all(map(math.isfinite, values)):  # `nan` is a word here
+        return names
+    return sorted(names, key=float)
 
 
 def to_examples(table: Table, tokenizer: Tokenizer, label2id: Mapping[str, int]) -> Examples:

@@ -9,8 +9,7 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Iterator
-from dataclasses import replace
+from collections.abc import Callable, Iterator
 from typing import Any, cast
 
 import torch
@@ -24,10 +23,10 @@ from offramp.models.losses import classification_loss
 from offramp.nn.layout import Packed
 from offramp.runner.run import microbatches
 from offramp.training.examples import Examples
-from offramp.training.metrics import accuracy, scores
+from offramp.training.metrics import accuracy, finite, scores
 from offramp.training.options import TrainingOptions
 
-_BATCH = 128  # ramps are small: larger batches than the body's, and as many steps as it needs
+_BATCH = 128  # rows; a step costs little beside the taking of its rows
 
 
 def train_ramps(
@@ -36,7 +35,7 @@ def train_ramps(
     dev: Examples,
     weights_C: Tensor | None,
     options: TrainingOptions,
-    progress: Any,
+    progress: Callable[[str, int, int], None],
 ) -> Iterator[dict[str, Any]]:
     """Train each ramp on its layer's hidden states; yields one log line at the end.
 
@@ -73,21 +72,21 @@ def train_ramps(
         "epoch": options.epochs,
         "step": options.epochs * math.ceil(len(training) / _BATCH),
         "loss": sum(losses) / max(1, len(losses)),
-        "score": found.get(options.score, found["accuracy"]),
+        "score": found[options.score],
         "dev": found,
         "dev_accuracy_by_depth": by_depth,
         "seconds": round(time.monotonic() - began, 1),
     }
 
 
-@torch.inference_mode()
+@torch.no_grad()
 def _start(stack: LayerStack, examples: Examples) -> Flow:
     inputs = examples.inputs(range(len(examples)))
     pieces = microbatches(cast(Packed, inputs.layout), 4096)
     return join([stack.start(inputs.take(piece)) for piece in pieces])
 
 
-@torch.inference_mode()
+@torch.no_grad()
 def _advance(stack: LayerStack, flow: Flow, i: int) -> Flow:
     """All rows through layer i, a microbatch at a time, over the hidden states that were there."""
     layout = cast(Packed, flow.layout)
@@ -106,17 +105,17 @@ def _train_one(
     seed: int,
 ) -> tuple[float, float]:
     """Best dev accuracy and last mean loss of one ramp, left with its best epoch's weights."""
-    flow, dev = (replace(f, hidden=f.hidden.clone()) for f in flows)  # out of inference mode
+    flow, dev = flows
     labels_R, dev_labels_R = (y[f.row_ids_R] for y, f in zip(labels, (flow, dev), strict=True))
     optimizer = torch.optim.AdamW(
-        ramp.parameters(), lr=options.ramp_learning_rate * 2, weight_decay=options.weight_decay
+        ramp.parameters(), lr=options.ramp_learning_rate, weight_decay=options.weight_decay
     )
     generator = torch.Generator().manual_seed(seed)
     best_score, best_weights, mean_loss = -1.0, None, math.nan
     for _ in range(options.epochs):
         ramp.train()
         order = torch.randperm(len(labels_R), generator=generator)
-        losses = []
+        losses: list[float] = []
         for batch in torch.split(order, _BATCH):
             rows = batch.sort().values  # in order of length, as the flow is
             logits_RC = ramp(flow.take(rows))
@@ -124,7 +123,7 @@ def _train_one(
             optimizer.zero_grad()
             loss.backward()  # type: ignore[no-untyped-call]
             optimizer.step()
-            losses.append(loss.item())
+            losses.append(finite(loss, len(losses)))
         mean_loss = sum(losses) / len(losses)
         ramp.eval()
         with torch.no_grad():

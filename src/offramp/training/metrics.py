@@ -1,8 +1,12 @@
-"""Accuracy and F1 from class numbers."""
+"""Accuracy, F1 and paired differences from class numbers; and the check that a loss is one."""
 
 from __future__ import annotations
 
+import math
+
 from torch import Tensor
+
+from offramp.errors import TrainingError
 
 
 def accuracy(predicted_R: Tensor, labels_R: Tensor) -> float:
@@ -37,9 +41,17 @@ def paired_difference(a_R: Tensor, b_R: Tensor) -> tuple[float, float, float]:
     """Mean of a - b over rows and its 95% interval (normal); correctness of the same rows."""
     difference_R = a_R.double() - b_R.double()
     mean = difference_R.mean().item()
-    spread = difference_R.std(unbiased=True).item() / max(1, len(difference_R)) ** 0.5
-    half = 1.96 * spread
+    rows = len(difference_R)
+    spread = difference_R.std(unbiased=True).item() if rows > 1 else 0.0
+    half = 1.96 * spread / rows**0.5
     return mean, mean - half, mean + half
 
 
-__all__ = ["accuracy", "f1_by_class", "paired_difference", "scores"]
+def finite(loss: Tensor, step: int) -> float:
+    """The loss as a number; TrainingError where it is none."""
+    value = loss.item()
+    if not math.isfinite(value):
+        raise TrainingError(
+            f"The loss at step {step} is {value}. Lower learning_rate or ramp_learning_rate."
+        )
+    return value

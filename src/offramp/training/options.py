@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
 
 from offramp.errors import ConfigError
 
@@ -13,11 +13,13 @@ SCORES = ("accuracy", "f1", "macro_f1")
 
 @dataclass(frozen=True, kw_only=True)
 class TrainingOptions:
-    """Settings of `offramp.train`; the defaults are those of the published benchmark.
+    """Settings of `offramp.train`.
 
     The loss is the mean over exits weighted by depth (deeper counts more: Zhou et al. 2020,
     PABEE), the model's own head included. With `freeze_backbone` the body and its head stay as they
-    are and only the ramps learn, from hidden states that the body computes once.
+    are and only the ramps learn, from hidden states that the body computes once; then `epochs`,
+    `ramp_learning_rate`, `weight_decay`, `class_weights` and `seed` apply, and each ramp keeps the
+    epoch of its best dev accuracy.
     """
 
     epochs: int = 3
@@ -47,12 +49,13 @@ class TrainingOptions:
 
     def __post_init__(self) -> None:
         for name in ("epochs", "batch_size", "patience", "evaluations_per_epoch", "queries"):
-            if getattr(self, name) < 1:
-                raise ConfigError(f"{name} must be at least 1; got {getattr(self, name)}.")
-        for field in fields(self):
-            value = getattr(self, field.name)
-            if isinstance(value, float) and not (math.isfinite(value) and value >= 0):
-                raise ConfigError(f"{field.name} must be a number of at least 0; got {value}.")
+            value = getattr(self, name)
+            if not isinstance(value, int) or value < 1:
+                raise ConfigError(f"{name} must be a whole number of at least 1; got {value!r}.")
+        for name in ("learning_rate", "ramp_learning_rate", "weight_decay", "warmup", "max_loss"):
+            _check_number(name, getattr(self, name))
+        if not isinstance(self.seed, int) or not 0 <= self.seed < 2**63:
+            raise ConfigError(f"seed must be a whole number from 0; got {self.seed!r}.")
         if self.warmup > 1:
             raise ConfigError(f"warmup is a share of the steps, from 0 to 1; got {self.warmup}.")
         if self.score not in SCORES:
@@ -62,3 +65,11 @@ class TrainingOptions:
                 f"class_weights is 'balanced' or a weight for each label; got "
                 f"{self.class_weights!r}."
             )
+        if isinstance(self.class_weights, Mapping):
+            for label, weight in self.class_weights.items():
+                _check_number(f"the class weight of {label!r}", weight)
+
+
+def _check_number(name: str, value: object) -> None:
+    if not isinstance(value, (int, float)) or not math.isfinite(value) or value < 0:
+        raise ConfigError(f"{name} must be a number of at least 0; got {value!r}.")

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 
 from torch import Tensor
 
+from offramp.errors import ConfigError
 from offramp.exits.criteria import Entropy
 from offramp.runner.sweep import EveryExit
 from offramp.training.metrics import accuracy
@@ -36,6 +37,8 @@ def choose_threshold(answers: EveryExit, labels_R: Tensor, max_loss: float) -> C
     the threshold by isotonic regression, which averages the noise out. Threshold 0 loses nothing,
     so there always is one. This is a point estimate and guarantees nothing.
     """
+    if not max_loss >= 0:
+        raise ConfigError(f"max_loss is in points of accuracy, at least 0; got {max_loss}.")
     full = accuracy(answers.logits_ERC[-1].argmax(-1), labels_R)
     choices = []
     for threshold in grid(answers.logits_ERC.shape[-1]):
@@ -44,7 +47,7 @@ def choose_threshold(answers: EveryExit, labels_R: Tensor, max_loss: float) -> C
         choices.append(Choice(threshold, kept, full, results.mean_layers))
     losses = isotonic([(full - choice.accuracy) * 100 for choice in choices])
     allowed = [c for c, loss in zip(choices, losses, strict=True) if loss <= max_loss + 1e-9]
-    return allowed[-1] if allowed else choices[0]
+    return allowed[-1] if allowed else choices[0]  # pooled, even 0 may seem to lose
 
 
 def isotonic(values: Sequence[float]) -> list[float]:

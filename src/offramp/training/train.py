@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import math
 import time
@@ -15,8 +16,8 @@ from typing import Any, cast
 import torch
 from torch import Tensor, nn
 
-from offramp.checkpoints.directory import staged
-from offramp.errors import ConfigError, NewWeightsWarning, TrainingError, nearest
+from offramp.checkpoints.directory import check_writable, staged
+from offramp.errors import ConfigError, NewWeightsWarning, nearest
 from offramp.exits.attach import add_exits, exits_of, logits_by_depth
 from offramp.exits.criteria import Entropy
 from offramp.models.base import PretrainedModel
@@ -28,7 +29,7 @@ from offramp.text.tables import Table
 from offramp.text.tokenizer import Tokenizer
 from offramp.training.examples import Examples, batches, class_names, hold_out, to_examples
 from offramp.training.frozen import train_ramps
-from offramp.training.metrics import accuracy, scores
+from offramp.training.metrics import accuracy, finite, scores
 from offramp.training.options import TrainingOptions
 from offramp.training.thresholds import Choice, choose_threshold
 
@@ -56,19 +57,25 @@ def train(
     options: TrainingOptions | None = None,
     max_length: int | None = None,
     progress: Progress | None = None,
+    on_evaluation: Callable[[dict[str, Any]], None] | None = None,
 ) -> tuple[Classifier, TrainingReport]:
     """Fine-tune the model in directory `model` on `data` and write the classifier to `output`.
 
     The best checkpoint by dev score is kept; its exit threshold is chosen on dev (the fastest that
     loses at most `options.max_loss` points). Without `dev` a tenth of the rows is held out by
     hash of the text. `output` is written only when training is done, whole, with the metrics log
-    `metrics.jsonl`. Raises DataError, ConfigError, CheckpointError or TrainingError.
+    `metrics.jsonl`, whose lines `on_evaluation` is told as they are made. Raises DataError,
+    ConfigError, CheckpointError, SaveError or TrainingError.
     """
     options = options or TrainingOptions()
     progress = progress or (lambda stage, done, total: None)
-    if Path(output).is_file():
-        raise ConfigError(f"{output} is a file; a model is written to a directory.")
+    check_writable(output)
     labels = class_names(data)
+    if options.score == "f1" and len(labels) != 2:
+        raise ConfigError(
+            f"score 'f1' is for two classes and {data.source} has {len(labels)}. Use accuracy or "
+            "macro_f1."
+        )
     if dev is None:
         data, dev = hold_out(data)
     with torch.random.fork_rng(devices=[]):
@@ -81,11 +88,21 @@ def train(
         held = to_examples(dev, tokenizer, label2id)
         weights_C = class_weights(training, labels, options)
         steps = train_ramps if options.freeze_backbone else train_jointly
-        log = list(steps(network, training, held, weights_C, options, progress))
+        log = []
+        for line in steps(network, training, held, weights_C, options, progress):
+            log.append(line)
+            if on_evaluation is not None:
+                on_evaluation(line)
     network.eval()
     choice = choose_threshold(every_exit(network, held.rows), held.labels_R, options.max_loss)
     exits_of(network).criterion = Entropy(choice.threshold)
-    best = max(log, key=lambda line: (line["score"], line["step"]))
+    exits_of(network).calibration = {
+        "rule": "fastest on dev by isotonic regression of the loss; no guarantee",
+        "max_loss": options.max_loss,
+        "rows": len(held),
+        **dataclasses.asdict(choice),
+    }
+    best = max(log, key=lambda line: line["score"])  # the earliest, as training keeps it
     lines = "".join(json.dumps(line) + "\n" for line in log)
     with staged(output) as fresh:
         classifier.write_files(fresh)
@@ -120,7 +137,7 @@ def train_jointly(
             loss = depth_weighted_loss(
                 logits_by_depth(model, inputs), training.labels_R[inputs.row_ids_R], weights_C
             )
-            losses.append(_finite(loss, step))
+            losses.append(finite(loss, step))
             optimizer.zero_grad()
             loss.backward()  # type: ignore[no-untyped-call]
             nn.utils.clip_grad_norm_(parameters, 1.0)
@@ -174,11 +191,6 @@ def evaluate_exits(model: PretrainedModel, dev: Examples, score: str) -> dict[st
 def exit_scores(answers: EveryExit, labels_R: Tensor, score: str) -> dict[str, Any]:
     """As `evaluate_exits`, from the answers."""
     at_full = scores(answers.logits_ERC[-1].argmax(-1), labels_R, answers.logits_ERC.shape[-1])
-    if score not in at_full:
-        raise ConfigError(
-            f"score {score!r} is for two classes; this model has {answers.logits_ERC.shape[-1]}. "
-            "Use accuracy or macro_f1."
-        )
     by_depth = {
         str(depth): round(accuracy(logits_RC.argmax(-1), labels_R), 5)
         for depth, logits_RC in zip(answers.depths, answers.logits_ERC, strict=True)
@@ -206,14 +218,12 @@ def class_weights(training: Examples, labels: list[str], options: TrainingOption
 def _prepare(model: str | Path, labels: list[str], options: TrainingOptions) -> PretrainedModel:
     model_class = sequence_classifier(model)
     if options.freeze_backbone:  # the head stays too, so it has to be there
-        config = model_class.config_class.from_pretrained(model)
-        if config.labels != labels:
-            raise ConfigError(
-                f"freeze_backbone keeps the head of {model}, whose classes are {config.labels}; "
-                f"the data's are {labels}. Fine-tune the model first."
-            )
+        labels = _head_labels(model_class.config_class.from_pretrained(model).labels, labels)
     config = model_class.config_class.from_pretrained(
-        model, id2label=dict(enumerate(labels)), exits=None
+        model,
+        id2label=dict(enumerate(labels)),
+        exits=None,
+        problem_type="single_label_classification",
     )
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", NewWeightsWarning)  # training is what they are new for
@@ -227,6 +237,18 @@ def _prepare(model: str | Path, labels: list[str], options: TrainingOptions) -> 
         )
     network = network.to(torch.float32)
     return add_exits(network, options.depths, pooler=options.pooler, queries=options.queries)
+
+
+def _head_labels(head: list[str], labels: list[str]) -> list[str]:
+    """The names of a kept head's classes: its own, or the data's for one that never had any."""
+    if set(labels) <= set(head):
+        return head
+    if len(labels) == len(head) and head == [f"LABEL_{i}" for i in range(len(head))]:
+        return labels
+    raise ConfigError(
+        f"freeze_backbone keeps the model's head, whose classes are {head}; the data's are "
+        f"{labels}. Fine-tune the model on these first, or name its classes in config.json."
+    )
 
 
 def _optimizer(
@@ -254,12 +276,3 @@ def _optimizer(
         return min((step + 1) / rising, max(0.0, (total - step) / max(1, total - rising)))
 
     return optimizer, torch.optim.lr_scheduler.LambdaLR(optimizer, rate)
-
-
-def _finite(loss: Tensor, step: int) -> float:
-    value = loss.item()
-    if not math.isfinite(value):
-        raise TrainingError(
-            f"The loss at step {step} is {value}. Lower learning_rate or ramp_learning_rate."
-        )
-    return value
