@@ -39,7 +39,8 @@ from offramp.training.peers import transformers_model, transformers_run
 from offramp.training.thresholds import choose_threshold
 from offramp.training.timing import speed, time_in_turn
 
-MAX_LOSS = 0.25  # points on dev; fixed before anything was measured
+MAX_LOSS = 0.25  # points on dev
+EPOCHS = 2
 
 
 PAIRS = (
@@ -92,14 +93,14 @@ def arguments() -> argparse.Namespace:
     parser.add_argument("--rows", type=int, default=10_000)
     parser.add_argument("--words", type=int, default=12)
     parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
-    parser.add_argument("--rounds", type=int, default=7)
+    parser.add_argument("--rounds", type=int, default=5)
     return parser.parse_args()
 
 
 def write_splits(data: Path, rows: int, words: int, train_file: Path, dev_file: Path) -> None:
     """Training rows, and dev rows with those of a fifth of the training sentences.
 
-    A phrase goes where the longest row that contains it goes, so that dev holds no training words.
+    A phrase goes where the longest row that contains it goes: dev holds no part of a training row.
     """
     train_file.parent.mkdir(parents=True, exist_ok=True)
     lines = (data / "train.jsonl").read_text(encoding="utf-8").splitlines()
@@ -133,7 +134,7 @@ def sentences(texts: list[str]) -> list[str]:
 def train(data: Path, dev: Path, output: Path, seed: int) -> None:
     command = [str(Path(sys.executable).with_name("offramp")), "train"]
     command += ["--data", str(data), "--dev", str(dev), "--output", str(output)]
-    command += ["--epochs", "2", "--seed", str(seed), "--max-loss", str(MAX_LOSS)]
+    command += ["--epochs", str(EPOCHS), "--seed", str(seed), "--max-loss", str(MAX_LOSS)]
     subprocess.run(command, check=True)
 
 

@@ -72,9 +72,9 @@ class Classifier:
             "single_label_classification",
         ):
             raise ConfigError(
-                "A Classifier gives each row one of two labels or more; this model has "
-                f"{model.config.num_labels} outputs for {model.config.problem_type}. Use "
-                "offramp.Runner for its logits."
+                "A Classifier gives each row one of two labels or more; the number of "
+                f"outputs of this model is {model.config.num_labels}, its problem_type "
+                f"{model.config.problem_type}. Use offramp.Runner for its logits."
             )
         positions = getattr(model.config, "max_position_embeddings", tokenizer.max_length)
         if tokenizer.max_length > positions:

@@ -71,7 +71,9 @@ class Tokenizer:
                 settings.get("model_max_length"),
                 _read_json(directory / "config.json").get("max_position_embeddings"),
             )
-            max_length = min((n for n in limits if isinstance(n, int) and n > 0), default=512)
+            # transformers writes int(1e30) for no limit
+            found = [n for n in limits if isinstance(n, int) and 0 < n < 2**31]
+            max_length = min(found, default=512)
         return cls(tokenizer, max_length, settings)
 
     @property

@@ -1,0 +1,166 @@
+"""The entropy criterion against float64 numpy, finite whatever the logits."""
+
+import math
+
+import numpy as np
+import numpy.typing as npt
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from offramp.errors import ConfigError
+from offramp.exits.criteria import Criterion, Entropy, criterion_from_dict, logits_entropy
+
+NUMBERS = st.one_of(
+    st.floats(-30, 30, width=32),
+    st.floats(-1e4, 1e4, width=32),
+    st.sampled_from([0.0, -0.0, 95.0, -95.0, 1e4, -1e4, 1e29, -1e29, math.inf, -math.inf]),
+)
+LOGITS = st.integers(2, 6).flatmap(
+    lambda c: st.lists(st.lists(NUMBERS, min_size=c, max_size=c), min_size=1, max_size=5)
+)
+
+
+def reference(logits_RC: npt.ArrayLike) -> npt.NDArray[np.float64]:
+    """Entropy of softmax in float64: the limit where logits are infinite."""
+    x = np.asarray(logits_RC, dtype=np.float64).clip(-1e300, 1e300)
+    p = np.exp(x - x.max(-1, keepdims=True))
+    p /= p.sum(-1, keepdims=True)
+    with np.errstate(divide="ignore", invalid="ignore"):
+        return -np.where(p > 0, p * np.log(p), 0.0).sum(-1)
+
+
+@settings(deadline=None, max_examples=300)
+@given(LOGITS)
+def test_entropy_is_numpys(logits: list[list[float]]) -> None:
+    found = logits_entropy(torch.tensor(logits)).numpy()
+    assert np.isfinite(found).all()
+    assert found.dtype == np.float64
+    np.testing.assert_allclose(found, reference(logits), rtol=1e-5, atol=2e-6)
+    assert (found >= 0).all()  # else a row could leave at threshold 0
+    assert (found <= math.log(len(logits[0])) * (1 + 1e-6)).all()
+
+
+@settings(deadline=None, max_examples=200)
+@given(
+    st.integers(2, 6).flatmap(
+        lambda c: st.lists(
+            st.lists(
+                st.floats(width=16, allow_nan=False) | st.sampled_from([12.0, 95.0, 65504.0]),
+                min_size=c,
+                max_size=c,
+            ),
+            min_size=1,
+            max_size=4,
+        )
+    ),
+    st.sampled_from([torch.float16, torch.bfloat16, torch.float64]),
+)
+def test_entropy_of_other_types(logits: list[list[float]], dtype: torch.dtype) -> None:
+    logits_RC = torch.tensor(logits, dtype=dtype)
+    found = logits_entropy(logits_RC).numpy()
+    assert np.isfinite(found).all()
+    np.testing.assert_allclose(found, reference(logits_RC.double()), rtol=1e-9, atol=1e-12)
+
+
+def test_worked_entropies() -> None:
+    logits_RC = torch.tensor([[0.0, 0.0], [math.log(3), 0.0], [95.0, 0.0], [1e4, -1e4]])
+    three_to_one = -(0.75 * math.log(0.75) + 0.25 * math.log(0.25))
+    expected = [math.log(2), three_to_one, 0.0, 0.0]
+    assert logits_entropy(logits_RC).tolist() == pytest.approx(expected, abs=1e-6)
+
+
+def test_rows_of_logits_beyond_89_leave() -> None:
+    # exp(89) is more than float32 holds; the research code's NaN kept the surest rows in.
+    logits_RC = torch.tensor([[100.0, 0.0], [1e4, 0.0], [math.inf, 0.0], [0.0, -math.inf]])
+    for dtype in (torch.float32, torch.float16):
+        decision = Entropy(0.1).update(torch.zeros(4, 0), 1, logits_RC.to(dtype))
+        assert decision.leave_R.tolist() == [True] * 4
+
+
+def test_a_row_that_is_not_a_number_stays() -> None:
+    logits_RC = torch.tensor([[math.nan, 0.0], [50.0, 0.0], [math.nan, math.nan]])
+    for threshold in (0.5, 1e30):
+        decision = Entropy(threshold).update(torch.zeros(3, 0), 1, logits_RC)
+        assert decision.leave_R.tolist() == [False, True, False]
+
+
+def test_strictly_below_and_slack() -> None:
+    logits_RC = torch.tensor([[0.3, 0.1, -1.0], [2.0, 0.0, 0.0]])
+    own_R = logits_entropy(logits_RC)
+    for row in (0, 1):
+        exactly = float(own_R[row])
+        above = float(np.nextafter(exactly, 9))
+        stays = Entropy(exactly).update(torch.zeros(2, 0), 1, logits_RC)
+        leaves = Entropy(above).update(torch.zeros(2, 0), 1, logits_RC)
+        assert not stays.leave_R[row]
+        assert leaves.leave_R[row]
+        assert float(stays.slack_R[row]) < 1e-12
+
+
+@settings(deadline=None, max_examples=300)
+@given(
+    logits=st.integers(2, 6).flatmap(
+        lambda c: st.lists(st.floats(-15, 15, width=32), min_size=c, max_size=c)
+    ),
+    near=st.sampled_from([1e-3, 1e-2, 0.1, 1.0]),
+    above=st.booleans(),
+    seed=st.integers(0, 99),
+)
+def test_logits_that_change_by_less_than_the_slack_decide_the_same(
+    logits: list[float], near: float, above: bool, seed: int
+) -> None:
+    # What the runner relies on: batched logits differ from a row's own in the last digits.
+    logits_C = torch.tensor(logits, dtype=torch.float64)
+    threshold = float(reference(logits)) * (1 + near if above else 1 - near)
+    own = Entropy(threshold).update(torch.zeros(1, 0), 1, logits_C[None])
+    slack = min(float(own.slack_R), 3.0) * 0.9999
+    shift_NC = np.random.default_rng(seed).uniform(-slack, slack, (50, len(logits)))
+    shift_NC[:25] = np.sign(shift_NC[:25]) * slack
+    shifted = reference(np.asarray(logits) + shift_NC)
+    assert ((shifted < threshold) == bool(own.leave_R)).all()
+
+
+def test_at_threshold_0_nobody_leaves() -> None:
+    logits_RC = torch.tensor([[1e4, 0.0], [math.inf, -math.inf], [0.0, 0.0]])
+    assert not Entropy().update(torch.zeros(3, 0), 1, logits_RC).leave_R.any()
+
+
+@pytest.mark.parametrize("bad", [-0.1, math.nan, math.inf, -math.inf, "0.3", None, True, [0.1]])
+def test_a_threshold_is_a_number_of_at_least_0(bad: object) -> None:
+    with pytest.raises(ConfigError, match="entropy threshold"):
+        Entropy(bad)  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("threshold", [0, 0.0, 0.25, 3])
+def test_dictionary_round_trip(threshold: float) -> None:
+    criterion = Entropy(threshold)
+    assert criterion.to_dict() == {"name": "entropy", "threshold": threshold}
+    again = criterion_from_dict(criterion.to_dict())
+    assert again == criterion
+    assert isinstance(again, Entropy)
+
+
+@pytest.mark.parametrize(
+    ("values", "message"),
+    [
+        ({"name": "entropie", "threshold": 0.1}, "Did you mean 'entropy'"),
+        ({"threshold": 0.1}, "None"),
+        ({"name": "entropy"}, "lacks 'threshold'"),
+        ({"name": "entropy", "threshold": -1}, "entropy threshold"),
+        ({"name": "entropy", "threshold": "low"}, "entropy threshold"),
+    ],
+)
+def test_a_malformed_criterion(values: dict[str, object], message: str) -> None:
+    with pytest.raises(ConfigError, match=message):
+        criterion_from_dict(values)
+
+
+def test_a_criterion_cannot_be_changed_and_may_be_shared() -> None:
+    criterion = Entropy(0.2)
+    with pytest.raises(AttributeError):
+        criterion.threshold = 0.3  # type: ignore[misc]
+    assert hash(criterion) == hash(Entropy(0.2))
+    with pytest.raises(TypeError):
+        Criterion()  # type: ignore[abstract]

@@ -1,0 +1,209 @@
+"""Tables: what a file says is what is read, and a bad file is named with its line."""
+
+import json
+import os
+from pathlib import Path
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from offramp.errors import DataError
+from offramp.text.tables import read_table
+
+
+def write(path: Path, content: str | bytes) -> Path:
+    path.write_bytes(content if isinstance(content, bytes) else content.encode())
+    return path
+
+
+# What cannot lie inside a TSV field: the tab and line ends; a file in UTF-8 has no surrogates.
+CHARACTERS = st.characters(exclude_characters="\t\r\n", exclude_categories=("Cs",))
+TEXTS = st.text(CHARACTERS, min_size=1, max_size=40).filter(lambda text: text.strip())
+LABELS = st.text(CHARACTERS, min_size=1, max_size=8).map(str.strip).filter(bool)
+ROWS = st.lists(st.tuples(TEXTS, TEXTS, LABELS), min_size=1, max_size=8)
+
+
+@settings(deadline=None, max_examples=100)
+@given(rows=ROWS, ending=st.sampled_from([b"\n", b"\r\n"]), bom=st.booleans())
+def test_tsv_round_trip(
+    rows: list[tuple[str, str, str]],
+    ending: bytes,
+    bom: bool,
+    tmp_path_factory: pytest.TempPathFactory,
+) -> None:
+    lines = [("label", "first", "second"), *((label, a, b) for a, b, label in rows)]
+    content = ending.join("\t".join(line).encode() for line in lines) + ending
+    path = tmp_path_factory.getbasetemp() / "rows.tsv"
+    table = read_table(
+        write(path, b"\xef\xbb\xbf" * bom + content), text="first", pair="second", label="label"
+    )
+    assert table.texts == [(a, b) for a, b, _ in rows]
+    assert table.labels == [label for _, _, label in rows]
+    assert len(table) == len(rows)
+
+
+@settings(deadline=None, max_examples=100)
+@given(
+    rows=st.lists(
+        st.tuples(st.text(max_size=40).filter(lambda text: text.strip()), LABELS), min_size=1
+    ),
+    ascii_only=st.booleans(),
+    ending=st.sampled_from(["\n", "\r\n"]),
+)
+def test_jsonl_round_trip(
+    rows: list[tuple[str, str]],
+    ascii_only: bool,
+    ending: str,
+    tmp_path_factory: pytest.TempPathFactory,
+) -> None:
+    # Any text at all: JSON escapes what lies badly in a line.
+    lines = [json.dumps({"label": y, "text": x}, ensure_ascii=ascii_only) for x, y in rows]
+    path = tmp_path_factory.getbasetemp() / "rows.jsonl"
+    table = read_table(write(path, ending.join(lines)))
+    assert table.texts == [text for text, _ in rows]
+    assert table.labels == [label for _, label in rows]
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        'he said "yes',
+        '"',
+        '"quoted, all of it"',
+        "it's",
+        "back\\slash \\t \\n",
+        "one\u2028line",
+        "one\u2029line\x85still\x0b\x0c\x1c\x1d\x1e",
+        "  spaces around  ",
+        "nul \x00 byte",
+        "é è 漢字 😀",
+    ],
+)
+def test_tsv_fields_are_taken_as_they_lie(text: str, tmp_path: Path) -> None:
+    path = write(tmp_path / "rows.tsv", f"text\tlabel\n{text}\tyes\nlast\tno\n")
+    table = read_table(path)
+    assert table.texts == [text, "last"]
+    assert table.labels == ["yes", "no"]
+    assert table.source == str(path)
+
+
+def test_tsv_column_order_extra_columns_and_a_blank_end(tmp_path: Path) -> None:
+    path = write(tmp_path / "rows.TSV", "id\tlabel\tsentence\n1\tpos\ta film\n2\tneg\tno\n\n\n")
+    assert read_table(path, text="sentence").texts == ["a film", "no"]
+    assert read_table(path, text="sentence").labels == ["pos", "neg"]
+    assert read_table(path, text="sentence", label="id").labels == ["1", "2"]
+
+
+def test_tsv_without_a_last_line_end(tmp_path: Path) -> None:
+    assert read_table(write(tmp_path / "rows.tsv", "text\tlabel\na\tb")).labels == ["b"]
+
+
+def test_labels_are_not_read_where_not_wanted(tmp_path: Path) -> None:
+    path = write(tmp_path / "rows.tsv", "text\na\n")
+    assert read_table(path, label=None).labels is None
+    with pytest.raises(DataError, match="no column 'label'"):
+        read_table(path)
+
+
+@pytest.mark.parametrize(
+    ("written", "read"),
+    [
+        ('"pos"', "pos"),
+        ('" pos "', "pos"),
+        ("1", "1"),
+        ("-3", "-3"),
+        ("0", "0"),
+        ("2.5", "2.5"),
+        ("true", "true"),
+        ("false", "false"),
+    ],
+)
+def test_jsonl_labels_become_words(written: str, read: str, tmp_path: Path) -> None:
+    path = write(tmp_path / "rows.jsonl", f'{{"text": "a", "label": {written}}}\n')
+    assert read_table(path).labels == [read]
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "expected"),
+    [
+        ("a.tsv", "text\tlabel\na\n", ["line 2", "1 fields", "2 columns"]),
+        ("a.tsv", "text\tlabel\na\tb\nc\td\te\n", ["line 3", "3 fields", "2 columns"]),
+        ("a.tsv", "text\tlabel\na\tb\n \tb\n", ["line 3", "'text' has no text"]),
+        ("a.tsv", "text\tlabel\n\tb\n", ["line 2", "'text' has no text"]),
+        ("a.tsv", "text\tlabel\na\t\n", ["line 2", "label ''"]),
+        # A row of empty fields is a row: skipped, later answers would stand beside other rows.
+        ("a.tsv", "text\tlabel\na\tb\n\t\n", ["line 3", "'text' has no text"]),
+        ("a.tsv", "text\tlabel\na\tb\n\n\nc\td\n", ["line 3", "an empty line"]),
+        ("a.tsv", "sentence\tlabel\na\tb\n", ["line 2", "'text'", "'sentence'", "'label'"]),
+        ("a.tsv", "text\ttext\na\tb\n", ["first line", "twice"]),
+        ("a.tsv", b"text\tlabel\na\tb\ncaf\xe9\tb\n", ["line 3", "UTF-8", "0xe9"]),
+        ("a.tsv", "text\tlabel\na\tb\n".encode("utf-16"), ["line 1", "UTF-8"]),
+        ("a.tsv", "", ["no rows"]),
+        ("a.tsv", "\ufeff", ["no rows"]),
+        ("a.tsv", "text\tlabel\n", ["no rows"]),
+        ("a.jsonl", "", ["no rows"]),
+        ("a.jsonl", "\n\r\n\n", ["no rows"]),
+        ("a.jsonl", '{"text": "a", "label": 1}\n{"text": "a"', ["line 2", "not valid JSON"]),
+        ("a.jsonl", "text\tlabel\na\tb\n", ["line 1", "not valid JSON"]),
+        ("a.jsonl", '["a", "b"]\n', ["line 1", "object", "list"]),
+        ("a.jsonl", '"a"\n', ["line 1", "object", "str"]),
+        ("a.jsonl", "3\n", ["line 1", "object", "int"]),
+        ("a.jsonl", '\n{"text": "a", "label": 1}\n', ["line 1", "an empty line"]),
+        ("a.jsonl", '{"a": "x", "label": 1}\n', ["line 1", "'text'", "'a'", "'label'"]),
+        ("a.jsonl", '{"text": "a"}\n', ["line 1", "'label'", "'text'"]),
+        ("a.jsonl", '{"text": "a", "label": null}\n', ["line 1", "label None"]),
+        ("a.jsonl", '{"text": "a", "label": [1]}\n', ["line 1", "label [1]"]),
+        ("a.jsonl", '{"text": "a", "label": " "}\n', ["line 1", "label ' '"]),
+        ("a.jsonl", '{"text": 3, "label": 1}\n', ["line 1", "'text'", "int"]),
+        ("a.jsonl", '{"text": null, "label": 1}\n', ["line 1", "'text'", "NoneType"]),
+        ("a.jsonl", '{"text": "", "label": 1}\n', ["line 1", "'text' has no text"]),
+        ("a.jsonl", b'{"text": "caf\xe9", "label": 1}\n', ["line 1", "UTF-8"]),
+        ("a.csv", "text,label\na,b\n", ["'.csv'", ".tsv", ".jsonl"]),
+        ("rows", "text\tlabel\na\tb\n", ["ending", ".tsv", ".jsonl"]),
+    ],
+)
+def test_a_bad_file_is_named_with_its_line(
+    name: str, content: str | bytes, expected: list[str], tmp_path: Path
+) -> None:
+    path = write(tmp_path / name, content)
+    with pytest.raises(DataError) as caught:
+        read_table(path)
+    for part in (str(path), *expected):
+        assert part in str(caught.value)
+
+
+def test_pairs_name_the_column_at_fault(tmp_path: Path) -> None:
+    path = write(tmp_path / "pairs.tsv", "a\tb\tlabel\none\ttwo\t1\nthree\t \t0\n")
+    with pytest.raises(DataError, match="line 3: 'b' has no text"):
+        read_table(path, text="a", pair="b")
+    with pytest.raises(DataError, match=r"no column 'c'\. It has 'a', 'b', 'label'"):
+        read_table(path, text="a", pair="c")
+
+
+def test_a_path_that_is_no_file(tmp_path: Path) -> None:
+    with pytest.raises(DataError, match=r"absent\.tsv does not exist"):
+        read_table(tmp_path / "absent.tsv")
+    (tmp_path / "folder.jsonl").mkdir()
+    with pytest.raises(DataError, match="is a directory"):
+        read_table(tmp_path / "folder.jsonl")
+
+
+@pytest.mark.skipif(os.geteuid() == 0, reason="root may read every file")
+def test_a_file_that_may_not_be_read(tmp_path: Path) -> None:
+    path = write(tmp_path / "rows.tsv", "text\tlabel\na\tb\n")
+    path.chmod(0)
+    with pytest.raises(DataError, match="cannot be read"):
+        read_table(path)
+
+
+def test_deep_nesting_is_bad_json_and_no_recursion_error(tmp_path: Path) -> None:
+    path = write(tmp_path / "rows.jsonl", "[" * 200_000)
+    with pytest.raises(DataError, match="line 1"):
+        read_table(path)
+
+
+def test_a_pair_is_a_tuple_in_the_order_asked_for(tmp_path: Path) -> None:
+    path = write(tmp_path / "rows.jsonl", '{"a": "x", "b": "y", "label": 0}')
+    assert read_table(path, text="a", pair="b").texts == [("x", "y")]
+    assert read_table(path, text="b", pair="a").texts == [("y", "x")]

@@ -1,0 +1,54 @@
+"""The tiny models of tests/exits/exit_models.py serve here too."""
+
+import sys
+from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).parents[1] / "exits"))
+
+import pytest
+import torch
+from exit_models import toy_rows, write_body
+
+from offramp.text.tables import Table
+from offramp.training.options import TrainingOptions
+from offramp.training.train import TrainingReport, train
+
+
+def toy_table(n_rows: int, seed: int, source: str = "toy") -> Table:
+    rows = toy_rows(n_rows, seed)
+    return Table(source, [text for text, _ in rows], [label for _, label in rows])
+
+
+@pytest.fixture(scope="session")
+def toy_data() -> dict[str, Table]:
+    """Rows of the task `good` or `bad`, which a tiny model learns in seconds."""
+    return {
+        split: toy_table(n, seed, split)
+        for seed, (split, n) in enumerate({"train": 240, "dev": 60, "test": 80}.items())
+    }
+
+
+@pytest.fixture(scope="session")
+def toy_body(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return write_body(tmp_path_factory.mktemp("toy") / "body")
+
+
+@pytest.fixture(scope="session")
+def toy_options() -> TrainingOptions:
+    return TrainingOptions(
+        epochs=5, batch_size=16, learning_rate=2e-3, ramp_learning_rate=4e-3, patience=9
+    )
+
+
+@pytest.fixture(scope="session")
+def toy_trained(
+    toy_body: Path,
+    toy_data: dict[str, Table],
+    toy_options: TrainingOptions,
+    tmp_path_factory: pytest.TempPathFactory,
+) -> tuple[Path, TrainingReport]:
+    """A directory that `train` wrote, and what it reported."""
+    output = tmp_path_factory.mktemp("toy-trained") / "model"
+    torch.manual_seed(99)  # which must not matter
+    _, report = train(toy_body, toy_data["train"], output, dev=toy_data["dev"], options=toy_options)
+    return output, report

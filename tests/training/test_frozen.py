@@ -1,0 +1,185 @@
+"""Ramps on a frozen backbone: it is not touched, it runs once, the ramps learn."""
+
+import json
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+import torch
+from exit_models import tiny_model, write_tokenizer
+from safetensors.torch import load_file
+
+from offramp.errors import ConfigError, TrainingError
+from offramp.exits.attach import add_exits, exits_of
+from offramp.models.bert import BertForSequenceClassification
+from offramp.nn.blocks import EncoderLayer
+from offramp.runner.classifier import load
+from offramp.runner.sweep import every_exit
+from offramp.text.tables import Table
+from offramp.text.tokenizer import Tokenizer
+from offramp.training.examples import to_examples
+from offramp.training.frozen import train_ramps
+from offramp.training.options import TrainingOptions
+from offramp.training.train import TrainingReport, evaluate_exits, train
+
+Trained = tuple[Path, TrainingReport]
+
+
+@pytest.fixture(scope="module")
+def frozen_options(toy_options: TrainingOptions) -> TrainingOptions:
+    return replace(toy_options, epochs=8, freeze_backbone=True)
+
+
+@pytest.fixture(scope="module")
+def frozen(
+    toy_trained: Trained,
+    toy_data: dict[str, Table],
+    frozen_options: TrainingOptions,
+    tmp_path_factory: pytest.TempPathFactory,
+) -> Trained:
+    output = tmp_path_factory.mktemp("frozen") / "model"
+    _, report = train(
+        toy_trained[0], toy_data["train"], output, dev=toy_data["dev"], options=frozen_options
+    )
+    return output, report
+
+
+def test_body_and_head_stay_bit_for_bit(toy_trained: Trained, frozen: Trained) -> None:
+    before = load_file(toy_trained[0] / "model.safetensors")
+    after = load_file(frozen[0] / "model.safetensors")
+    assert before.keys() == after.keys()
+    changed = {name for name in before if not torch.equal(before[name], after[name])}
+    assert changed
+    assert all(name.startswith("exits.") for name in changed)
+    assert {name.split(".")[1] for name in changed} == {"1", "2"}
+
+
+def test_ramps_learn(frozen: Trained, toy_data: dict[str, Table]) -> None:
+    directory, report = frozen
+    classifier = load(directory)
+    dev = to_examples(toy_data["dev"], classifier.tokenizer, {"neg": 0, "pos": 1})
+    (line,) = report.log
+    saved = evaluate_exits(classifier.model, dev, "accuracy")
+    # What was logged is what was saved: each ramp has the weights of its best epoch.
+    assert line["dev_accuracy_by_depth"] == saved["dev_accuracy_by_depth"]
+    assert line["score"] == saved["score"]
+    assert min(line["dev_accuracy_by_depth"].values()) > 0.9
+    torch.manual_seed(0)
+    untrained = add_exits(BertForSequenceClassification.from_pretrained(directory, exits=None))
+    fresh, learnt = (
+        [
+            torch.nn.functional.cross_entropy(logits_RC, dev.labels_R).item()
+            for logits_RC in every_exit(model, dev.rows).logits_ERC
+        ]
+        for model in (untrained, classifier.model)
+    )
+    assert learnt[0] < fresh[0] * 0.75
+    assert learnt[1] < fresh[1] * 0.75
+    assert learnt[2] == pytest.approx(fresh[2], rel=1e-4)  # the head's
+    assert classifier.threshold == report.choice.threshold
+    assert json.loads((directory / "metrics.jsonl").read_text()) == line
+
+
+@pytest.mark.parametrize("epochs", [1, 5])
+def test_each_token_passes_each_layer_once(
+    epochs: int, toy_data: dict[str, Table], frozen_options: TrainingOptions, tmp_path: Path
+) -> None:
+    write_tokenizer(tmp_path)
+    tokenizer = Tokenizer.from_pretrained(tmp_path)
+    training, dev = (
+        to_examples(toy_data[split], tokenizer, {"neg": 0, "pos": 1}) for split in ("train", "dev")
+    )
+    model = tiny_model(n_labels=2)
+    passed = [0] * 3
+    layers = [module for module in model.modules() if isinstance(module, EncoderLayer)]
+    for i, layer in enumerate(layers):
+
+        def count(_: object, inputs: tuple[torch.Tensor], __: object, i: int = i) -> None:
+            passed[i] += len(inputs[0])
+
+        layer.register_forward_hook(count)
+    told: list[tuple[str, int, int]] = []
+    options = replace(frozen_options, epochs=epochs)
+    list(train_ramps(model, training, dev, None, options, lambda *step: told.append(step)))
+    tokens = sum(len(row.ids) for row in (*training.rows, *dev.rows))
+    assert passed == [tokens] * 3
+    assert told == [("train", depth, 3) for depth in (1, 2, 3)]
+
+
+def test_frozen_is_the_same_for_the_same_seed(
+    toy_trained: Trained,
+    frozen: Trained,
+    toy_data: dict[str, Table],
+    frozen_options: TrainingOptions,
+    tmp_path: Path,
+) -> None:
+    weights = {"first": load_file(frozen[0] / "model.safetensors")}
+    for name, seed in (("again", 0), ("other", 1)):
+        torch.manual_seed(5)
+        train(
+            toy_trained[0],
+            toy_data["train"],
+            tmp_path / name,
+            dev=toy_data["dev"],
+            options=replace(frozen_options, seed=seed),
+        )
+        weights[name] = load_file(tmp_path / name / "model.safetensors")
+    for key, tensor in weights["first"].items():
+        assert torch.equal(tensor, weights["again"][key]), key
+    key = "exits.1.dense.weight"
+    assert not torch.equal(weights["first"][key], weights["other"][key])
+
+
+def test_only_the_depths_asked_for(
+    toy_trained: Trained,
+    toy_data: dict[str, Table],
+    frozen_options: TrainingOptions,
+    tmp_path: Path,
+) -> None:
+    classifier, report = train(
+        toy_trained[0],
+        toy_data["train"],
+        tmp_path / "out",
+        dev=toy_data["dev"],
+        options=replace(frozen_options, epochs=1, depths=(2,), pooler="first"),
+    )
+    assert exits_of(classifier.model).depths == (2,)
+    assert list(report.log[0]["dev_accuracy_by_depth"]) == ["2", "3"]
+
+
+def test_a_body_without_a_head_of_these_classes_is_refused(
+    toy_body: Path,
+    toy_trained: Trained,
+    toy_data: dict[str, Table],
+    frozen_options: TrainingOptions,
+    tmp_path: Path,
+) -> None:
+    data = toy_data["train"]
+    with pytest.raises(ConfigError, match="Fine-tune the model first"):
+        train(toy_body, data, tmp_path / "out", options=frozen_options)
+    assert data.labels is not None
+    numbered = Table("n", data.texts, [str(int(label == "pos")) for label in data.labels])
+    with pytest.raises(ConfigError, match=r"\['neg', 'pos'\]; the data's are \['0', '1'\]"):
+        train(toy_trained[0], numbered, tmp_path / "out", options=frozen_options)
+    # A body whose config happens to name the classes still has no head.
+    named = Table("n", data.texts, [f"LABEL_{int(label == 'pos')}" for label in data.labels])
+    with pytest.raises(ConfigError, match=r"lacks classifier\.weight"):
+        train(toy_body, named, tmp_path / "out", options=frozen_options)
+    assert not list(tmp_path.iterdir())
+
+
+def test_ramps_that_are_not_numbers_are_not_saved(
+    toy_trained: Trained,
+    toy_data: dict[str, Table],
+    frozen_options: TrainingOptions,
+    tmp_path: Path,
+) -> None:
+    with pytest.raises(TrainingError, match="learning_rate"):
+        train(
+            toy_trained[0],
+            toy_data["train"],
+            tmp_path / "out",
+            dev=toy_data["dev"],
+            options=replace(frozen_options, ramp_learning_rate=1e30),
+        )
+    assert not list(tmp_path.iterdir())

@@ -1,0 +1,63 @@
+"""Options: what cannot be is refused when it is said, by name."""
+
+import dataclasses
+import math
+
+import pytest
+
+from offramp.errors import ConfigError
+from offramp.training.options import TrainingOptions
+
+
+def test_defaults_are_good() -> None:
+    options = TrainingOptions()
+    assert (options.epochs, options.batch_size, options.seed) == (3, 32, 0)
+    with pytest.raises(dataclasses.FrozenInstanceError):
+        options.epochs = 4  # type: ignore[misc]
+
+
+COUNTS = ("epochs", "batch_size", "patience", "evaluations_per_epoch", "queries")
+RATES = ("learning_rate", "ramp_learning_rate", "weight_decay", "warmup", "max_loss")
+
+
+@pytest.mark.parametrize("value", [0, -1, 1.5, math.inf, "3"])
+def test_counts_are_whole_and_at_least_1(value: object) -> None:
+    for name in COUNTS:
+        with pytest.raises(ConfigError, match=name):
+            TrainingOptions(**{name: value})  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("value", [-0.1, -1, math.nan, math.inf, "0.1"])
+def test_rates_are_numbers_of_at_least_0(value: object) -> None:
+    for name in RATES:
+        with pytest.raises(ConfigError, match=name):
+            TrainingOptions(**{name: value})  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("value", [0, 0.0, 1])
+def test_rates_may_be_0_and_whole(value: float) -> None:
+    for name in RATES:
+        assert getattr(TrainingOptions(**{name: value}), name) == value  # type: ignore[arg-type]
+
+
+def test_warmup_is_a_share() -> None:
+    TrainingOptions(warmup=1.0)
+    with pytest.raises(ConfigError, match=r"from 0 to 1; got 1\.1"):
+        TrainingOptions(warmup=1.1)
+
+
+def test_score_is_one_that_exists() -> None:
+    for score in ("accuracy", "f1", "macro_f1"):
+        assert TrainingOptions(score=score).score == score
+    with pytest.raises(ConfigError, match="accuracy, f1, macro_f1; got 'auc'"):
+        TrainingOptions(score="auc")
+
+
+@pytest.mark.parametrize(
+    "weights", ["even", {"pos": -1.0}, {"pos": math.nan}, {"pos": math.inf}, {"pos": "heavy"}]
+)
+def test_class_weights_are_balanced_or_numbers_of_at_least_0(weights: object) -> None:
+    with pytest.raises(ConfigError, match=r"class.weight"):
+        TrainingOptions(class_weights=weights)  # type: ignore[arg-type]
+    TrainingOptions(class_weights="balanced")
+    TrainingOptions(class_weights={"pos": 3, "neg": 0.5})
