@@ -106,6 +106,7 @@ def test_every_error_is_of_the_tree_and_a_builtin() -> None:
         "CheckpointError": ValueError,
         "DataError": ValueError,
         "InputError": ValueError,
+        "SaveError": OSError,
         "TrainingError": RuntimeError,
         "MissingBackendError": ImportError,
     }

@@ -85,7 +85,7 @@ def test_a_tensor_that_is_not_there(tmp_path: Path) -> None:
 
 
 def test_a_file_that_is_not_there(tmp_path: Path) -> None:
-    with pytest.raises(ModelNotFoundError, match="does not exist"):
+    with pytest.raises(ModelNotFoundError, match="cannot be read"):
         read_header(tmp_path / "nowhere.safetensors")
 
 

@@ -502,7 +502,7 @@ def test_absurdly_long_headers_are_not_read(tmp_path: Path) -> None:
 def test_a_directory_without_weights(tmp_path: Path) -> None:
     folder = directory(tmp_path / "model")
     (folder / "model.safetensors").unlink()
-    with pytest.raises(offramp.ModelNotFoundError, match=r"model\.safetensors does not exist"):
+    with pytest.raises(offramp.ModelNotFoundError, match=r"model\.safetensors cannot be read"):
         BertModel.from_pretrained(folder)
 
 

@@ -47,9 +47,6 @@ def evaluate(
     """
     import offramp
 
-    for name, value in (("--rounds", rounds), ("--timing-rows", timing_rows)):
-        if value < 1:
-            raise ConfigError(f"{name} must be at least 1; got {value}.")
     if output is not None:
         check_file(output)
     rows = offramp.read_table(data, text=text, pair=pair, label=label)

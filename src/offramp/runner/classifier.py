@@ -116,7 +116,7 @@ class Classifier:
         """A prediction for each text, or each pair of texts (tuples), in their order.
 
         `threshold` replaces the model's for this call; `threads` is how many CPU threads torch
-        uses for it.
+        uses for it. (A thread that first uses torch meanwhile begins with that number too.)
         """
         return list(self.stream(texts, threshold=threshold, threads=threads))
 
@@ -168,8 +168,11 @@ def _chunks(texts: Iterator[Text], size: int) -> Iterator[list[Text]]:
 @contextmanager
 def _cpu_threads(threads: int | None) -> Iterator[None]:
     """torch's thread count is the calling thread's own."""
+    if threads is None:
+        yield
+        return
     before = torch.get_num_threads()
-    torch.set_num_threads(before if threads is None else threads)
+    torch.set_num_threads(threads)
     try:
         yield
     finally:

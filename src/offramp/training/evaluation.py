@@ -18,7 +18,7 @@ import torch
 
 import offramp
 from offramp.backends import is_available
-from offramp.errors import DataError
+from offramp.errors import ConfigError, DataError
 from offramp.exits.attach import exits_of
 from offramp.exits.criteria import Entropy
 from offramp.models.base import PretrainedModel
@@ -110,6 +110,9 @@ def evaluate(
     threshold is picked there (see `choose_threshold`: at most `max_loss` points lost); else it is
     the one the model was saved with. `transformers=None` measures it where it is installed.
     """
+    for name, value in (("rounds", rounds), ("timing_rows", timing_rows)):
+        if value < 1:
+            raise ConfigError(f"{name} must be at least 1; got {value}.")
     classifier = load(directory)
     model, label2id = classifier.model, classifier.model.config.label2id
     test = to_examples(data, classifier.tokenizer, label2id)

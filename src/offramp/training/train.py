@@ -17,7 +17,7 @@ import torch
 from torch import Tensor, nn
 
 from offramp.checkpoints.directory import check_writable, staged
-from offramp.errors import ConfigError, NewWeightsWarning, nearest
+from offramp.errors import ConfigError, NewWeightsWarning, TrainingError, nearest
 from offramp.exits.attach import add_exits, exits_of, logits_by_depth
 from offramp.exits.criteria import Entropy
 from offramp.models.base import PretrainedModel
@@ -145,7 +145,8 @@ def train_jointly(
             schedule.step()
             step += 1
             progress("train", step, total)
-            if step % every and step != epoch * an_epoch:
+            in_epoch = step - (epoch - 1) * an_epoch
+            if in_epoch % every and in_epoch != an_epoch:
                 continue
             line = {
                 "epoch": epoch,
@@ -185,6 +186,11 @@ def evaluate_exits(model: PretrainedModel, dev: Examples, score: str) -> dict[st
     """Dev accuracy of each exit by depth, the scores at full depth, and the one that counts."""
     model.eval()
     answers = every_exit(model, dev.rows)
+    if not bool(answers.logits_ERC.isfinite().all()):
+        raise TrainingError(
+            "The model's answers are no numbers any more. Lower learning_rate or "
+            "ramp_learning_rate."
+        )
     return exit_scores(answers, dev.labels_R, score)
 
 
