@@ -226,6 +226,8 @@ def test_save_and_load_give_the_same_tokenizer(flags: dict[str, object], tmp_pat
     tokenizer = Tokenizer.from_pretrained(vocabulary(tmp_path / "model", **flags), max_length=20)
     (tmp_path / "saved").mkdir()
     tokenizer.write_files(tmp_path / "saved")
+    written = json.loads((tmp_path / "saved" / "tokenizer.json").read_text("utf-8"))
+    assert written["truncation"] is written["padding"] is None  # the limit is in the settings
     again = Tokenizer.from_pretrained(tmp_path / "saved")
     assert (again.max_length, again.vocab_size) == (20, tokenizer.vocab_size)
     rows = [*TEXTS, *PAIRS]

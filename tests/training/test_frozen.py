@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from exit_models import tiny_model, write_tokenizer
+from exit_models import random_rows, tiny_model, write_tokenizer
 from safetensors.torch import load_file
 
 from offramp.errors import ConfigError, TrainingError
@@ -17,7 +17,7 @@ from offramp.runner.classifier import load
 from offramp.runner.sweep import every_exit
 from offramp.text.tables import Table
 from offramp.text.tokenizer import Tokenizer
-from offramp.training.examples import to_examples
+from offramp.training.examples import Examples, to_examples
 from offramp.training.frozen import train_ramps
 from offramp.training.options import TrainingOptions
 from offramp.training.train import TrainingReport, evaluate_exits, train
@@ -78,6 +78,19 @@ def test_ramps_learn(frozen: Trained, toy_data: dict[str, Table]) -> None:
     assert learnt[2] == pytest.approx(fresh[2], rel=1e-4)  # the head's
     assert classifier.threshold == report.choice.threshold
     assert json.loads((directory / "metrics.jsonl").read_text()) == line
+
+
+def test_each_ramp_keeps_its_best_epoch(frozen_options: TrainingOptions) -> None:
+    # Labels by lot and a high rate: dev scores wander, and the last is hardly ever the best.
+    generator = torch.Generator().manual_seed(0)
+    training, dev = (
+        Examples(random_rows(n, n), torch.randint(2, (n,), generator=generator)) for n in (160, 40)
+    )
+    model = tiny_model(n_labels=2)
+    options = replace(frozen_options, epochs=12, ramp_learning_rate=0.01)
+    (line,) = train_ramps(model, training, dev, None, options, lambda *step: None)
+    saved = evaluate_exits(model, dev, "accuracy")
+    assert saved["dev_accuracy_by_depth"] == line["dev_accuracy_by_depth"]
 
 
 @pytest.mark.parametrize("epochs", [1, 5])

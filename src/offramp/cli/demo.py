@@ -54,7 +54,7 @@ def demo(output: Path | None, epochs: int, seed: int) -> None:
                 where,
                 dev=splits["dev"],
                 options=offramp.TrainingOptions(epochs=epochs, seed=seed, max_loss=0.5),
-                max_length=96,
+                max_length=64,
                 progress=progress,
             )
             evaluation = offramp.evaluate(
@@ -63,8 +63,8 @@ def demo(output: Path | None, epochs: int, seed: int) -> None:
                 dev=splits["dev"],
                 thresholds=(0.4, 0.8, 1.2),
                 max_loss=0.5,
-                rounds=3,
-                timing_rows=150,
+                rounds=2,
+                timing_rows=120,
                 progress=progress,
             )
         out.print(evaluation_grid(evaluation))
