@@ -31,7 +31,7 @@ def demo(output: Path | None, epochs: int, seed: int) -> None:
     """Teach all-MiniLM-L6-v2 which area of Python's library a docstring belongs to.
 
     Trains on some modules, chooses a threshold on others, reports on a third part; nothing is
-    downloaded. About five minutes on two cores.
+    downloaded. Some minutes on two cores.
     """
     import offramp
     from offramp.models.packaged import resolve_model

@@ -167,7 +167,7 @@ def _chunks(texts: Iterator[Text], size: int) -> Iterator[list[Text]]:
 
 @contextmanager
 def _cpu_threads(threads: int | None) -> Iterator[None]:
-    """torch's thread count is the calling thread's own."""
+    """The calling thread's count of torch threads; threads begun meanwhile start with it."""
     if threads is None:
         yield
         return
