@@ -150,6 +150,12 @@ def test_torch_is_not_imported_for_help() -> None:
     subprocess.run([sys.executable, "-c", program], check=True, capture_output=True, timeout=60)
 
 
+def test_the_package_runs_as_a_module() -> None:
+    command = [sys.executable, "-m", "offramp", "--help"]
+    done = subprocess.run(command, check=True, capture_output=True, text=True, timeout=60)
+    assert "offramp train" in done.stdout
+
+
 # ---------------------------------------------------------------------------------------------
 # In this process from here on.
 

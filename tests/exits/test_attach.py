@@ -151,7 +151,7 @@ def test_section_of_the_config(tmp_path: Path) -> None:
         "queries": 2,
         "hidden": 7,
         "dropout": 0.25,
-        "criterion": {"name": "entropy", "threshold": 0.3},
+        "criterion": {"name": "entropy", "threshold": 0.3, "growth": 1.0},
     }
     assert "exits" not in plain().config.to_dict()
 

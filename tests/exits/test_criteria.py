@@ -133,10 +133,35 @@ def test_a_threshold_is_a_number_of_at_least_0(bad: object) -> None:
         Entropy(bad)  # type: ignore[arg-type]
 
 
+@pytest.mark.parametrize("bad", [0, 0.09, 11, -1, math.nan, math.inf, "2", None, True])
+def test_growth_is_a_modest_factor(bad: object) -> None:
+    with pytest.raises(ConfigError, match="growth"):
+        Entropy(0.1, bad)  # type: ignore[arg-type]
+
+
+def test_the_threshold_grows_with_depth_by_hand() -> None:
+    # The entropy of (.9, .1) is .325, of (.8, .2) .500; thresholds are .2, .3, .45, .675.
+    logits_RC = torch.tensor([[0.9, 0.1], [0.8, 0.2]]).log()
+    criterion = Entropy(0.2, growth=1.5)
+    found = [
+        criterion.update(torch.zeros(2, 0), d, logits_RC).leave_R.tolist() for d in (1, 2, 3, 4)
+    ]
+    assert found == [[False, False], [False, False], [True, False], [True, True]]
+    slack_R = criterion.update(torch.zeros(2, 0), 3, logits_RC).slack_R
+    expected = [abs(math.log(entropy / 0.45)) / 2 for entropy in (0.3250830, 0.5004024)]
+    assert slack_R.tolist() == pytest.approx(expected, rel=1e-5)
+
+
+def test_a_file_without_growth_is_deebert_s_criterion() -> None:
+    assert criterion_from_dict({"name": "entropy", "threshold": 0.3}) == Entropy(0.3, growth=1)
+
+
 @pytest.mark.parametrize("threshold", [0, 0.0, 0.25, 3])
-def test_dictionary_round_trip(threshold: float) -> None:
-    criterion = Entropy(threshold)
-    assert criterion.to_dict() == {"name": "entropy", "threshold": threshold}
+@pytest.mark.parametrize("growth", [1, 1.5])
+def test_dictionary_round_trip(threshold: float, growth: float) -> None:
+    criterion = Entropy(threshold, growth)
+    expected = {"name": "entropy", "threshold": threshold, "growth": growth}
+    assert criterion.to_dict() == expected
     again = criterion_from_dict(criterion.to_dict())
     assert again == criterion
     assert isinstance(again, Entropy)

@@ -76,8 +76,8 @@ class ScriptedRamp(nn.Module):
         super().__init__()
         self.pool = stack.pool
 
-    def forward(self, flow: Flow) -> Tensor:
-        return self.pool(flow)
+    def answer(self, pooled: Tensor) -> Tensor:
+        return pooled
 
 
 class ScriptedModel(PretrainedModel):
@@ -521,15 +521,15 @@ def test_depth_with_exits_cuts_and_leaves() -> None:
     assert len(set(results.exit_layers_R.tolist())) == 3
 
 
-@pytest.mark.parametrize("criterion", [Entropy(0.2), Entropy(0.6), Patience(2)])
+@pytest.mark.parametrize("criterion", [Entropy(0.2), Entropy(0.6), Entropy(0.3, 1.4), Patience(2)])
 @pytest.mark.parametrize("name", ["three classes", "four layers, mean"])
 def test_equals_a_sweep_with_the_criterion_applied(name: str, criterion: Criterion) -> None:
     rows, _ = alone(name, seed=0)
     answers = every_exit(real_model(name), rows)
     # Rows too near a threshold are the runner's to decide alone; the sweep has none of that.
-    for logits_RC in answers.logits_ERC[:-1]:
-        entropy_R = logits_entropy(logits_RC)
-        assert (entropy_R - getattr(criterion, "threshold", 9)).abs().min() > 1e-4
+    for depth, logits_RC in zip(answers.depths[:-1], answers.logits_ERC[:-1], strict=True):
+        state_RS = criterion.start(len(rows))
+        assert criterion.update(state_RS, depth, logits_RC).slack_R.min() > 1e-4
     one = answers.apply(criterion)
     two = Runner(real_model(name), criterion=criterion).run(rows)
     assert torch.equal(one.exit_layers_R, two.exit_layers_R)

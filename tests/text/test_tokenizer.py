@@ -255,6 +255,8 @@ def test_a_row_that_is_no_text_is_named(row: object, tmp_path: Path) -> None:
     with pytest.raises(DataError, match="Row 1 is a"):
         tokenizer.encode(["fine", row])  # type: ignore[list-item]
     assert tokenizer.encode([]) == []
+    with pytest.raises(DataError, match=r"Pass \[text\]"):
+        tokenizer.encode("fine")
 
 
 def test_half_a_surrogate_pair_is_a_data_error(tmp_path: Path) -> None:

@@ -63,7 +63,7 @@ def test_accuracies_are_those_of_a_recount(
         assert line.scores["accuracy"] == pytest.approx(sum(right) / len(right))
         layers = [p.exit_layer for p in found]
         assert line.mean_layers == pytest.approx(sum(layers) / len(layers))
-        assert line.system == f"exits at {line.threshold:g}"
+        assert line.system == f"exits at {line.threshold!r}"
     assert len({line.mean_layers for line in asked}) > 1
 
 
@@ -90,7 +90,7 @@ def test_the_chosen_line_is_the_rule_s_on_dev(
 ) -> None:
     classifier = load(toy_trained[0])
     dev = to_examples(toy_data["dev"], classifier.tokenizer, {"neg": 0, "pos": 1})
-    choice = choose_threshold(every_exit(classifier.model, dev.rows), dev.labels_R, 0.25)
+    choice = choose_threshold(every_exit(classifier.model, dev.rows), dev.labels_R, 0.25, 1.5)
     assert evaluation.choice == choice
     assert evaluation.chosen.threshold == choice.threshold
     assert [line.chosen for line in evaluation.lines].count(True) == 1
@@ -103,7 +103,7 @@ def test_without_dev_the_saved_threshold_is_the_chosen_one(
     assert evaluation.choice is None
     assert evaluation.chosen.threshold == load(toy_trained[0]).threshold
     others = [line.threshold for line in evaluation.lines if line.threshold is not None]
-    shares = [math.log(2) * share for share in (0.1, 0.2, 0.3, 0.4, 0.6, 0.8)]
+    shares = [math.log(2) * share for share in (0.03, 0.06, 0.12, 0.2, 0.35, 0.5)]
     assert others == sorted(others)
     rest = [t for t in others if t != evaluation.chosen.threshold or len(others) == 6]
     assert rest == pytest.approx(shares, abs=5.1e-5)
@@ -142,6 +142,15 @@ def test_speeds_are_against_systems_without_thresholds(evaluation: Evaluation) -
     assert (evaluation.rows, evaluation.timed_rows, evaluation.rounds) == (80, 10, 2)
 
 
+def test_what_is_timed_against_transformers_answers_as_it_does(
+    evaluation: Evaluation, toy_trained: Trained, hard: Table
+) -> None:
+    assert evaluation.transformers_difference is not None
+    assert 0 <= evaluation.transformers_difference < 1e-4
+    alone = evaluate(toy_trained[0], hard, **QUICK)  # type: ignore[arg-type]
+    assert alone.transformers_difference is None
+
+
 def test_evaluation_is_json(evaluation: Evaluation) -> None:
     values = json.loads(json.dumps(evaluation.to_dict(), allow_nan=False))
     assert values["rows"] == 80
@@ -158,7 +167,7 @@ def test_truncation_as_good_by_hand() -> None:
 
     plain = line("plain", 0.90, 6)
     cuts = [line(f"truncated to {k}", a, k, k) for k, a in ((1, 0.6), (2, 0.8), (3, 0.79))]
-    table = Evaluation([plain, *cuts], 1, 1, 1, (0, 0, 0), None, "pos", {})
+    table = Evaluation([plain, *cuts], 1, 1, 1, (0, 0, 0), None, None, "pos", {})
     for accuracy, system in (
         (0.5, "truncated to 1"),
         (0.79, "truncated to 2"),
@@ -215,7 +224,8 @@ def test_thresholds_that_print_alike(
     classifier.save(tmp_path / "third")
     evaluation = evaluate(tmp_path / "third", hard, thresholds=[0.333333, 1 / 3], **QUICK)  # type: ignore[arg-type]
     assert [line.chosen for line in evaluation.lines].count(True) == 1
-    assert evaluation.chosen.threshold == pytest.approx(saved, rel=1e-5)
+    assert evaluation.chosen.threshold == saved
+    assert [x.threshold for x in evaluation.lines if x.threshold] == [0.333333, 1 / 3]
     assert math.isfinite(evaluation.loss[0])
 
 
@@ -226,6 +236,6 @@ def test_a_runner_of_the_chosen_line_leaves_early(
     rows = classifier.tokenizer.encode(hard.texts)
     threshold = evaluation.chosen.threshold
     assert threshold is not None
-    results = Runner(classifier.model, criterion=Entropy(threshold)).run(rows)
+    results = Runner(classifier.model, criterion=Entropy(threshold, 1.5)).run(rows)
     assert results.mean_layers == pytest.approx(evaluation.chosen.mean_layers)
     assert results.mean_layers < 3

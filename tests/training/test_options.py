@@ -20,7 +20,7 @@ COUNTS = ("epochs", "batch_size", "patience", "evaluations_per_epoch", "queries"
 RATES = ("learning_rate", "ramp_learning_rate", "weight_decay", "warmup", "max_loss")
 
 
-@pytest.mark.parametrize("value", [0, -1, 1.5, math.inf, "3"])
+@pytest.mark.parametrize("value", [0, -1, 1.5, math.inf, "3", True])
 def test_counts_are_whole_and_at_least_1(value: object) -> None:
     for name in COUNTS:
         with pytest.raises(ConfigError, match=name):

@@ -16,15 +16,16 @@ from offramp.training.thresholds import choose_threshold, grid, isotonic
 @pytest.mark.parametrize("n_classes", [2, 3, 77])
 def test_grid(n_classes: int) -> None:
     found = grid(n_classes)
-    assert len(found) == 100
+    assert len(found) == 101
     assert found[0] == 0
-    steps = [i * math.log(n_classes) / 100 for i in range(100)]
-    assert found == pytest.approx(steps, abs=5.1e-5)
-    assert found == [round(threshold, 4) for threshold in found]
+    assert found[1] == pytest.approx(math.log(n_classes) / 1000, rel=1e-3)
+    assert found[-1] == pytest.approx(math.log(n_classes), rel=1e-3)
+    ratios = [high / low for low, high in itertools.pairwise(found[1:])]
+    assert ratios == pytest.approx([10 ** (3 / 99)] * 99, rel=2e-3)  # four digits are kept
 
 
 def accuracy_and_layers(
-    answers: EveryExit, labels_R: torch.Tensor, thresholds: list[float]
+    answers: EveryExit, labels_R: torch.Tensor, thresholds: list[float], growth: float
 ) -> list[tuple[float, float]]:
     """At each threshold, row by row in Python."""
     p_ERC = answers.logits_ERC.double().softmax(-1)
@@ -35,7 +36,8 @@ def accuracy_and_layers(
         right, layers = 0, 0
         for entropy, label, true in zip(entropies, labels, labels_R.tolist(), strict=True):
             exits = range(len(answers.depths) - 1)
-            place = next((e for e in exits if entropy[e] < threshold), -1)
+            at = [threshold * growth ** (depth - 1) for depth in answers.depths]
+            place = next((e for e in exits if entropy[e] < at[e]), -1)
             right += label[place] == true
             layers += answers.depths[place]
         found.append((right / len(labels), layers / len(labels)))
@@ -71,9 +73,10 @@ def test_isotonic_is_the_min_max_formula(values: list[float]) -> None:
     n_classes=st.integers(2, 4),
     skill=st.sampled_from([0.0, 0.5, 3.0]),
     max_loss=st.sampled_from([0.0, 2.6, 5.3, 100.0]),
+    growth=st.sampled_from([0.5, 1.0, 1.5, 3.0]),
 )
 def test_the_highest_threshold_whose_smoothed_loss_is_allowed(
-    seed: int, n_classes: int, skill: float, max_loss: float
+    seed: int, n_classes: int, skill: float, max_loss: float, growth: float
 ) -> None:
     generator = torch.Generator().manual_seed(seed)
     labels_R = torch.randint(n_classes, (40,), generator=generator)
@@ -83,16 +86,17 @@ def test_the_highest_threshold_whose_smoothed_loss_is_allowed(
     answers = EveryExit((1, 2, 4), logits_ERC)
 
     thresholds = grid(n_classes)
-    gave = accuracy_and_layers(answers, labels_R, thresholds)
+    gave = accuracy_and_layers(answers, labels_R, thresholds, growth)
     full, _ = gave[0]
     tried = [(t, *what) for t, what in zip(thresholds, gave, strict=True)]
     losses = nearest_rising([(full - kept) * 100 for _, kept, _ in tried])
     best = max(row for row, loss in zip(tried, losses, strict=True) if loss <= max_loss + 1e-9)
 
-    choice = choose_threshold(answers, labels_R, max_loss)
+    choice = choose_threshold(answers, labels_R, max_loss, growth)
     assert (choice.threshold, choice.accuracy, choice.mean_layers) == pytest.approx(best)
     assert choice.full_accuracy == pytest.approx(full)
-    applied = answers.apply(Entropy(choice.threshold))
+    assert choice.criterion == Entropy(choice.threshold, growth)
+    applied = answers.apply(choice.criterion)
     assert applied.mean_layers == pytest.approx(choice.mean_layers)
 
 
@@ -100,7 +104,9 @@ def test_ramps_that_know_nothing_are_not_left_at() -> None:
     labels_R = torch.tensor([0, 1] * 20)
     right = torch.nn.functional.one_hot(labels_R, 2).float() * 8
     choice = choose_threshold(EveryExit((1, 2), torch.stack([-right, right])), labels_R, 0.25)
-    assert (choice.threshold, choice.mean_layers, choice.accuracy) == (0.0, 2.0, 1.0)
+    assert (choice.mean_layers, choice.accuracy) == (2.0, 1.0)
+    entropy = math.log1p(math.exp(-8)) + 8 / (1 + math.exp(8))
+    assert choice.threshold <= entropy
 
 
 def test_ramps_that_know_all_are_left_at() -> None:

@@ -99,7 +99,7 @@ def test_the_threshold_is_chosen_on_dev_and_saved(
     assert classifier.threshold == report.choice.threshold
     dev = to_examples(toy_data["dev"], classifier.tokenizer, {"neg": 0, "pos": 1})
     answers = every_exit(classifier.model, dev.rows)
-    assert choose_threshold(answers, dev.labels_R, 0.25) == report.choice
+    assert choose_threshold(answers, dev.labels_R, 0.25, growth=1.5) == report.choice
 
 
 def test_same_seed_same_weights(

@@ -70,6 +70,11 @@ def evaluate(
         f"The chosen threshold loses {loss:.2f} points against full depth on these rows "
         f"(paired 95% interval {low:.2f} to {high:.2f})."
     )
+    if evaluation.transformers_difference is not None:
+        out.print(
+            f"transformers' logits differ from the plain model's by at most "
+            f"{evaluation.transformers_difference:.1e}."
+        )
     if output is not None:
         with whole_file(output) as file:
             json.dump(evaluation.to_dict(), file, indent=2)

@@ -40,6 +40,9 @@ from offramp.errors import ConfigError
 @click.option(
     "--max-loss", default=0.25, show_default=True, help="Points of dev accuracy exits may cost."
 )
+@click.option(
+    "--growth", default=1.5, show_default=True, help="By what the threshold rises a layer."
+)
 def train(
     data: Path,
     output: Path,

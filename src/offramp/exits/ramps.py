@@ -30,12 +30,16 @@ class Ramp(nn.Module):
         self.classifier = nn.Linear(hidden, n_labels)
 
     def forward(self, flow: Flow) -> Tensor:
-        logits_RC: Tensor = self.classifier(self.dropout(F.tanh(self.dense(self.pool(flow)))))
-        return logits_RC
+        return self.answer(self.pool(flow))
 
     def pool(self, flow: Flow) -> Tensor:
-        """What the ramp's layers read, [R, D] or [R, queries x D]."""
+        """The pooled rows, [R, D] or [R, queries x D]."""
         if self.query is not None:
             return pool_attention(flow.hidden, self.query(flow.hidden), flow.layout)
         pool = pool_first if self.pooler == "first" else pool_mean
         return pool(flow.hidden, flow.layout)
+
+    def answer(self, pooled: Tensor) -> Tensor:
+        """The logits [R, C] of pooled rows, which may come from several flows."""
+        logits_RC: Tensor = self.classifier(self.dropout(F.tanh(self.dense(pooled))))
+        return logits_RC

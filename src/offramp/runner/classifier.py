@@ -6,7 +6,7 @@ import itertools
 import warnings
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import torch
@@ -101,14 +101,26 @@ class Classifier:
 
     @property
     def threshold(self) -> float:
-        """The entropy (nats) below which a row leaves; assign to it to trade accuracy for speed."""
-        if not isinstance(self.criterion, Entropy):
-            raise ConfigError(f"The criterion {self.criterion} has no threshold; set `criterion`.")
-        return self.criterion.threshold
+        """The entropy (nats) below which a row leaves after the first layer; its growth stays.
+
+        Assign to it to trade accuracy for speed.
+        """
+        return self._entropy.threshold
 
     @threshold.setter
     def threshold(self, value: float) -> None:
-        self.criterion = Entropy(value)
+        self.criterion = replace(self._entropy, threshold=value)
+
+    @property
+    def growth(self) -> float:
+        """By what the threshold is multiplied from layer to layer."""
+        return self._entropy.growth
+
+    @property
+    def _entropy(self) -> Entropy:
+        if not isinstance(self.criterion, Entropy):
+            raise ConfigError(f"The criterion {self.criterion} has no threshold; set `criterion`.")
+        return self.criterion
 
     def predict(
         self, texts: Iterable[Text], *, threshold: float | None = None, threads: int | None = None
@@ -128,7 +140,7 @@ class Classifier:
             raise DataError("predict takes a list of texts; for one text pass [text].")
         if threads is not None and threads < 1:
             raise ConfigError(f"threads must be at least 1; got {threads}.")
-        criterion = None if threshold is None else Entropy(threshold)
+        criterion = None if threshold is None else replace(self._entropy, threshold=threshold)
         runner = Runner(self.model, criterion=criterion)
         return self._answers(iter(texts), runner, runner.route(), threads)
 

@@ -168,10 +168,9 @@ class Runner:
         state_RS = None if route.criterion is None else route.criterion.start(len(rows))
         done = 0
         for depth in (*route.depths, route.last):
-            parts = [self._advance(flow, done, depth) for flow in flows]
-            flows = [flow for flow, _ in parts]
+            flows = [self._advance(flow, done, depth) for flow in flows]
             names_R = torch.cat([flow.row_ids_R for flow in flows])
-            answers_RC = torch.cat([answer for _, answer in parts])
+            answers_RC = self._answers(flows, depth)
             done = depth
             leave_R, answers_RC, state_RS = self._decide(
                 answers_RC, names_R, state_RS, depth, route, rows
@@ -187,16 +186,20 @@ class Runner:
             flows = _regroup(flows, ~leave_R, self._microbatch_tokens)
         return Results(logits_RC, layers_R)
 
-    def _advance(self, flow: Flow, done: int, depth: int) -> tuple[Flow, Tensor]:
-        """Pass the layers from `done` to `depth` and ask there: flow and answers [R, C] (host)."""
-        stack = self._task.stack
+    def _advance(self, flow: Flow, done: int, depth: int) -> Flow:
+        """Pass the layers from `done` to `depth`."""
         for i in range(done, depth):
-            flow = stack.step(flow, i)
-        finished = stack.finish(flow)
+            flow = self._task.stack.step(flow, i)
+        return flow
+
+    def _answers(self, flows: Sequence[Flow], depth: int) -> Tensor:
+        """What the exit after `depth` layers says of all flows' rows, [R, C] on the host."""
+        stack = self._task.stack
+        finished = (stack.finish(flow) for flow in flows)
         if depth == stack.n_layers:
-            return flow, self._task.logits(finished).cpu()
-        answers_RC: Tensor = exits_of(self.model).ramp(depth)(finished)
-        return flow, answers_RC.cpu()
+            return torch.cat([self._task.logits(flow) for flow in finished]).cpu()
+        ramp = exits_of(self.model).ramp(depth)
+        return ramp.answer(torch.cat([ramp.pool(flow) for flow in finished])).cpu()
 
     def _decide(
         self,
@@ -228,7 +231,8 @@ class Runner:
         state = None if route.criterion is None else route.criterion.start(1)
         done = 0
         for asked in (*route.depths, route.last):
-            flow, answer_1C = self._advance(flow, done, asked)
+            flow = self._advance(flow, done, asked)
+            answer_1C = self._answers([flow], asked)
             leave_1, _, state = _ask(answer_1C, state, asked, route)
             done = asked
             if asked == depth:

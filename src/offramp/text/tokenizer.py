@@ -96,6 +96,8 @@ class Tokenizer:
 
     def encode(self, texts: Sequence[Text]) -> list[Encoded]:
         """Token ids of each text or pair."""
+        if isinstance(texts, str):  # a str is a sequence of its characters
+            raise DataError("encode takes a list of texts; got one text. Pass [text].")
         for row, text in enumerate(texts):
             if not _is_text(text):
                 raise DataError(

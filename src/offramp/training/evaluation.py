@@ -59,7 +59,8 @@ class Evaluation:
 
     `positive` is the class whose F1 `f1` is, the second by number, where there are two.
     `loss` is the chosen threshold's loss of accuracy against full depth in points, with its paired
-    95% interval over the rows.
+    95% interval over the rows. `transformers_difference` is the most by which a logit of the plain
+    model differs from transformers', over the timed rows.
     """
 
     lines: list[Line]
@@ -67,6 +68,7 @@ class Evaluation:
     timed_rows: int
     rounds: int
     loss: tuple[float, float, float]
+    transformers_difference: float | None
     choice: Choice | None
     positive: str
     machine: dict[str, Any]
@@ -108,7 +110,8 @@ def evaluate(
     Scores are over all rows, speeds over `timing_rows` of them picked by a fixed seed, every system
     measured in turn in each of `rounds` rounds on rows encoded beforehand. With `dev` the chosen
     threshold is picked there (see `choose_threshold`: at most `max_loss` points lost); else it is
-    the one the model was saved with. `transformers=None` measures it where it is installed.
+    the one the model was saved with. All have the model's growth. `transformers=None` measures it
+    where it is installed.
     """
     for name, value in (("rounds", rounds), ("timing_rows", timing_rows)):
         if value < 1:
@@ -125,10 +128,14 @@ def evaluate(
                 "chosen on one split and reported on another."
             )
         held = to_examples(dev, classifier.tokenizer, label2id)
-        choice = choose_threshold(every_exit(model, held.rows), held.labels_R, max_loss)
+        choice = choose_threshold(
+            every_exit(model, held.rows), held.labels_R, max_loss, classifier.growth
+        )
     chosen = classifier.threshold if choice is None else choice.threshold
     systems = _systems(
-        model, [chosen, *(_spread(len(label2id)) if thresholds is None else thresholds)]
+        model,
+        [chosen, *(_spread(len(label2id)) if thresholds is None else thresholds)],
+        classifier.growth,
     )
 
     sample = random.Random(0).sample(range(len(test)), min(timing_rows, len(test)))
@@ -136,10 +143,14 @@ def evaluate(
     runs: dict[str, Callable[[], object]] = {
         name: partial(system.runner.run, timed) for name, system in systems.items()
     }
+    difference = None
     if is_available("transformers") if transformers is None else transformers:
         peer = transformers_model(directory)
+        run_sorted = transformers_run(peer, timed, sort=True)
         runs[IN_FILE_ORDER] = transformers_run(peer, timed, sort=False)
-        runs[SORTED] = transformers_run(peer, timed, sort=True)
+        runs[SORTED] = run_sorted
+        ours_RC = systems[PLAIN].runner.run(timed).logits_RC
+        difference = (run_sorted() - ours_RC).abs().max().item()
     seconds = time_in_turn(runs, rounds, lambda done, total: progress("time", done, total))
 
     # One pass answers for every system. A row whose score is within rounding of a threshold may
@@ -170,6 +181,7 @@ def evaluate(
         timed_rows=len(timed),
         rounds=rounds,
         loss=(loss * 100, low * 100, high * 100),
+        transformers_difference=difference,
         choice=choice,
         positive=model.config.labels[1],
         machine=machine(),
@@ -201,32 +213,35 @@ class _System:
 
     runner: Runner
     threshold: float | None = None
+    growth: float = 1.0
     depth: int | None = None
 
     def answer(self, answers: EveryExit) -> Results:
         """What it answers, from every exit's answers."""
         if self.threshold is not None:
-            return answers.apply(Entropy(self.threshold))
+            return answers.apply(Entropy(self.threshold, self.growth))
         depth = answers.depths[-1] if self.depth is None else self.depth
         logits_RC = answers.logits_ERC[answers.depths.index(depth)]
         return Results(logits_RC, torch.full((len(logits_RC),), depth))
 
 
-def _systems(model: PretrainedModel, thresholds: Iterable[float]) -> dict[str, _System]:
+def _systems(
+    model: PretrainedModel, thresholds: Iterable[float], growth: float
+) -> dict[str, _System]:
     systems = {PLAIN: _System(Runner(model, exits=False))}
     for depth in exits_of(model).depths:
         runner = Runner(model, exits=False, depth=depth)
         systems[f"truncated to {depth}"] = _System(runner, depth=depth)
     for threshold in sorted(set(thresholds)):
-        runner = Runner(model, criterion=Entropy(threshold))
-        systems[_name(threshold)] = _System(runner, threshold=threshold)
+        runner = Runner(model, criterion=Entropy(threshold, growth))
+        systems[_name(threshold)] = _System(runner, threshold, growth)
     return systems
 
 
 def _spread(n_classes: int) -> list[float]:
-    """Thresholds over the range of entropies, closer where the curve bends."""
-    return [round(math.log(n_classes) * share, 4) for share in (0.1, 0.2, 0.3, 0.4, 0.6, 0.8)]
+    """First layers' thresholds over the range of entropies, closer where the curve bends."""
+    return [round(math.log(n_classes) * share, 4) for share in (0.03, 0.06, 0.12, 0.2, 0.35, 0.5)]
 
 
 def _name(threshold: float) -> str:
-    return f"exits at {threshold:g}"
+    return f"exits at {threshold!r}"

@@ -104,14 +104,17 @@ def _train_one(
     options: TrainingOptions,
     seed: int,
 ) -> tuple[float, float]:
-    """Best dev accuracy and last mean loss of one ramp, left with its best epoch's weights."""
+    """Best dev accuracy and last mean loss of one ramp, left with its best epoch's weights.
+
+    Between epochs of equal accuracy the one with the lower dev loss is better.
+    """
     flow, dev = flows
     labels_R, dev_labels_R = (y[f.row_ids_R] for y, f in zip(labels, (flow, dev), strict=True))
     optimizer = torch.optim.AdamW(
         ramp.parameters(), lr=options.ramp_learning_rate, weight_decay=options.weight_decay
     )
     generator = torch.Generator().manual_seed(seed)
-    best_score, best_weights, mean_loss = -1.0, None, math.nan
+    best, best_weights, mean_loss = (-1.0, -math.inf), None, math.nan
     for _ in range(options.epochs):
         ramp.train()
         order = torch.randperm(len(labels_R), generator=generator)
@@ -127,10 +130,12 @@ def _train_one(
         mean_loss = sum(losses) / len(losses)
         ramp.eval()
         with torch.no_grad():
-            score = accuracy(ramp(dev).argmax(-1), dev_labels_R)
-        if score > best_score:
-            best_score = score
+            logits_RC = ramp(dev)
+            dev_loss = classification_loss(logits_RC, dev_labels_R).item()
+            score = accuracy(logits_RC.argmax(-1), dev_labels_R), -dev_loss
+        if score > best:
+            best = score
             best_weights = {k: v.detach().clone() for k, v in ramp.state_dict().items()}
     if best_weights is not None:
         ramp.load_state_dict(best_weights)
-    return best_score, mean_loss
+    return best[0], mean_loss

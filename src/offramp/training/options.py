@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 from offramp.errors import ConfigError
+from offramp.exits.criteria import Entropy
 
 SCORES = ("accuracy", "f1", "macro_f1")
 
@@ -42,6 +43,8 @@ class TrainingOptions:
     freeze_backbone: bool = False
     max_loss: float = 0.25
     """Points of dev accuracy that the chosen threshold may lose against full depth."""
+    growth: float = 1.5
+    """By what the chosen threshold rises from layer to layer; see `Entropy`."""
     depths: tuple[int, ...] | None = None
     """Layers with an exit after them, from 1; all but the last by default."""
     pooler: str = "attention"
@@ -50,14 +53,15 @@ class TrainingOptions:
     def __post_init__(self) -> None:
         for name in ("epochs", "batch_size", "patience", "evaluations_per_epoch", "queries"):
             value = getattr(self, name)
-            if not isinstance(value, int) or value < 1:
+            if type(value) is not int or value < 1:  # isinstance would take True
                 raise ConfigError(f"{name} must be a whole number of at least 1; got {value!r}.")
         for name in ("learning_rate", "ramp_learning_rate", "weight_decay", "warmup", "max_loss"):
             _check_number(name, getattr(self, name))
-        if not isinstance(self.seed, int) or not 0 <= self.seed < 2**63:
+        if type(self.seed) is not int or not 0 <= self.seed < 2**63:
             raise ConfigError(f"seed must be a whole number from 0; got {self.seed!r}.")
         if self.warmup > 1:
             raise ConfigError(f"warmup is a share of the steps, from 0 to 1; got {self.warmup}.")
+        Entropy(growth=self.growth)  # refuses one that cannot be
         if self.score not in SCORES:
             raise ConfigError(f"score is one of {', '.join(SCORES)}; got {self.score!r}.")
         if isinstance(self.class_weights, str) and self.class_weights != "balanced":

@@ -15,36 +15,47 @@ from offramp.training.metrics import accuracy
 
 
 def grid(n_classes: int) -> list[float]:
-    """Thresholds to try: hundredths of ln C, the most entropy that C classes can have, and 0."""
-    return [round(step * math.log(n_classes) / 100, 4) for step in range(100)]
+    """Thresholds to try: 0, and a hundred from a thousandth of ln C, the most entropy, up to it."""
+    most = math.log(n_classes)
+    return [0.0, *(float(f"{most * 10 ** (-3 * step / 99):.4g}") for step in range(99, -1, -1))]
 
 
 @dataclass(frozen=True)
 class Choice:
-    """A threshold and what it gave on the rows it was chosen on; accuracies from 0 to 1."""
+    """An `Entropy` and what it gave on the rows it was chosen on; accuracies from 0 to 1."""
 
     threshold: float
+    growth: float
     accuracy: float
     full_accuracy: float
     mean_layers: float
 
+    @property
+    def criterion(self) -> Entropy:
+        """What was chosen."""
+        return Entropy(self.threshold, self.growth)
 
-def choose_threshold(answers: EveryExit, labels_R: Tensor, max_loss: float) -> Choice:
-    """The fastest threshold of the grid that loses at most `max_loss` points of accuracy.
 
-    The loss is against the full depth on the same rows. On a few hundred rows it is noise as much
-    as loss, and the luckiest threshold would be picked; so the losses are first made monotone in
-    the threshold by isotonic regression, which averages the noise out. Threshold 0 loses nothing,
-    so there always is one. This is a point estimate and guarantees nothing.
+def choose_threshold(
+    answers: EveryExit, labels_R: Tensor, max_loss: float, growth: float = 1.0
+) -> Choice:
+    """The fastest threshold of the grid whose smoothed loss is at most `max_loss` points.
+
+    `growth` is the criterion's (see `Entropy`). The loss is of accuracy against the full depth on
+    the same rows. On a few hundred rows it is noise as much as loss, and the luckiest threshold
+    would be picked; so the losses are first made monotone in the threshold by isotonic regression,
+    which averages neighbours: the loss counted at the chosen threshold itself may be above or
+    below. Threshold 0 loses nothing, so there always is one. This is a point estimate and
+    guarantees nothing.
     """
     if not max_loss >= 0:
         raise ConfigError(f"max_loss is in points of accuracy, at least 0; got {max_loss}.")
     full = accuracy(answers.logits_ERC[-1].argmax(-1), labels_R)
     choices = []
     for threshold in grid(answers.logits_ERC.shape[-1]):
-        results = answers.apply(Entropy(threshold))
+        results = answers.apply(Entropy(threshold, growth))
         kept = accuracy(results.logits_RC.argmax(-1), labels_R)
-        choices.append(Choice(threshold, kept, full, results.mean_layers))
+        choices.append(Choice(threshold, growth, kept, full, results.mean_layers))
     losses = isotonic([(full - choice.accuracy) * 100 for choice in choices])
     allowed = [c for c, loss in zip(choices, losses, strict=True) if loss <= max_loss + 1e-9]
     return allowed[-1] if allowed else choices[0]  # pooled, even 0 may seem to lose

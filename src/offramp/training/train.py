@@ -19,7 +19,6 @@ from torch import Tensor, nn
 from offramp.checkpoints.directory import check_writable, staged
 from offramp.errors import ConfigError, NewWeightsWarning, TrainingError, nearest
 from offramp.exits.attach import add_exits, exits_of, logits_by_depth
-from offramp.exits.criteria import Entropy
 from offramp.models.base import PretrainedModel
 from offramp.models.losses import classification_loss
 from offramp.models.registry import sequence_classifier
@@ -94,8 +93,10 @@ def train(
             if on_evaluation is not None:
                 on_evaluation(line)
     network.eval()
-    choice = choose_threshold(every_exit(network, held.rows), held.labels_R, options.max_loss)
-    exits_of(network).criterion = Entropy(choice.threshold)
+    choice = choose_threshold(
+        every_exit(network, held.rows), held.labels_R, options.max_loss, options.growth
+    )
+    exits_of(network).criterion = choice.criterion
     exits_of(network).calibration = {
         "rule": "fastest on dev by isotonic regression of the loss; no guarantee",
         "max_loss": options.max_loss,
