@@ -30,7 +30,8 @@ from torch import Tensor
 
 import offramp
 from offramp.exits.attach import exits_of
-from offramp.runner.run import Runner
+from offramp.runner.run import Results, Runner
+from offramp.runner.sweep import EveryExit, every_exit
 from offramp.text.tokenizer import Encoded
 from offramp.training.evaluation import machine
 from offramp.training.examples import Examples, to_examples
@@ -40,6 +41,7 @@ from offramp.training.timing import speed, time_in_turn
 
 MAX_LOSS = 0.25  # points on dev
 EPOCHS = 1
+BATCH = 32
 PAIRS = (
     ("exits", "plain"),
     ("exits", "transformers file order"),
@@ -60,7 +62,8 @@ class Seed:
 def main() -> None:
     options = arguments()
     print(f"machine: {machine()}")
-    name = f"sst2-{options.words}-words"
+    print(f"epochs: {EPOCHS}; rounds: {options.rounds}; transformers' batch: {BATCH}")
+    name = f"sst2-{options.words}-words-{EPOCHS}-epochs"
     train_file, dev_file = (options.runs / f"{name}-{split}.jsonl" for split in ("train", "dev"))
     write_splits(options.data, options.words, train_file, dev_file)
     directories = [options.runs / f"{name}-seed{seed}" for seed in options.seeds]
@@ -155,13 +158,19 @@ def measure(directory: Path, test_file: Path, rounds: int) -> Seed:
     print(f"  with exits {hits_R.double().mean():.4f} at {with_exits.mean_layers:.2f} layers a row")
     print(f"  points lost {loss * 100:.2f} [{low * 100:.2f}, {high * 100:.2f}]")
     check_one_by_one(runner, test.rows)
+    print_exits(every_exit(model, test.rows), with_exits, test.labels_R)
     peer = transformers_model(directory)
+    in_file_order, by_length = (
+        transformers_run(peer, test.rows, sort=sort, batch_size=BATCH) for sort in (False, True)
+    )
+    difference = (by_length() - full.logits_RC).abs().max()
+    print(f"  transformers' logits differ from the plain model's by at most {difference:.1e}")
     seconds = time_in_turn(
         {
             "plain": lambda: plain.run(test.rows),
             "exits": lambda: runner.run(test.rows),
-            "transformers file order": transformers_run(peer, test.rows, sort=False),
-            "transformers sorted": transformers_run(peer, test.rows, sort=True),
+            "transformers file order": in_file_order,
+            "transformers sorted": by_length,
         },
         rounds,
     )
@@ -179,6 +188,15 @@ def measure(directory: Path, test_file: Path, rounds: int) -> Seed:
     print(f"  layers saved {by_rows:.2f}x by rows, {by_tokens:.2f}x by tokens")
     print(f"  wall clock saved / layers saved by tokens {speeds['exits', 'plain'] / by_tokens:.2f}")
     return Seed(full_hits_R.int() - hits_R.int(), speeds)
+
+
+def print_exits(answers: EveryExit, results: Results, labels_R: Tensor) -> None:
+    """Where rows leave, and what the model cut off after each layer would answer."""
+    counts = torch.bincount(results.exit_layers_R, minlength=answers.depths[-1] + 1)[1:]
+    print(f"  rows that leave after layers 1, 2, ...: {', '.join(map(str, counts.tolist()))}")
+    right = [(logits_RC.argmax(-1) == labels_R).double().mean() for logits_RC in answers.logits_ERC]
+    cut = ", ".join(f"{accuracy:.4f}" for accuracy in right)
+    print(f"  accuracy of the model cut off after layers 1, 2, ...: {cut}")
 
 
 def examples(classifier: offramp.Classifier, path: Path) -> Examples:

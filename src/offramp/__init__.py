@@ -85,82 +85,42 @@ if TYPE_CHECKING:
     from offramp.backends import requires_backends as requires_backends
     from offramp.errors import (
         CheckpointError as CheckpointError,
-    )
-    from offramp.errors import (
         ConfigError as ConfigError,
-    )
-    from offramp.errors import (
         DataError as DataError,
-    )
-    from offramp.errors import (
         InputError as InputError,
-    )
-    from offramp.errors import (
         MissingBackendError as MissingBackendError,
-    )
-    from offramp.errors import (
         ModelNotFoundError as ModelNotFoundError,
-    )
-    from offramp.errors import (
         NewWeightsWarning as NewWeightsWarning,
-    )
-    from offramp.errors import (
         OfframpError as OfframpError,
-    )
-    from offramp.errors import (
         SaveError as SaveError,
-    )
-    from offramp.errors import (
         TrainingError as TrainingError,
-    )
-    from offramp.errors import (
         UnknownOptionError as UnknownOptionError,
     )
     from offramp.exits.attach import (
         add_exits as add_exits,
-    )
-    from offramp.exits.attach import (
         build_exits as build_exits,
-    )
-    from offramp.exits.attach import (
         logits_by_depth as logits_by_depth,
     )
-    from offramp.exits.criteria import Criterion as Criterion
-    from offramp.exits.criteria import Entropy as Entropy
+    from offramp.exits.criteria import Criterion as Criterion, Entropy as Entropy
     from offramp.models.base import (
         PreTrainedModel as PreTrainedModel,
-    )
-    from offramp.models.base import (
         PretrainedModel as PretrainedModel,
     )
     from offramp.models.bert import (
         BertConfig as BertConfig,
-    )
-    from offramp.models.bert import (
         BertForSequenceClassification as BertForSequenceClassification,
-    )
-    from offramp.models.bert import (
         BertModel as BertModel,
-    )
-    from offramp.models.bert import (
         BertPreTrainedModel as BertPreTrainedModel,
     )
     from offramp.models.config import PretrainedConfig as PretrainedConfig
     from offramp.runner.classifier import (
         Classifier as Classifier,
-    )
-    from offramp.runner.classifier import (
         Prediction as Prediction,
-    )
-    from offramp.runner.classifier import (
         load as load,
     )
-    from offramp.runner.run import RowResult as RowResult
-    from offramp.runner.run import Runner as Runner
-    from offramp.text.tables import Table as Table
-    from offramp.text.tables import read_table as read_table
-    from offramp.text.tokenizer import Encoded as Encoded
-    from offramp.text.tokenizer import Tokenizer as Tokenizer
+    from offramp.runner.run import RowResult as RowResult, Runner as Runner
+    from offramp.text.tables import Table as Table, read_table as read_table
+    from offramp.text.tokenizer import Encoded as Encoded, Tokenizer as Tokenizer
     from offramp.training.evaluation import evaluate as evaluate
     from offramp.training.options import TrainingOptions as TrainingOptions
     from offramp.training.train import train as train

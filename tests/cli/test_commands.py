@@ -111,7 +111,7 @@ def test_train_evaluate_predict(place: Path, tmp_path: Path, run: Callable[..., 
     (chosen,) = [line for line in values["lines"] if line["chosen"]]
 
     answers = tmp_path / "answers.jsonl"
-    threshold = repr(chosen["threshold"])
+    threshold = repr(chosen["criterion"]["threshold"])
     done = run("predict", out, "--data", "test.tsv", "--output", answers, "--threshold", threshold)
     assert done.code == 0, done.err
     found = [json.loads(line) for line in answers.read_text("utf-8").splitlines()]
@@ -416,12 +416,13 @@ def test_options_of_train_reach_the_training(run: Callable[..., Done], tmp_path:
     output = tmp_path / "out"
     done = run(
         *TRAIN, "--depths", "2", "--pooler", "mean", "--class-weights", "neg=1, pos=2",
-        "--max-length", "20", "--evaluations-per-epoch", "2", "--output", output,
+        "--max-length", "20", "--evaluations-per-epoch", "2", "--growth", "1.2", "--output", output,
     )  # fmt: skip
     assert done.code == 0, done.err
     classifier = offramp.load(output)
     section = json.loads((output / "config.json").read_text())["exits"]
     assert (section["depths"], section["pooler"]) == ([2], "mean")
+    assert classifier.growth == 1.2
     assert classifier.tokenizer.max_length == 20
     assert len((output / "metrics.jsonl").read_text().splitlines()) == 2
     assert done.err.count("epoch 1 ") == 2

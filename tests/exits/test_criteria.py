@@ -6,8 +6,7 @@ import numpy as np
 import numpy.typing as npt
 import pytest
 import torch
-from hypothesis import given, settings
-from hypothesis import strategies as st
+from hypothesis import given, settings, strategies as st
 
 from offramp.errors import ConfigError
 from offramp.exits.criteria import Criterion, Entropy, criterion_from_dict, logits_entropy

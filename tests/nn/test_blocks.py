@@ -7,7 +7,8 @@ import math
 import pytest
 import torch
 
-from offramp.nn.blocks import ACTIVATIONS
+from offramp.nn.blocks import ACTIVATIONS, EncoderLayer
+from offramp.nn.layout import Packed
 
 
 def tanh_gelu(x: float) -> float:
@@ -35,3 +36,15 @@ def test_activation_is_its_formula(name: str) -> None:
     points = torch.linspace(-4, 4, 33, dtype=torch.float64)
     expected = torch.tensor([FORMULAS[name](x) for x in points.tolist()], dtype=torch.float64)
     torch.testing.assert_close(ACTIVATIONS[name](points), expected, rtol=1e-12, atol=1e-12)
+
+
+@pytest.mark.parametrize("lengths", [[3, 3, 5], [1, 1, 1], [1, 4], [6], [2, 7, 7, 2]])
+def test_one_token_of_each_row_is_what_the_whole_layer_gives(lengths: list[int]) -> None:
+    torch.manual_seed(0)
+    layer = EncoderLayer(12, 3, 20).eval()
+    layout = Packed.of(torch.tensor(lengths))
+    hidden = torch.randn(layout.n_tokens, 12)
+    whole = layer(hidden, layout)
+    for tokens_R in (layout.starts_R, layout.starts_R + layout.lengths_R - 1):
+        found = layer(hidden, layout, queries=tokens_R)
+        torch.testing.assert_close(found, whole[tokens_R], rtol=1e-5, atol=1e-6)

@@ -102,6 +102,24 @@ def test_threshold_of_a_call_and_of_the_model(classifier: Classifier) -> None:
     assert {p.exit_layer for p in classifier.predict(texts, threshold=2.0)} == {1}
 
 
+def test_growth_stays_when_the_threshold_changes(tmp_path: Path) -> None:
+    classifier = load(write_classifier(tmp_path / "model"))
+    classifier.criterion = Entropy(0.01, growth=8.0)
+    texts = ["good film", "a bad bad story", "music"]
+    plain = classifier.predict(texts, threshold=0.0)
+    assert len({p.exit_layer for p in plain}) == 1
+    # At layer 1 the threshold is 0.2, at layer 2 it is 1.6: above any entropy of three classes.
+    assert {p.exit_layer for p in classifier.predict(texts, threshold=0.2)} <= {1, 2}
+    classifier.threshold = 0.2
+    assert classifier.criterion == Entropy(0.2, growth=8.0)
+    assert classifier.growth == 8.0
+
+
+def test_a_row_deep_in_a_long_list_is_named(classifier: Classifier) -> None:
+    with pytest.raises(DataError, match="Row 5000 is a int"):
+        classifier.predict(["good"] * 5000 + [3])  # type: ignore[list-item]
+
+
 @pytest.mark.parametrize("bad", [-0.1, float("nan"), float("inf")])
 def test_a_bad_threshold_is_refused(classifier: Classifier, bad: float) -> None:
     with pytest.raises(ConfigError, match="entropy threshold"):

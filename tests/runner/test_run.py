@@ -12,8 +12,7 @@ import numpy as np
 import pytest
 import torch
 from exit_models import encoded, random_rows, residual_model, tiny_model
-from hypothesis import given, settings
-from hypothesis import strategies as st
+from hypothesis import given, settings, strategies as st
 from torch import Tensor, nn
 from typing_extensions import Self
 
@@ -21,11 +20,12 @@ from offramp.errors import ConfigError, InputError
 from offramp.exits.attach import add_exits, exits_of, logits_by_depth
 from offramp.exits.criteria import Criterion, Decision, Entropy, logits_entropy
 from offramp.models.base import PretrainedModel
-from offramp.models.bert import BertModel
+from offramp.models.bert import BertForSequenceClassification, BertModel
 from offramp.models.config import PretrainedConfig, configuration, setting, whole
 from offramp.models.flow import Flow, Inputs, LayerStack
 from offramp.nn.blocks import EncoderLayer
 from offramp.nn.layout import Packed
+from offramp.nn.pooling import pool_mean
 from offramp.runner.run import Results, Runner
 from offramp.runner.sweep import every_exit
 from offramp.text.tokenizer import Encoded
@@ -230,12 +230,13 @@ def real_model(name: str) -> PretrainedModel:
 def alone(name: str, seed: int, n_rows: int = 40) -> tuple[list[Encoded], list[dict[int, Tensor]]]:
     """Rows, and each one's logits [C] by depth when it shares its batch with none."""
     rows = random_rows(n_rows, seed)
-    with torch.inference_mode():
-        answers = [
-            logits_by_depth(real_model(name), Inputs.from_rows([row.ids], [row.types]))
-            for row in rows
-        ]
-    return rows, [{depth: x[0] for depth, x in answer.items()} for answer in answers]
+    return rows, by_depth_alone(real_model(name), rows)
+
+
+@torch.inference_mode()
+def by_depth_alone(model: PretrainedModel, rows: list[Encoded]) -> list[dict[int, Tensor]]:
+    answers = [logits_by_depth(model, Inputs.from_rows([row.ids], [row.types])) for row in rows]
+    return [{depth: x[0] for depth, x in answer.items()} for answer in answers]
 
 
 def decide_alone(answer: dict[int, Tensor], criterion: Criterion) -> tuple[int, int]:
@@ -519,6 +520,48 @@ def test_depth_with_exits_cuts_and_leaves() -> None:
     cut = [{d: x for d, x in answer.items() if d <= 3} for answer in answers]
     assert labels_and_layers(results) == [decide_alone(answer, criterion) for answer in cut]
     assert len(set(results.exit_layers_R.tolist())) == 3
+
+
+class MeanOfAll(BertForSequenceClassification):
+    """A user's class whose answer reads all tokens, below one that reads the first alone."""
+
+    def logits(self, flow: Flow) -> Tensor:
+        logits_RC: Tensor = self.classifier(pool_mean(flow.hidden, flow.layout))
+        return logits_RC
+
+
+def test_the_last_layer_is_run_for_the_tokens_that_are_read(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    seen: list[tuple[int, int]] = []
+    step = BertModel.step
+
+    def spy(self: BertModel, flow: Flow, i: int, queries: Tensor | None = None) -> Flow:
+        after = step(self, flow, i, queries)
+        seen.append((i, len(after.hidden)))
+        return after
+
+    monkeypatch.setattr(BertModel, "step", spy)
+    rows = random_rows(12)
+    tokens = sum(len(row.ids) for row in rows)
+    model = tiny_model(0)
+    last = len(model.bert.encoder.layer) - 1
+    found = Runner(model, exits=False).run(rows).logits_RC
+    assert seen == [*((i, tokens) for i in range(last)), (last, len(rows))]
+    expected = torch.stack([answer[last + 1] for answer in by_depth_alone(model, rows)])
+    torch.testing.assert_close(found, expected, rtol=1e-5, atol=1e-5)
+
+    seen.clear()
+    other = MeanOfAll(model.config).eval()
+    other.load_state_dict({k: v for k, v in model.state_dict().items() if "exits" not in k})
+    found = Runner(other, exits=False).run(rows).logits_RC
+    assert seen[-1] == (last, tokens)
+    with torch.inference_mode():
+        for row, logits_C in zip(rows, found, strict=True):
+            hidden_LD = other.bert(torch.from_numpy(row.ids)[None]).last_hidden_state[0]
+            torch.testing.assert_close(
+                logits_C, other.classifier(hidden_LD.mean(0)), rtol=1e-5, atol=1e-5
+            )
 
 
 @pytest.mark.parametrize("criterion", [Entropy(0.2), Entropy(0.6), Entropy(0.3, 1.4), Patience(2)])

@@ -6,8 +6,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import transformers
-from hypothesis import given, settings
-from hypothesis import strategies as st
+from hypothesis import given, settings, strategies as st
 
 from offramp.errors import DataError, ModelNotFoundError
 from offramp.models.packaged import resolve_model

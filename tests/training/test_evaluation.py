@@ -90,9 +90,9 @@ def test_the_chosen_line_is_the_rule_s_on_dev(
 ) -> None:
     classifier = load(toy_trained[0])
     dev = to_examples(toy_data["dev"], classifier.tokenizer, {"neg": 0, "pos": 1})
-    choice = choose_threshold(every_exit(classifier.model, dev.rows), dev.labels_R, 0.25, 1.5)
+    choice = choose_threshold(every_exit(classifier.model, dev.rows), dev.labels_R, 0.25, 2.25)
     assert evaluation.choice == choice
-    assert evaluation.chosen.threshold == choice.threshold
+    assert evaluation.chosen.threshold == choice.criterion.threshold
     assert [line.chosen for line in evaluation.lines].count(True) == 1
 
 
@@ -236,6 +236,6 @@ def test_a_runner_of_the_chosen_line_leaves_early(
     rows = classifier.tokenizer.encode(hard.texts)
     threshold = evaluation.chosen.threshold
     assert threshold is not None
-    results = Runner(classifier.model, criterion=Entropy(threshold, 1.5)).run(rows)
+    results = Runner(classifier.model, criterion=Entropy(threshold, 2.25)).run(rows)
     assert results.mean_layers == pytest.approx(evaluation.chosen.mean_layers)
     assert results.mean_layers < 3

@@ -6,8 +6,7 @@ from pathlib import Path
 import pytest
 import torch
 from exit_models import encoded, random_rows, write_tokenizer
-from hypothesis import given, settings
-from hypothesis import strategies as st
+from hypothesis import given, settings, strategies as st
 
 from offramp.errors import DataError
 from offramp.text.tables import Table

@@ -76,7 +76,7 @@ def test_ramps_learn(frozen: Trained, toy_data: dict[str, Table]) -> None:
     assert learnt[0] < fresh[0] * 0.75
     assert learnt[1] < fresh[1] * 0.75
     assert learnt[2] == pytest.approx(fresh[2], rel=1e-4)  # the head's
-    assert classifier.threshold == report.choice.threshold
+    assert classifier.threshold == report.choice.criterion.threshold
     assert json.loads((directory / "metrics.jsonl").read_text()) == line
 
 

@@ -27,7 +27,7 @@ def test_counts_are_whole_and_at_least_1(value: object) -> None:
             TrainingOptions(**{name: value})  # type: ignore[arg-type]
 
 
-@pytest.mark.parametrize("value", [-0.1, -1, math.nan, math.inf, "0.1"])
+@pytest.mark.parametrize("value", [-0.1, -1, math.nan, math.inf, "0.1", True])
 def test_rates_are_numbers_of_at_least_0(value: object) -> None:
     for name in RATES:
         with pytest.raises(ConfigError, match=name):
@@ -61,3 +61,11 @@ def test_class_weights_are_balanced_or_numbers_of_at_least_0(weights: object) ->
         TrainingOptions(class_weights=weights)  # type: ignore[arg-type]
     TrainingOptions(class_weights="balanced")
     TrainingOptions(class_weights={"pos": 3, "neg": 0.5})
+
+
+@pytest.mark.parametrize("growth", [0, 11, math.nan, "2", True])
+def test_growth_is_a_modest_factor_or_left_to_the_depth(growth: object) -> None:
+    with pytest.raises(ConfigError, match="growth"):
+        TrainingOptions(growth=growth)  # type: ignore[arg-type]
+    assert TrainingOptions().growth is None
+    assert TrainingOptions(growth=1).growth == 1

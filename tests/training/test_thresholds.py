@@ -5,12 +5,10 @@ import math
 
 import pytest
 import torch
-from hypothesis import given, settings
-from hypothesis import strategies as st
+from hypothesis import given, settings, strategies as st
 
-from offramp.exits.criteria import Entropy
 from offramp.runner.sweep import EveryExit
-from offramp.training.thresholds import choose_threshold, grid, isotonic
+from offramp.training.thresholds import choose_threshold, default_growth, grid, isotonic
 
 
 @pytest.mark.parametrize("n_classes", [2, 3, 77])
@@ -93,9 +91,9 @@ def test_the_highest_threshold_whose_smoothed_loss_is_allowed(
     best = max(row for row, loss in zip(tried, losses, strict=True) if loss <= max_loss + 1e-9)
 
     choice = choose_threshold(answers, labels_R, max_loss, growth)
-    assert (choice.threshold, choice.accuracy, choice.mean_layers) == pytest.approx(best)
+    assert (choice.criterion.threshold, choice.accuracy, choice.mean_layers) == pytest.approx(best)
     assert choice.full_accuracy == pytest.approx(full)
-    assert choice.criterion == Entropy(choice.threshold, growth)
+    assert choice.criterion.growth == growth
     applied = answers.apply(choice.criterion)
     assert applied.mean_layers == pytest.approx(choice.mean_layers)
 
@@ -106,7 +104,7 @@ def test_ramps_that_know_nothing_are_not_left_at() -> None:
     choice = choose_threshold(EveryExit((1, 2), torch.stack([-right, right])), labels_R, 0.25)
     assert (choice.mean_layers, choice.accuracy) == (2.0, 1.0)
     entropy = math.log1p(math.exp(-8)) + 8 / (1 + math.exp(8))
-    assert choice.threshold <= entropy
+    assert choice.criterion.threshold <= entropy
 
 
 def test_ramps_that_know_all_are_left_at() -> None:
@@ -114,3 +112,9 @@ def test_ramps_that_know_all_are_left_at() -> None:
     right = torch.nn.functional.one_hot(labels_R, 2).float() * 8
     choice = choose_threshold(EveryExit((1, 2), torch.stack([right, right])), labels_R, 0.25)
     assert (choice.mean_layers, choice.accuracy) == (1.0, 1.0)
+
+
+def test_growth_comes_to_as_much_at_any_depth() -> None:
+    assert default_growth(6) == 1.5
+    for n_layers in (3, 12, 24):
+        assert default_growth(n_layers) ** n_layers == pytest.approx(1.5**6, rel=0.01)

@@ -96,10 +96,11 @@ def test_the_threshold_is_chosen_on_dev_and_saved(
 ) -> None:
     directory, report = toy_trained
     classifier = load(directory)
-    assert classifier.threshold == report.choice.threshold
+    assert classifier.threshold == report.choice.criterion.threshold
     dev = to_examples(toy_data["dev"], classifier.tokenizer, {"neg": 0, "pos": 1})
     answers = every_exit(classifier.model, dev.rows)
-    assert choose_threshold(answers, dev.labels_R, 0.25, growth=1.5) == report.choice
+    assert choose_threshold(answers, dev.labels_R, 0.25, growth=2.25) == report.choice
+    assert classifier.growth == 2.25  # three layers; 1.5 ** 6 over the whole depth
 
 
 def test_same_seed_same_weights(

@@ -61,7 +61,7 @@ def demo(output: Path | None, epochs: int, seed: int) -> None:
                 where,
                 splits["test"],
                 dev=splits["dev"],
-                thresholds=(0.4, 0.8, 1.2),
+                thresholds=(0.05, 0.1, 0.2),
                 max_loss=0.5,
                 rounds=2,
                 timing_rows=120,
@@ -71,7 +71,7 @@ def demo(output: Path | None, epochs: int, seed: int) -> None:
         chosen = evaluation.chosen
         loss, low, high = evaluation.loss
         out.print(
-            f"Chosen on dev: threshold {chosen.threshold:g}. On test it is "
+            f"Chosen on dev: {chosen.system}. On test it is "
             f"{chosen.speed['plain'].median:.2f}x as fast as the plain model and loses {loss:.2f} "
             f"points (95% interval {low:.2f} to {high:.2f})."
         )

@@ -20,7 +20,7 @@ from offramp.errors import ConfigError
 @click.option("--dev", type=click.Path(path_type=Path), help="Rows to choose the threshold on.")
 @columns
 @click.option("--output", type=click.Path(path_type=Path), help="Write the table as JSON.")
-@click.option("--thresholds", help="Thresholds to report, such as .1,.2,.4 (nats of entropy).")
+@click.option("--thresholds", help="Thresholds to report, such as .05,.1,.2 (nats at layer 1).")
 @click.option(
     "--max-loss", default=0.25, show_default=True, help="Points of dev accuracy exits may cost."
 )

@@ -23,7 +23,7 @@ from offramp.errors import DataError
 @click.option("--text", default="text", show_default=True, help="The text's column.")
 @click.option("--pair", help="The second text's column, where a row is a pair.")
 @click.option("--output", type=click.Path(path_type=Path), help="A JSONL file; else the terminal.")
-@click.option("--threshold", type=float, help="Leave below this entropy (nats), not the model's.")
+@click.option("--threshold", type=float, help="Nats of entropy at layer 1, not the model's.")
 @click.option("--threads", type=int, help="CPU threads.")
 def predict(
     model: Path,

@@ -41,7 +41,7 @@ from offramp.errors import ConfigError
     "--max-loss", default=0.25, show_default=True, help="Points of dev accuracy exits may cost."
 )
 @click.option(
-    "--growth", default=1.5, show_default=True, help="By what the threshold rises a layer."
+    "--growth", type=float, help="By what the threshold rises a layer; 1.5 for six layers."
 )
 def train(
     data: Path,
@@ -80,7 +80,8 @@ def train(
         )
     choice = report.choice
     console.print(
-        f"Wrote {output}. Threshold {choice.threshold:g}: dev accuracy {choice.accuracy:.4f} at "
+        f"Wrote {output}. Threshold {choice.criterion.threshold:g} at the first layer, "
+        f"{choice.criterion.growth:g} times that a layer: dev accuracy {choice.accuracy:.4f} at "
         f"{choice.mean_layers:.2f} layers a row (full depth {choice.full_accuracy:.4f}).",
         markup=False,
     )

@@ -92,6 +92,8 @@ class BertPreTrainedModel(PretrainedModel):
 class BertModel(BertPreTrainedModel):
     """BERT's body, with or without the pooler over the first token."""
 
+    pools_first = True
+
     def __init__(self, config: BertConfig, add_pooling_layer: bool = True) -> None:
         super().__init__(config)
         self.embeddings = BertEmbeddings(config)
@@ -130,8 +132,9 @@ class BertModel(BertPreTrainedModel):
             self.embeddings(inputs), inputs.layout, inputs.row_ids_R, positions=inputs.positions
         )
 
-    def step(self, flow: Flow, i: int) -> Flow:
-        return flow.advanced(self.encoder.layer[i](flow.hidden, flow.layout))
+    def step(self, flow: Flow, i: int, queries: Tensor | None = None) -> Flow:
+        hidden = self.encoder.layer[i](flow.hidden, flow.layout, queries)
+        return flow.advanced(hidden) if queries is None else flow.narrowed(hidden, queries)
 
     def finish(self, flow: Flow) -> Flow:
         return flow
@@ -174,6 +177,8 @@ class BertModel(BertPreTrainedModel):
 
 class BertForSequenceClassification(BertPreTrainedModel):
     """BERT with a linear classifier over the pooled first token."""
+
+    reads_first = True
 
     def __init__(self, config: BertConfig) -> None:
         super().__init__(config)

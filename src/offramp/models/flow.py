@@ -203,6 +203,15 @@ class Flow:
         trace = None if self.trace is None else (*self.trace, hidden)
         return replace(self, hidden=hidden, trace=trace)
 
+    def narrowed(self, hidden: Tensor, tokens: Tensor) -> Flow:
+        """The same rows with the next layer's hidden states of one token each, [R, D]. Untraced."""
+        return Flow(
+            hidden=hidden,
+            layout=Packed.of(torch.ones(len(self.row_ids_R), dtype=torch.int64)),
+            row_ids_R=self.row_ids_R,
+            positions=self.positions[tokens],
+        )
+
     def take(self, rows: Index) -> Flow:
         """These rows only, in this order: a host index tensor [R], or a slice (a view)."""
         layout, tokens = self.layout.take(rows)
@@ -249,7 +258,11 @@ def join(flows: Sequence[Flow]) -> Flow:
 
 
 class LayerStack(Protocol):
-    """What a family's body offers; meeting it gives the family exits and the runner."""
+    """What a family's body offers; meeting it gives the family exits and the runner.
+
+    A class whose `pool` reads nothing but the first token of a row may say so with
+    `pools_first = True` beside that method: the last layer is then run for those tokens alone.
+    """
 
     @property
     def n_layers(self) -> int:
@@ -258,8 +271,8 @@ class LayerStack(Protocol):
     def start(self, inputs: Inputs) -> Flow:
         """Embed the inputs."""
 
-    def step(self, flow: Flow, i: int) -> Flow:
-        """Pass layer i, counted from 0."""
+    def step(self, flow: Flow, i: int, queries: Tensor | None = None) -> Flow:
+        """Pass layer i, from 0; with `queries`, one packed token a row [R], for those alone."""
 
     def finish(self, flow: Flow) -> Flow:
         """What comes after the last layer, and before a pooler or an exit reads (a final norm)."""
@@ -269,7 +282,11 @@ class LayerStack(Protocol):
 
 
 class ExitableModel(Protocol):
-    """A task model on a LayerStack: rows of a finished flow to logits."""
+    """A task model on a LayerStack: rows of a finished flow to logits.
+
+    A class whose `logits` read nothing but the first token of a row, or `pool` of its body, may say
+    so with `reads_first = True` beside that method.
+    """
 
     @property
     def stack(self) -> LayerStack:
@@ -277,6 +294,23 @@ class ExitableModel(Protocol):
 
     def logits(self, flow: Flow) -> Tensor:
         """The model's own answer for a flow that passed all layers and was finished, [R, C]."""
+
+
+def reads_first(model: ExitableModel) -> bool:
+    """Whether the last layer is needed for the first token of each row alone.
+
+    So it is if the model says `reads_first` of its `logits`, and its body `pools_first` of its
+    `pool`.
+    """
+    return _says(model, "reads_first", "logits") and _says(model.stack, "pools_first", "pool")
+
+
+def _says(owner: object, claim: str, method: str) -> bool:
+    """Whether the class that has `method` makes the claim: a subclass may have another method."""
+    kinds = type(owner).__mro__
+    meant = next((kind for kind in kinds if method in vars(kind)), object)
+    said = next((kind for kind in kinds if claim in vars(kind)), None)
+    return said is meant and bool(vars(meant)[claim])
 
 
 def run_layers(stack: LayerStack, inputs: Inputs, *, trace: bool = False) -> Flow:

@@ -15,15 +15,22 @@ def self_attention(
     """Each token attends to the tokens of its own row.
 
     query, key, value and the result are [B, L, D] or [T, D] as `layout` says; D is heads x width.
-    A padded row without a single key gets zeros (torch's rule for an all-False mask).
+    A packed query may be [R, D] in place of [T, D]: one token a row. A padded row without a single
+    key gets zeros (torch's rule for an all-False mask).
     """
     if isinstance(layout, Padded):
         return _attend(query, key, value, n_heads, dropout, layout.attention_mask)
-    outputs = []
+    outputs, row = [], 0
+    one_a_row = len(query) == layout.n_rows  # and if all rows are one token long, it is the same
     for block in layout.blocks:
-        shape = (block.rows, block.length, -1)
-        q, k, v = (x[block.start : block.stop].view(shape) for x in (query, key, value))
-        outputs.append(_attend(q, k, v, n_heads, dropout).reshape(block.stop - block.start, -1))
+        tokens = slice(block.start, block.stop)
+        asking = slice(row, row + block.rows) if one_a_row else tokens
+        row += block.rows
+        q, k, v = (
+            x[part].view(block.rows, -1, x.shape[-1])
+            for x, part in ((query, asking), (key, tokens), (value, tokens))
+        )
+        outputs.append(_attend(q, k, v, n_heads, dropout).flatten(0, 1))
     if len(outputs) == 1:
         return outputs[0]
     return torch.cat(outputs) if outputs else torch.zeros_like(query)

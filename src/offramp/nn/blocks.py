@@ -30,8 +30,10 @@ ACTIVATIONS: dict[str, Callable[[Tensor], Tensor]] = {
 class EncoderLayer(nn.Module):
     """Self-attention and a two-layer perceptron, each added to its input and then normalised.
 
-    Takes and gives hidden states in either layout. `dropout` and `attention_dropout` are
-    probabilities, in force in training mode only.
+    Takes and gives hidden states in either layout. With `queries`, one packed token of each row
+    [R], it gives those tokens' alone, [R, D]: all tokens are attended to, and nothing else is
+    computed for the others. `dropout` and `attention_dropout` are probabilities, in force in
+    training mode only.
     """
 
     def __init__(
@@ -50,8 +52,8 @@ class EncoderLayer(nn.Module):
         self.intermediate = Intermediate(width, intermediate, activation)
         self.output = AddAndNorm(intermediate, width, norm_eps, dropout)
 
-    def forward(self, hidden: Tensor, layout: Layout) -> Tensor:
-        attended = self.attention(hidden, layout)
+    def forward(self, hidden: Tensor, layout: Layout, queries: Tensor | None = None) -> Tensor:
+        attended = self.attention(hidden, layout, queries)
         output: Tensor = self.output(self.intermediate(attended), attended)
         return output
 
@@ -66,13 +68,14 @@ class Attention(nn.Module):
         self.self = SelfAttention(width, n_heads, attention_dropout)
         self.output = AddAndNorm(width, width, norm_eps, dropout)
 
-    def forward(self, hidden: Tensor, layout: Layout) -> Tensor:
-        output: Tensor = self.output(self.self(hidden, layout), hidden)
+    def forward(self, hidden: Tensor, layout: Layout, queries: Tensor | None = None) -> Tensor:
+        asking = hidden if queries is None else hidden.index_select(0, queries)
+        output: Tensor = self.output(self.self(hidden, layout, asking), asking)
         return output
 
 
 class SelfAttention(nn.Module):
-    """Multi-head attention of each row's tokens to one another."""
+    """Multi-head attention of each row's tokens, or of one of them (`asking`), to all of them."""
 
     def __init__(self, width: int, n_heads: int, dropout: float) -> None:
         super().__init__()
@@ -82,9 +85,9 @@ class SelfAttention(nn.Module):
         self.key = nn.Linear(width, width)
         self.value = nn.Linear(width, width)
 
-    def forward(self, hidden: Tensor, layout: Layout) -> Tensor:
+    def forward(self, hidden: Tensor, layout: Layout, asking: Tensor) -> Tensor:
         return self_attention(
-            self.query(hidden),
+            self.query(asking),
             self.key(hidden),
             self.value(hidden),
             layout,

@@ -118,9 +118,10 @@ class Classifier:
 
     @property
     def _entropy(self) -> Entropy:
-        if not isinstance(self.criterion, Entropy):
-            raise ConfigError(f"The criterion {self.criterion} has no threshold; set `criterion`.")
-        return self.criterion
+        criterion = self.criterion  # once: another thread may replace it
+        if not isinstance(criterion, Entropy):
+            raise ConfigError(f"The criterion {criterion} has no threshold; set `criterion`.")
+        return criterion
 
     def predict(
         self, texts: Iterable[Text], *, threshold: float | None = None, threads: int | None = None
@@ -148,7 +149,11 @@ class Classifier:
         self, texts: Iterator[Text], runner: Runner, route: Route, threads: int | None
     ) -> Iterator[Prediction]:
         labels = self.labels
-        rows = (row for chunk in _chunks(texts, _CHUNK) for row in self.tokenizer.encode(chunk))
+        rows = (
+            row
+            for number, chunk in enumerate(_chunks(texts, _CHUNK))
+            for row in self.tokenizer.encode(chunk, first_row=number * _CHUNK)
+        )
         for window in runner.gather(rows):
             with _cpu_threads(threads):
                 results = runner.run_window(window, route)

@@ -19,7 +19,7 @@ from offramp.errors import ConfigError, InputError
 from offramp.exits.attach import exits_of
 from offramp.exits.criteria import Criterion
 from offramp.models.base import PretrainedModel
-from offramp.models.flow import ExitableModel, Flow, Inputs, join
+from offramp.models.flow import ExitableModel, Flow, Inputs, join, reads_first
 from offramp.nn.layout import Packed
 from offramp.text.tokenizer import Encoded
 
@@ -97,6 +97,7 @@ class Runner:
                 raise ConfigError(f"{name} must be at least 1; got {value}.")
         self.model = model
         self._task = cast(ExitableModel, model)
+        self._reads_first = reads_first(self._task)
         self._criterion = criterion
         self._use_exits = exits and (criterion is not None or hasattr(model, "exits"))
         self._depth = self._check_depth(depth)
@@ -187,9 +188,14 @@ class Runner:
         return Results(logits_RC, layers_R)
 
     def _advance(self, flow: Flow, done: int, depth: int) -> Flow:
-        """Pass the layers from `done` to `depth`."""
-        for i in range(done, depth):
-            flow = self._task.stack.step(flow, i)
+        """Pass the layers from `done` to `depth`; the last layer for the tokens that are read."""
+        stack = self._task.stack
+        whole = stack.n_layers - 1 if self._reads_first else stack.n_layers
+        for i in range(done, min(depth, whole)):
+            flow = stack.step(flow, i)
+        if depth > whole:
+            layout = cast(Packed, flow.layout)
+            flow = stack.step(flow, whole, queries=layout.starts_R.to(flow.hidden.device))
         return flow
 
     def _answers(self, flows: Sequence[Flow], depth: int) -> Tensor:

@@ -94,11 +94,11 @@ class Tokenizer:
         self._tokenizer.enable_truncation(value)
         self._max_length = value
 
-    def encode(self, texts: Sequence[Text]) -> list[Encoded]:
-        """Token ids of each text or pair."""
+    def encode(self, texts: Sequence[Text], *, first_row: int = 0) -> list[Encoded]:
+        """Token ids of each text or pair. `first_row` is the first one's number in messages."""
         if isinstance(texts, str):  # a str is a sequence of its characters
             raise DataError("encode takes a list of texts; got one text. Pass [text].")
-        for row, text in enumerate(texts):
+        for row, text in enumerate(texts, start=first_row):
             if not _is_text(text):
                 raise DataError(
                     f"Row {row} is a {type(text).__name__}; expected a text or a pair of texts."

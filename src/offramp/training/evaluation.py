@@ -48,9 +48,14 @@ class Line:
     mean_layers: float
     seconds: float
     speed: dict[str, Ratio]
-    threshold: float | None = None
+    criterion: Entropy | None = None
     depth: int | None = None
     chosen: bool = False
+
+    @property
+    def threshold(self) -> float | None:
+        """The criterion's, in nats at the first layer; None for a system without exits."""
+        return None if self.criterion is None else self.criterion.threshold
 
 
 @dataclass(frozen=True)
@@ -121,8 +126,9 @@ def evaluate(
     test = to_examples(data, classifier.tokenizer, label2id)
     choice = None
     if dev is not None:
-        shared = set(dev.texts) & set(data.texts)
-        if len(shared) > len(set(data.texts)) / 2:
+        one, two = set(dev.texts), set(data.texts)
+        shared = one & two
+        if len(shared) > min(len(one), len(two)) / 2:
             raise DataError(
                 f"{len(shared)} texts of {data.source} are in {dev.source} too; a threshold is "
                 "chosen on one split and reported on another."
@@ -131,14 +137,14 @@ def evaluate(
         choice = choose_threshold(
             every_exit(model, held.rows), held.labels_R, max_loss, classifier.growth
         )
-    chosen = classifier.threshold if choice is None else choice.threshold
+    chosen = classifier.threshold if choice is None else choice.criterion.threshold
     systems = _systems(
         model,
         [chosen, *(_spread(len(label2id)) if thresholds is None else thresholds)],
         classifier.growth,
     )
 
-    sample = random.Random(0).sample(range(len(test)), min(timing_rows, len(test)))
+    sample = sorted(random.Random(0).sample(range(len(test)), min(timing_rows, len(test))))
     timed = [test.rows[i] for i in sample]
     runs: dict[str, Callable[[], object]] = {
         name: partial(system.runner.run, timed) for name, system in systems.items()
@@ -171,7 +177,7 @@ def evaluate(
                     for other, theirs in seconds.items()
                     if other != name and not other.startswith("exits")
                 },
-                threshold=systems[name].threshold,
+                criterion=systems[name].criterion,
                 depth=systems[name].depth,
                 chosen=name == _name(chosen),
             )
@@ -209,17 +215,16 @@ def _processor() -> str:
 
 @dataclass(frozen=True)
 class _System:
-    """One way to run the model: all of it, cut off after `depth`, or with exits at `threshold`."""
+    """One way to run the model: all of it, cut off after `depth`, or with exits."""
 
     runner: Runner
-    threshold: float | None = None
-    growth: float = 1.0
+    criterion: Entropy | None = None
     depth: int | None = None
 
     def answer(self, answers: EveryExit) -> Results:
         """What it answers, from every exit's answers."""
-        if self.threshold is not None:
-            return answers.apply(Entropy(self.threshold, self.growth))
+        if self.criterion is not None:
+            return answers.apply(self.criterion)
         depth = answers.depths[-1] if self.depth is None else self.depth
         logits_RC = answers.logits_ERC[answers.depths.index(depth)]
         return Results(logits_RC, torch.full((len(logits_RC),), depth))
@@ -233,8 +238,8 @@ def _systems(
         runner = Runner(model, exits=False, depth=depth)
         systems[f"truncated to {depth}"] = _System(runner, depth=depth)
     for threshold in sorted(set(thresholds)):
-        runner = Runner(model, criterion=Entropy(threshold, growth))
-        systems[_name(threshold)] = _System(runner, threshold, growth)
+        criterion = Entropy(threshold, growth)
+        systems[_name(threshold)] = _System(Runner(model, criterion=criterion), criterion)
     return systems
 
 
@@ -244,4 +249,4 @@ def _spread(n_classes: int) -> list[float]:
 
 
 def _name(threshold: float) -> str:
-    return f"exits at {threshold!r}"
+    return f"exits at {float(threshold)!r}"

@@ -42,9 +42,10 @@ class TrainingOptions:
     """What the best checkpoint is best in, on dev, at full depth: accuracy, f1 or macro_f1."""
     freeze_backbone: bool = False
     max_loss: float = 0.25
-    """Points of dev accuracy that the chosen threshold may lose against full depth."""
-    growth: float = 1.5
-    """By what the chosen threshold rises from layer to layer; see `Entropy`."""
+    """Points of dev accuracy, smoothed, that the threshold may lose against full depth."""
+    growth: float | None = None
+    """By what the chosen threshold rises from layer to layer (see `Entropy`); 1.5 for six layers
+    and as much over the whole depth for others by default."""
     depths: tuple[int, ...] | None = None
     """Layers with an exit after them, from 1; all but the last by default."""
     pooler: str = "attention"
@@ -61,7 +62,8 @@ class TrainingOptions:
             raise ConfigError(f"seed must be a whole number from 0; got {self.seed!r}.")
         if self.warmup > 1:
             raise ConfigError(f"warmup is a share of the steps, from 0 to 1; got {self.warmup}.")
-        Entropy(growth=self.growth)  # refuses one that cannot be
+        if self.growth is not None:
+            Entropy(growth=self.growth)  # refuses one that cannot be
         if self.score not in SCORES:
             raise ConfigError(f"score is one of {', '.join(SCORES)}; got {self.score!r}.")
         if isinstance(self.class_weights, str) and self.class_weights != "balanced":
@@ -75,5 +77,6 @@ class TrainingOptions:
 
 
 def _check_number(name: str, value: object) -> None:
-    if not isinstance(value, (int, float)) or not math.isfinite(value) or value < 0:
+    number = not isinstance(value, bool) and isinstance(value, (int, float))
+    if not number or not 0 <= value < math.inf:  # type: ignore[operator]
         raise ConfigError(f"{name} must be a number of at least 0; got {value!r}.")

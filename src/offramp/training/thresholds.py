@@ -20,20 +20,19 @@ def grid(n_classes: int) -> list[float]:
     return [0.0, *(float(f"{most * 10 ** (-3 * step / 99):.4g}") for step in range(99, -1, -1))]
 
 
+def default_growth(n_layers: int) -> float:
+    """1.5 a layer for six layers, and for others what comes to as much over the whole depth."""
+    return round(float(1.5 ** (6 / n_layers)), 4)
+
+
 @dataclass(frozen=True)
 class Choice:
-    """An `Entropy` and what it gave on the rows it was chosen on; accuracies from 0 to 1."""
+    """What was chosen, and what it gave on the rows it was chosen on; accuracies from 0 to 1."""
 
-    threshold: float
-    growth: float
+    criterion: Entropy
     accuracy: float
     full_accuracy: float
     mean_layers: float
-
-    @property
-    def criterion(self) -> Entropy:
-        """What was chosen."""
-        return Entropy(self.threshold, self.growth)
 
 
 def choose_threshold(
@@ -53,9 +52,10 @@ def choose_threshold(
     full = accuracy(answers.logits_ERC[-1].argmax(-1), labels_R)
     choices = []
     for threshold in grid(answers.logits_ERC.shape[-1]):
-        results = answers.apply(Entropy(threshold, growth))
+        criterion = Entropy(threshold, growth)
+        results = answers.apply(criterion)
         kept = accuracy(results.logits_RC.argmax(-1), labels_R)
-        choices.append(Choice(threshold, growth, kept, full, results.mean_layers))
+        choices.append(Choice(criterion, kept, full, results.mean_layers))
     losses = isotonic([(full - choice.accuracy) * 100 for choice in choices])
     allowed = [c for c, loss in zip(choices, losses, strict=True) if loss <= max_loss + 1e-9]
     return allowed[-1] if allowed else choices[0]  # pooled, even 0 may seem to lose

@@ -30,7 +30,7 @@ from offramp.training.examples import Examples, batches, class_names, hold_out, 
 from offramp.training.frozen import train_ramps
 from offramp.training.metrics import accuracy, finite, scores
 from offramp.training.options import TrainingOptions
-from offramp.training.thresholds import Choice, choose_threshold
+from offramp.training.thresholds import Choice, choose_threshold, default_growth
 
 LOG_FILE = "metrics.jsonl"
 
@@ -60,10 +60,10 @@ def train(
 ) -> tuple[Classifier, TrainingReport]:
     """Fine-tune the model in directory `model` on `data` and write the classifier to `output`.
 
-    The best checkpoint by dev score is kept; its exit threshold is chosen on dev (the fastest that
-    loses at most `options.max_loss` points). Without `dev` a tenth of the rows is held out by
-    hash of the text. `output` is written only when training is done, whole, with the metrics log
-    `metrics.jsonl`, whose lines `on_evaluation` is told as they are made. Raises DataError,
+    The best checkpoint by dev score is kept; its exit threshold is chosen on dev (the fastest whose
+    smoothed loss is at most `options.max_loss` points). Without `dev` a tenth of the rows is held
+    out by hash of the text. `output` is written only when training is done, whole, with the metrics
+    log `metrics.jsonl`, whose lines `on_evaluation` is told as they are made. Raises DataError,
     ConfigError, CheckpointError, SaveError or TrainingError.
     """
     options = options or TrainingOptions()
@@ -93,9 +93,9 @@ def train(
             if on_evaluation is not None:
                 on_evaluation(line)
     network.eval()
-    choice = choose_threshold(
-        every_exit(network, held.rows), held.labels_R, options.max_loss, options.growth
-    )
+    answers = every_exit(network, held.rows)
+    growth = default_growth(answers.depths[-1]) if options.growth is None else options.growth
+    choice = choose_threshold(answers, held.labels_R, options.max_loss, growth)
     exits_of(network).criterion = choice.criterion
     exits_of(network).calibration = {
         "rule": "fastest on dev by isotonic regression of the loss; no guarantee",
