@@ -291,9 +291,10 @@ def test_one_by_one_is_a_run_of_one_row(name: str) -> None:
     for row, answer in zip(rows, answers, strict=True):
         results = runner.run([row])
         assert labels_and_layers(results) == [decide_alone(answer, Entropy(0.3))]
-        torch.testing.assert_close(
-            results.logits_RC[0], answer[int(results.exit_layers_R)], rtol=0, atol=0
-        )
+        layer = int(results.exit_layers_R)
+        # The last layer is run for the first token alone, a product of another shape.
+        slack = 1e-5 if layer == max(answer) else 0
+        torch.testing.assert_close(results.logits_RC[0], answer[layer], rtol=slack, atol=slack)
 
 
 @pytest.mark.parametrize("shift", [0.0, 1e-7, -1e-7, 1e-6, -1e-6, "next"])
@@ -558,7 +559,8 @@ def test_the_last_layer_is_run_for_the_tokens_that_are_read(
     assert seen[-1] == (last, tokens)
     with torch.inference_mode():
         for row, logits_C in zip(rows, found, strict=True):
-            hidden_LD = other.bert(torch.from_numpy(row.ids)[None]).last_hidden_state[0]
+            ids, types = (torch.from_numpy(x)[None] for x in (row.ids, row.types))
+            hidden_LD = other.bert(ids, token_type_ids=types).last_hidden_state[0]
             torch.testing.assert_close(
                 logits_C, other.classifier(hidden_LD.mean(0)), rtol=1e-5, atol=1e-5
             )

@@ -169,9 +169,10 @@ class Runner:
         state_RS = None if route.criterion is None else route.criterion.start(len(rows))
         done = 0
         for depth in (*route.depths, route.last):
-            flows = [self._advance(flow, done, depth) for flow in flows]
+            parts = [self._advance(flow, done, depth) for flow in flows]
+            flows = [flow for flow, _ in parts]
             names_R = torch.cat([flow.row_ids_R for flow in flows])
-            answers_RC = self._answers(flows, depth)
+            answers_RC = self._answer(torch.cat([read for _, read in parts]), depth)
             done = depth
             leave_R, answers_RC, state_RS = self._decide(
                 answers_RC, names_R, state_RS, depth, route, rows
@@ -187,8 +188,12 @@ class Runner:
             flows = _regroup(flows, ~leave_R, self._microbatch_tokens)
         return Results(logits_RC, layers_R)
 
-    def _advance(self, flow: Flow, done: int, depth: int) -> Flow:
-        """Pass the layers from `done` to `depth`; the last layer for the tokens that are read."""
+    def _advance(self, flow: Flow, done: int, depth: int) -> tuple[Flow, Tensor]:
+        """Pass the layers from `done` to `depth`: the flow, and what `_answer` needs of it.
+
+        That is read at once, while the hidden states are in the processor's cache. The last layer
+        is run for the tokens that the answer reads.
+        """
         stack = self._task.stack
         whole = stack.n_layers - 1 if self._reads_first else stack.n_layers
         for i in range(done, min(depth, whole)):
@@ -196,16 +201,16 @@ class Runner:
         if depth > whole:
             layout = cast(Packed, flow.layout)
             flow = stack.step(flow, whole, queries=layout.starts_R.to(flow.hidden.device))
-        return flow
-
-    def _answers(self, flows: Sequence[Flow], depth: int) -> Tensor:
-        """What the exit after `depth` layers says of all flows' rows, [R, C] on the host."""
-        stack = self._task.stack
-        finished = (stack.finish(flow) for flow in flows)
+        finished = stack.finish(flow)
         if depth == stack.n_layers:
-            return torch.cat([self._task.logits(flow) for flow in finished]).cpu()
-        ramp = exits_of(self.model).ramp(depth)
-        return ramp.answer(torch.cat([ramp.pool(flow) for flow in finished])).cpu()
+            return flow, self._task.logits(finished)
+        return flow, exits_of(self.model).ramp(depth).pool(finished)
+
+    def _answer(self, read: Tensor, depth: int) -> Tensor:
+        """What the exit after `depth` layers says, [R, C] on the host."""
+        if depth < self._task.stack.n_layers:
+            read = exits_of(self.model).ramp(depth).answer(read)
+        return read.cpu()
 
     def _decide(
         self,
@@ -237,8 +242,8 @@ class Runner:
         state = None if route.criterion is None else route.criterion.start(1)
         done = 0
         for asked in (*route.depths, route.last):
-            flow = self._advance(flow, done, asked)
-            answer_1C = self._answers([flow], asked)
+            flow, read = self._advance(flow, done, asked)
+            answer_1C = self._answer(read, asked)
             leave_1, _, state = _ask(answer_1C, state, asked, route)
             done = asked
             if asked == depth:
