@@ -48,7 +48,7 @@ def pool_attention(hidden: Tensor, scores: Tensor, layout: Layout) -> Tensor:
             lowest = torch.finfo(scores.dtype).min
             scores_RLQ = scores_RLQ.masked_fill(~keys_RL[..., None], lowest)
         weights_RQL = scores_RLQ.softmax(1).transpose(1, 2)
-        pooled.append((weights_RQL @ hidden_RLD).flatten(1))
+        pooled.append(torch.bmm(weights_RQL, hidden_RLD).flatten(1))
     return _join(pooled, hidden, width=hidden.shape[-1] * scores.shape[-1])
 
 
@@ -60,8 +60,10 @@ def _views(x: Tensor, layout: Layout) -> Iterator[tuple[Tensor, Tensor | None]]:
             keys = keys.any(1)
         yield x, keys
     else:
-        for block in layout.blocks:
-            yield x[block.start : block.stop].view(block.rows, block.length, -1), None
+        blocks = layout.blocks
+        parts = x.split([block.stop - block.start for block in blocks])  # slicing each costs more
+        for block, part in zip(blocks, parts, strict=True):
+            yield part.view(block.rows, block.length, -1), None
 
 
 def _join(pieces: list[Tensor], hidden: Tensor, width: int | None = None) -> Tensor:
