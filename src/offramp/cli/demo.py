@@ -25,7 +25,7 @@ SENTENCES = (
 
 @click.command(epilog="Example: offramp demo --output runs/demo")
 @click.option("--output", type=click.Path(path_type=Path), help="Keep the model here.")
-@click.option("--epochs", default=2, show_default=True)
+@click.option("--epochs", default=3, show_default=True)
 @click.option("--seed", default=0, show_default=True)
 def demo(output: Path | None, epochs: int, seed: int) -> None:
     """Teach all-MiniLM-L6-v2 which area of Python's library a docstring belongs to.
@@ -53,7 +53,9 @@ def demo(output: Path | None, epochs: int, seed: int) -> None:
                 splits["train"],
                 where,
                 dev=splits["dev"],
-                options=offramp.TrainingOptions(epochs=epochs, seed=seed, max_loss=0.5),
+                options=offramp.TrainingOptions(
+                    epochs=epochs, batch_size=16, seed=seed, max_loss=0.5
+                ),
                 max_length=64,
                 progress=progress,
             )
@@ -63,8 +65,8 @@ def demo(output: Path | None, epochs: int, seed: int) -> None:
                 dev=splits["dev"],
                 thresholds=(0.05, 0.1, 0.2),
                 max_loss=0.5,
-                rounds=2,
-                timing_rows=120,
+                rounds=3,
+                timing_rows=150,
                 progress=progress,
             )
         out.print(evaluation_grid(evaluation))
