@@ -1,14 +1,14 @@
-"""The tiny models of tests/exits/exit_models.py serve here too."""
+"""A task that a tiny model learns in seconds, and what is trained on it."""
 
-import sys
+from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
-
-sys.path.insert(0, str(Path(__file__).parents[1] / "exits"))
 
 import pytest
 import torch
 from exit_models import toy_rows, write_body
 
+from offramp.runner.classifier import Classifier
 from offramp.text.tables import Table
 from offramp.training.options import TrainingOptions
 from offramp.training.train import TrainingReport, train
@@ -52,3 +52,23 @@ def toy_trained(
     torch.manual_seed(99)  # which must not matter
     _, report = train(toy_body, toy_data["train"], output, dev=toy_data["dev"], options=toy_options)
     return output, report
+
+
+@pytest.fixture
+def train_toy(
+    toy_body: Path, toy_data: dict[str, Table], toy_options: TrainingOptions, tmp_path: Path
+) -> Callable[..., tuple[Classifier, TrainingReport]]:
+    """Trains into `tmp_path / name`, for one epoch and with what else the options say."""
+
+    def run(
+        name: str = "out",
+        *,
+        start: Path = toy_body,
+        data: Table = toy_data["train"],
+        dev: Table = toy_data["dev"],
+        **options: object,
+    ) -> tuple[Classifier, TrainingReport]:
+        chosen = replace(toy_options, **{"epochs": 1, **options})  # type: ignore[arg-type]
+        return train(start, data, tmp_path / name, dev=dev, options=chosen)
+
+    return run

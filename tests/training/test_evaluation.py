@@ -9,6 +9,7 @@ import torch
 from exit_models import toy_rows
 
 from offramp.errors import ConfigError, DataError, OfframpError
+from offramp.exits.attach import exits_of
 from offramp.exits.criteria import Entropy
 from offramp.runner.classifier import load
 from offramp.runner.run import Runner
@@ -110,10 +111,18 @@ def test_without_dev_the_saved_threshold_is_the_chosen_one(
 
 
 def test_loss_is_the_paired_difference_in_points(
-    evaluation: Evaluation, toy_trained: Trained, hard: Table
+    toy_trained: Trained, hard: Table, tmp_path: Path
 ) -> None:
     classifier = load(toy_trained[0])
     assert hard.labels is not None
+    ramp = exits_of(classifier.model).ramp(1)
+    with (
+        torch.no_grad()
+    ):  # sure of class 0, so that exits lose rows and win some of the mislabelled
+        ramp.classifier.weight.zero_()
+        ramp.classifier.bias.copy_(torch.tensor([9.0, 0.0]))
+    classifier.save(tmp_path / "model")
+    evaluation = evaluate(tmp_path / "model", hard, **QUICK)  # type: ignore[arg-type]
     full, fast = (
         [
             p.label == label
@@ -124,6 +133,7 @@ def test_loss_is_the_paired_difference_in_points(
         for threshold in (0.0, evaluation.chosen.threshold)
     )
     differences = [one - two for one, two in zip(full, fast, strict=True)]
+    assert set(differences) == {-1, 0, 1}
     n = len(differences)
     mean = sum(differences) / n
     error = math.sqrt(sum((d - mean) ** 2 for d in differences) / (n - 1) / n)

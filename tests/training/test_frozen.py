@@ -1,7 +1,10 @@
 """Ramps on a frozen backbone: it is not touched, it runs once, the ramps learn."""
 
 import json
+from collections.abc import Callable
 from dataclasses import replace
+from functools import partial
+from itertools import pairwise
 from pathlib import Path
 
 import pytest
@@ -13,7 +16,7 @@ from offramp.errors import ConfigError, TrainingError
 from offramp.exits.attach import add_exits, exits_of
 from offramp.models.bert import BertForSequenceClassification
 from offramp.nn.blocks import EncoderLayer
-from offramp.runner.classifier import load
+from offramp.runner.classifier import Classifier, load
 from offramp.runner.sweep import every_exit
 from offramp.text.tables import Table
 from offramp.text.tokenizer import Tokenizer
@@ -23,6 +26,7 @@ from offramp.training.options import TrainingOptions
 from offramp.training.train import TrainingReport, evaluate_exits, train
 
 Trained = tuple[Path, TrainingReport]
+TrainToy = Callable[..., tuple[Classifier, TrainingReport]]
 
 
 @pytest.fixture(scope="module")
@@ -42,6 +46,12 @@ def frozen(
         toy_trained[0], toy_data["train"], output, dev=toy_data["dev"], options=frozen_options
     )
     return output, report
+
+
+@pytest.fixture
+def train_frozen(train_toy: TrainToy, toy_trained: Trained) -> TrainToy:
+    """`train_toy` with the options of `frozen`."""
+    return partial(train_toy, start=toy_trained[0], epochs=8, freeze_backbone=True)
 
 
 def test_body_and_head_stay_bit_for_bit(toy_trained: Trained, frozen: Trained) -> None:
@@ -93,6 +103,29 @@ def test_each_ramp_keeps_its_best_epoch(frozen_options: TrainingOptions) -> None
     assert saved["dev_accuracy_by_depth"] == line["dev_accuracy_by_depth"]
 
 
+def test_of_equally_accurate_epochs_the_one_of_lower_loss_is_kept(
+    toy_data: dict[str, Table], frozen_options: TrainingOptions, tmp_path: Path
+) -> None:
+    write_tokenizer(tmp_path)
+    tokenizer = Tokenizer.from_pretrained(tmp_path)
+    training, dev = (
+        to_examples(toy_data[split], tokenizer, {"neg": 0, "pos": 1}) for split in ("train", "dev")
+    )
+    kept = []
+    for epochs in range(5, 16):  # the longer runs begin as the shorter ones
+        torch.manual_seed(0)
+        model = tiny_model(n_labels=2)
+        options = replace(frozen_options, epochs=epochs)
+        list(train_ramps(model, training, dev, None, options, lambda *step: None))
+        logits_RC = every_exit(model, dev.rows).logits_ERC[0]
+        right = int((logits_RC.argmax(-1) == dev.labels_R).sum())
+        kept.append((right, -torch.nn.functional.cross_entropy(logits_RC, dev.labels_R).item()))
+    for before, after in pairwise(kept):
+        assert after[0] >= before[0]
+        assert after[0] > before[0] or after[1] >= before[1] - 1e-6
+    assert any(a[0] == b[0] and b[1] > a[1] + 1e-4 for a, b in pairwise(kept)), kept
+
+
 @pytest.mark.parametrize("epochs", [1, 5])
 def test_each_token_passes_each_layer_once(
     epochs: int, toy_data: dict[str, Table], frozen_options: TrainingOptions, tmp_path: Path
@@ -120,22 +153,12 @@ def test_each_token_passes_each_layer_once(
 
 
 def test_frozen_is_the_same_for_the_same_seed(
-    toy_trained: Trained,
-    frozen: Trained,
-    toy_data: dict[str, Table],
-    frozen_options: TrainingOptions,
-    tmp_path: Path,
+    frozen: Trained, train_frozen: TrainToy, tmp_path: Path
 ) -> None:
     weights = {"first": load_file(frozen[0] / "model.safetensors")}
     for name, seed in (("again", 0), ("other", 1)):
         torch.manual_seed(5)
-        train(
-            toy_trained[0],
-            toy_data["train"],
-            tmp_path / name,
-            dev=toy_data["dev"],
-            options=replace(frozen_options, seed=seed),
-        )
+        train_frozen(name, seed=seed)
         weights[name] = load_file(tmp_path / name / "model.safetensors")
     for key, tensor in weights["first"].items():
         assert torch.equal(tensor, weights["again"][key]), key
@@ -143,19 +166,8 @@ def test_frozen_is_the_same_for_the_same_seed(
     assert not torch.equal(weights["first"][key], weights["other"][key])
 
 
-def test_only_the_depths_asked_for(
-    toy_trained: Trained,
-    toy_data: dict[str, Table],
-    frozen_options: TrainingOptions,
-    tmp_path: Path,
-) -> None:
-    classifier, report = train(
-        toy_trained[0],
-        toy_data["train"],
-        tmp_path / "out",
-        dev=toy_data["dev"],
-        options=replace(frozen_options, epochs=1, depths=(2,), pooler="first"),
-    )
+def test_only_the_depths_asked_for(train_frozen: TrainToy) -> None:
+    classifier, report = train_frozen(epochs=1, depths=(2,), pooler="first")
     assert exits_of(classifier.model).depths == (2,)
     assert list(report.log[0]["dev_accuracy_by_depth"]) == ["2", "3"]
 
@@ -181,18 +193,7 @@ def test_a_body_without_a_head_of_these_classes_is_refused(
     assert not list(tmp_path.iterdir())
 
 
-def test_ramps_that_are_not_numbers_are_not_saved(
-    toy_trained: Trained,
-    toy_data: dict[str, Table],
-    frozen_options: TrainingOptions,
-    tmp_path: Path,
-) -> None:
+def test_ramps_that_are_not_numbers_are_not_saved(train_frozen: TrainToy, tmp_path: Path) -> None:
     with pytest.raises(TrainingError, match="learning_rate"):
-        train(
-            toy_trained[0],
-            toy_data["train"],
-            tmp_path / "out",
-            dev=toy_data["dev"],
-            options=replace(frozen_options, ramp_learning_rate=1e30),
-        )
+        train_frozen(ramp_learning_rate=1e30)
     assert not list(tmp_path.iterdir())

@@ -3,6 +3,7 @@
 import json
 import math
 import random
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
@@ -15,7 +16,7 @@ from safetensors.torch import load_file
 from offramp.errors import ConfigError, DataError, OfframpError, TrainingError
 from offramp.exits.attach import exits_of
 from offramp.models.bert import BertForSequenceClassification
-from offramp.runner.classifier import load
+from offramp.runner.classifier import Classifier, load
 from offramp.runner.sweep import every_exit
 from offramp.text.tables import Table
 from offramp.training.examples import Examples, to_examples
@@ -31,6 +32,7 @@ from offramp.training.train import (
 )
 
 Trained = tuple[Path, TrainingReport]
+TrainToy = Callable[..., tuple[Classifier, TrainingReport]]
 
 
 def one_epoch(options: TrainingOptions, **changes: object) -> TrainingOptions:
@@ -103,19 +105,11 @@ def test_the_threshold_is_chosen_on_dev_and_saved(
     assert classifier.growth == 2.25  # three layers; 1.5 ** 6 over the whole depth
 
 
-def test_same_seed_same_weights(
-    toy_body: Path, toy_data: dict[str, Table], toy_options: TrainingOptions, tmp_path: Path
-) -> None:
+def test_same_seed_same_weights(train_toy: TrainToy, tmp_path: Path) -> None:
     weights, logs = {}, {}
     for name, seed in (("one", 4), ("two", 4), ("other", 5)):
         torch.manual_seed(len(logs))  # the process's own state must not matter
-        _, report = train(
-            toy_body,
-            toy_data["train"],
-            tmp_path / name,
-            dev=toy_data["dev"],
-            options=one_epoch(toy_options, seed=seed),
-        )
+        _, report = train_toy(name, seed=seed)
         weights[name] = load_file(tmp_path / name / "model.safetensors")
         logs[name] = [{**line, "seconds": 0} for line in report.log]
     assert weights["one"].keys() == weights["two"].keys()
@@ -126,24 +120,16 @@ def test_same_seed_same_weights(
         assert not torch.equal(weights["one"][key], weights["other"][key])
 
 
-def test_random_states_are_left_alone(
-    toy_body: Path, toy_data: dict[str, Table], toy_options: TrainingOptions, tmp_path: Path
-) -> None:
+def test_random_states_are_left_alone(train_toy: TrainToy) -> None:
     states = torch.get_rng_state(), random.getstate(), np.random.get_state()[1].tolist()
-    train(
-        toy_body,
-        toy_data["train"],
-        tmp_path / "out",
-        dev=toy_data["dev"],
-        options=one_epoch(toy_options),
-    )
+    train_toy()
     assert torch.equal(torch.get_rng_state(), states[0])
     assert random.getstate() == states[1]
     assert np.random.get_state()[1].tolist() == states[2]
 
 
 def test_the_best_checkpoint_is_kept_and_reported(
-    toy_body: Path, toy_data: dict[str, Table], toy_options: TrainingOptions, tmp_path: Path
+    train_toy: TrainToy, toy_data: dict[str, Table], tmp_path: Path
 ) -> None:
     # Labels by lot and a high rate: scores go up and down, and on 20 rows many tie.
     rng = random.Random(0)
@@ -153,19 +139,15 @@ def test_the_best_checkpoint_is_kept_and_reported(
     }
     worse_after, tied_with_other_ramps = 0, 0
     for seed in range(5):
-        _, report = train(
-            toy_body,
-            noise["train"],
-            tmp_path / str(seed),
+        _, report = train_toy(
+            str(seed),
+            data=noise["train"],
             dev=noise["dev"],
-            options=replace(
-                toy_options,
-                epochs=3,
-                learning_rate=8e-3,
-                evaluations_per_epoch=5,
-                patience=99,
-                seed=seed,
-            ),
+            epochs=3,
+            learning_rate=8e-3,
+            evaluations_per_epoch=5,
+            patience=99,
+            seed=seed,
         )
         scores = [line["score"] for line in report.log]
         tied = [line for line in report.log if line["score"] == max(scores)]
@@ -179,41 +161,15 @@ def test_the_best_checkpoint_is_kept_and_reported(
 
 
 @pytest.mark.parametrize("patience", [1, 3])
-def test_training_stops_when_nothing_gets_better(
-    patience: int,
-    toy_body: Path,
-    toy_data: dict[str, Table],
-    toy_options: TrainingOptions,
-    tmp_path: Path,
-) -> None:
-    _, report = train(
-        toy_body,
-        toy_data["train"],
-        tmp_path / "out",
-        dev=toy_data["dev"],
-        options=replace(
-            toy_options, epochs=9, learning_rate=0.0, ramp_learning_rate=0.0, patience=patience
-        ),
-    )
+def test_training_stops_when_nothing_gets_better(patience: int, train_toy: TrainToy) -> None:
+    _, report = train_toy(epochs=9, learning_rate=0.0, ramp_learning_rate=0.0, patience=patience)
     assert [line["epoch"] for line in report.log] == list(range(1, patience + 2))
     assert len({line["score"] for line in report.log}) == 1
 
 
 @pytest.mark.parametrize("evaluations", [1, 2, 4])
-def test_evaluations_per_epoch(
-    evaluations: int,
-    toy_body: Path,
-    toy_data: dict[str, Table],
-    toy_options: TrainingOptions,
-    tmp_path: Path,
-) -> None:
-    _, report = train(
-        toy_body,
-        toy_data["train"],
-        tmp_path / "out",
-        dev=toy_data["dev"],
-        options=replace(toy_options, epochs=3, evaluations_per_epoch=evaluations),
-    )
+def test_evaluations_per_epoch(evaluations: int, train_toy: TrainToy) -> None:
+    _, report = train_toy(epochs=3, evaluations_per_epoch=evaluations)
     for epoch in (1, 2, 3):  # of 15 steps
         steps = [line["step"] for line in report.log if line["epoch"] == epoch]
         assert len(steps) == evaluations
@@ -223,15 +179,9 @@ def test_evaluations_per_epoch(
 
 
 def test_rates_are_the_body_s_and_the_ramps(
-    toy_body: Path, toy_data: dict[str, Table], toy_options: TrainingOptions, tmp_path: Path
+    train_toy: TrainToy, toy_body: Path, tmp_path: Path
 ) -> None:
-    train(
-        toy_body,
-        toy_data["train"],
-        tmp_path / "out",
-        dev=toy_data["dev"],
-        options=one_epoch(toy_options, learning_rate=0.0),
-    )
+    train_toy(learning_rate=0.0)
     before = load_file(toy_body / "model.safetensors")
     after = load_file(tmp_path / "out" / "model.safetensors")
     for name, tensor in before.items():
@@ -282,17 +232,11 @@ def test_class_weights_by_hand() -> None:
 
 
 def test_class_weights_change_what_is_learnt(
-    toy_body: Path, toy_data: dict[str, Table], toy_options: TrainingOptions, tmp_path: Path
+    train_toy: TrainToy, toy_data: dict[str, Table]
 ) -> None:
     shares = {}
     for name, weights in (("none", None), ("pos", {"pos": 50.0}), ("neg", {"neg": 50.0})):
-        classifier, _ = train(
-            toy_body,
-            toy_data["train"],
-            tmp_path / name,
-            dev=toy_data["dev"],
-            options=one_epoch(toy_options, class_weights=weights, learning_rate=1e-4),
-        )
+        classifier, _ = train_toy(name, class_weights=weights, learning_rate=1e-4)
         found = classifier.predict(toy_data["test"].texts, threshold=0)
         shares[name] = sum(p.label == "pos" for p in found) / len(found)
     assert shares["neg"] < shares["none"] < shares["pos"]
@@ -302,32 +246,18 @@ def test_class_weights_change_what_is_learnt(
 # What is refused, with nothing left behind.
 
 
-def test_a_loss_that_is_not_a_number_stops_training(
-    toy_body: Path, toy_data: dict[str, Table], toy_options: TrainingOptions, tmp_path: Path
-) -> None:
+def test_a_loss_that_is_not_a_number_stops_training(train_toy: TrainToy, tmp_path: Path) -> None:
     with pytest.raises(TrainingError, match=r"loss at step \d+ is (nan|inf).*learning_rate"):
-        train(
-            toy_body,
-            toy_data["train"],
-            tmp_path / "out",
-            dev=toy_data["dev"],
-            options=replace(toy_options, learning_rate=1e30),
-        )
+        train_toy(learning_rate=1e30)
     assert nothing_left(tmp_path)
 
 
 def test_weights_that_the_last_step_ruins_are_not_saved(
-    toy_body: Path, toy_data: dict[str, Table], toy_options: TrainingOptions, tmp_path: Path
+    train_toy: TrainToy, tmp_path: Path
 ) -> None:
     # One step alone: the loss is that of the weights before it.
     with pytest.raises(TrainingError):
-        train(
-            toy_body,
-            toy_data["train"],
-            tmp_path / "out",
-            dev=toy_data["dev"],
-            options=replace(toy_options, epochs=1, batch_size=999, learning_rate=1e30),
-        )
+        train_toy(batch_size=999, learning_rate=1e30)
     assert nothing_left(tmp_path)
 
 
@@ -410,11 +340,7 @@ def test_an_output_that_cannot_be_is_refused_before_training(
 
 
 def test_a_disk_that_fills_leaves_no_half_model(
-    toy_body: Path,
-    toy_data: dict[str, Table],
-    toy_options: TrainingOptions,
-    tmp_path: Path,
-    monkeypatch: pytest.MonkeyPatch,
+    train_toy: TrainToy, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     write_text = Path.write_text
 
@@ -425,13 +351,7 @@ def test_a_disk_that_fills_leaves_no_half_model(
 
     monkeypatch.setattr(Path, "write_text", full)
     with pytest.raises(OSError, match="No space"):
-        train(
-            toy_body,
-            toy_data["train"],
-            tmp_path / "out",
-            dev=toy_data["dev"],
-            options=one_epoch(toy_options),
-        )
+        train_toy()
     assert nothing_left(tmp_path)
 
 
@@ -460,39 +380,25 @@ def test_trains_on_what_a_tenth_was_held_out_of(
 
 
 def test_an_output_that_is_there_is_replaced_and_other_files_are_kept(
-    toy_body: Path, toy_data: dict[str, Table], toy_options: TrainingOptions, tmp_path: Path
+    train_toy: TrainToy, tmp_path: Path
 ) -> None:
     output = tmp_path / "out"
     tiny_model(n_labels=5).save_pretrained(output)
     (output / "notes.txt").write_text("mine")
     (output / LOG_FILE).write_text("an earlier run's\n")
-    train(
-        toy_body,
-        toy_data["train"],
-        output,
-        dev=toy_data["dev"],
-        options=one_epoch(toy_options),
-    )
+    train_toy("out")
     assert load(output).labels == ["neg", "pos"]
     assert (output / "notes.txt").read_text() == "mine"
     assert "earlier" not in (output / LOG_FILE).read_text()
     assert [path.name for path in tmp_path.iterdir()] == ["out"]
 
 
-def test_starts_from_a_classifier_of_another_task(
-    toy_data: dict[str, Table], toy_options: TrainingOptions, tmp_path: Path
-) -> None:
+def test_starts_from_a_classifier_of_another_task(train_toy: TrainToy, tmp_path: Path) -> None:
     # A head of five classes and exits of its own: both make room for new ones.
     start = tmp_path / "start"
     tiny_model(n_labels=5, pooler="mean").save_pretrained(start)
     write_tokenizer(start)
-    classifier, _ = train(
-        start,
-        toy_data["train"],
-        tmp_path / "out",
-        dev=toy_data["dev"],
-        options=one_epoch(toy_options, depths=(2,)),
-    )
+    classifier, _ = train_toy(start=start, depths=(2,))
     assert classifier.labels == ["neg", "pos"]
     assert exits_of(classifier.model).depths == (2,)
     assert exits_of(classifier.model).shape["pooler"] == "attention"
@@ -500,42 +406,25 @@ def test_starts_from_a_classifier_of_another_task(
 
 
 def test_starts_from_its_own_head_where_it_fits(
-    toy_trained: Trained,
-    toy_data: dict[str, Table],
-    toy_options: TrainingOptions,
-    tmp_path: Path,
+    train_toy: TrainToy, toy_trained: Trained, tmp_path: Path
 ) -> None:
     directory, _ = toy_trained
-    train(
-        directory,
-        toy_data["train"],
-        tmp_path / "out",
-        dev=toy_data["dev"],
-        options=one_epoch(toy_options, learning_rate=0.0, ramp_learning_rate=0.0),
-    )
+    train_toy(start=directory, learning_rate=0.0, ramp_learning_rate=0.0)
     before = load_file(directory / "model.safetensors")
     after = load_file(tmp_path / "out" / "model.safetensors")
     assert torch.equal(before["classifier.weight"], after["classifier.weight"])
 
 
-def test_half_precision_weights_are_trained_in_float32(
-    toy_data: dict[str, Table], toy_options: TrainingOptions, tmp_path: Path
-) -> None:
+def test_half_precision_weights_are_trained_in_float32(train_toy: TrainToy, tmp_path: Path) -> None:
     start = write_body(tmp_path / "start")
     torch.manual_seed(0)
     BertForSequenceClassification(tiny_config()).to(torch.bfloat16).save_pretrained(start)
-    train(
-        start,
-        toy_data["train"],
-        tmp_path / "out",
-        dev=toy_data["dev"],
-        options=one_epoch(toy_options),
-    )
+    train_toy(start=start)
     weights = load_file(tmp_path / "out" / "model.safetensors")
     assert {tensor.dtype for tensor in weights.values()} == {torch.float32}
 
 
-def test_pairs_are_learnt(toy_body: Path, toy_options: TrainingOptions, tmp_path: Path) -> None:
+def test_pairs_are_learnt(train_toy: TrainToy) -> None:
     # Which of two texts is the good one: only the segments tell.
     rng = random.Random(0)
     sides = [rng.randrange(2) for _ in range(300)]
@@ -543,12 +432,10 @@ def test_pairs_are_learnt(toy_body: Path, toy_options: TrainingOptions, tmp_path
     pairs = [(words[side], words[1 - side]) for side in sides]
     table = Table("pairs", list(pairs), [str(side) for side in sides])
     cut = 240
-    classifier, report = train(
-        toy_body,
-        Table("pairs", table.texts[:cut], [str(s) for s in sides[:cut]]),
-        tmp_path / "out",
+    classifier, report = train_toy(
+        data=Table("pairs", table.texts[:cut], [str(s) for s in sides[:cut]]),
         dev=Table("pairs", table.texts[cut:], [str(s) for s in sides[cut:]]),
-        options=replace(toy_options, epochs=2),
+        epochs=2,
     )
     assert report.best["score"] > 0.9
     found = classifier.predict([("good film", "bad film"), ("bad film", "good film")])

@@ -1,6 +1,0 @@
-"""The tiny models of tests/exits/exit_models.py serve here too."""
-
-import sys
-from pathlib import Path
-
-sys.path.insert(0, str(Path(__file__).parents[1] / "exits"))
