@@ -14,7 +14,8 @@ from pathlib import Path
 import pytest
 
 import offramp
-from offramp.checkpoints.directory import staged
+from offramp.checkpoints.directory import check_writable, staged
+from offramp.errors import SaveError
 
 
 def contents(folder: Path) -> dict[str, str]:
@@ -260,3 +261,16 @@ def test_a_kill_leaves_one_model_or_the_other(tmp_path: Path) -> None:
     left = [path.name for path in tmp_path.iterdir() if path != target]
     assert len(left) <= 12
     assert all(name.startswith(".model.") for name in left)
+
+
+def test_what_cannot_be_kept_or_named_is_refused_before_the_work(tmp_path: Path) -> None:
+    model = tmp_path / "model"
+    model.mkdir()
+    os.mkfifo(model / "pipe")
+    for target, message in (
+        (model, "pipe is a device or a pipe"),
+        (tmp_path / ("m" * 240), "is too long"),
+        ("~nobody-of-this-name/model", "is no path"),
+    ):
+        with pytest.raises(SaveError, match=message):
+            check_writable(target)

@@ -451,3 +451,31 @@ def test_evaluate_says_what_it_found(run: Callable[..., Done], tmp_path: Path) -
     said = " ".join(done.out.split())
     assert f"loses {loss:.2f} points" in said
     assert f"interval {low:.2f} to {high:.2f}" in said
+
+
+def test_an_output_that_is_read_or_no_file_is_left_alone(
+    run: Callable[..., Done], place: Path, tmp_path: Path
+) -> None:
+    before = contents(place)
+    for option, others in (("--data", ()), ("--dev", ("--data", "test.tsv"))):
+        done = run("evaluate", "model", *others, option, "train.tsv", "--output", "train.tsv")
+        assert_refused(done, "--output train.tsv is a file that is read")
+    os.mkfifo(tmp_path / "pipe")
+    assert_refused(run(*EVALUATE, "--output", tmp_path / "pipe"), "is a device or a pipe")
+    assert (tmp_path / "pipe").is_fifo()
+    assert_refused(run(*EVALUATE, "--output", tmp_path / ("n" * 250)), "is too long")
+    assert_refused(run(*TRAIN, "--output", tmp_path / ("n" * 250)), "is too long")
+    assert contents(place) == before
+
+
+def test_a_label_in_brackets_is_shown_as_it_is(run: Callable[..., Done], tmp_path: Path) -> None:
+    rows = "text\tlabel\n" + "good film\t[/pos]\nbad film\t[neg]\n" * 12
+    (tmp_path / "rows.tsv").write_text(rows)
+    done = run(
+        "train", "--data", tmp_path / "rows.tsv", "--dev", tmp_path / "rows.tsv", "--model", "body",
+        "--epochs", "1", "--output", tmp_path / "out",
+    )  # fmt: skip
+    assert done.code == 0
+    done = run("evaluate", tmp_path / "out", "--data", tmp_path / "rows.tsv", *QUICK)
+    assert done.code == 0
+    assert "[neg]" in done.out

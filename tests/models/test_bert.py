@@ -17,6 +17,7 @@ from torch import Tensor, nn
 
 import offramp
 from offramp.models.flow import Inputs
+from offramp.models.losses import classification_loss
 from offramp.nn.layout import Packed, Padded
 
 GOLDEN = Path(__file__).resolve().parents[1] / "golden" / "bert"
@@ -616,3 +617,10 @@ def test_device_dtype_and_body() -> None:
     assert model.base_model is model.bert
     assert model.bert.base_model is model.bert
     assert model.stack is model.bert
+
+
+def test_labels_that_are_no_class_numbers_are_refused() -> None:
+    logits_RC = torch.zeros(2, 3)
+    for labels in (torch.tensor([0.0, 1.9]), torch.eye(3, dtype=torch.int64)[:2]):
+        with pytest.raises(offramp.InputError, match="one class number a row"):
+            classification_loss(logits_RC, labels, "single_label_classification")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+from typing import Any
 
 import numpy as np
 import pytest
@@ -213,3 +214,21 @@ def test_inputs_take_is_successive_rows(lengths: list[int], data: st.DataObject)
     for field in ("row_ids_R", "positions", "ids", "token_types"):
         assert getattr(taken, field).tolist() == getattr(alone, field).tolist()
     assert taken.layout.n_rows == last - first
+
+
+@pytest.mark.parametrize(
+    ("rows", "types", "message"),
+    [
+        ([[1, 2], [3]], [[0], [0, 0]], "one token type a token"),
+        ([[1, 2]], [[0]], "one token type a token"),
+        ([[1, 2]], [], "one token type a token"),
+        ([[1.5, 2.0]], [[0, 0]], "whole numbers"),
+        ([[True, False]], [[0, 0]], "whole numbers"),
+        ([[[1, 2]]], [[[0, 0]]], "whole numbers"),
+    ],
+)
+def test_from_rows_refuses_what_does_not_belong_together(
+    rows: list[Any], types: list[Any], message: str
+) -> None:
+    with pytest.raises(InputError, match=message):
+        Inputs.from_rows(rows, types)

@@ -189,7 +189,15 @@ def test_a_transposed_tensor_is_refused(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize(
     "name",
-    ["bert.encoder.layer.3.output.dense.bias", "bert.embeddings.word_embedding.weight", "other"],
+    [
+        "bert.encoder.layer.3.output.dense.bias",
+        "bert.embeddings.word_embedding.weight",
+        "other",
+        # Beneath heads that the class has itself:
+        "classifier.extra",
+        "bert.pooler.extra",
+        "pooler.extra",
+    ],
 )
 def test_an_unknown_tensor_is_refused(tmp_path: Path, name: str) -> None:
     refuse(directory(tmp_path / "model", lambda t: t.update({name: torch.ones(16)})), name)
@@ -393,6 +401,27 @@ def test_weights_keep_the_files_type_unless_told_otherwise(
     )
 
 
+def test_weights_of_several_types_are_refused_unless_one_is_asked_for(tmp_path: Path) -> None:
+    folder = directory(tmp_path / "model", lambda t: t.update({WORDS: t[WORDS].half()}))
+    refuse(folder, "several types (F16, F32)", "dtype=torch.float32")
+    model, _ = load_quietly(BertForSequenceClassification, folder, dtype=torch.float32)
+    assert {p.dtype for p in model.parameters()} == {torch.float32}
+    assert torch.equal(model.bert.embeddings.word_embeddings.weight, golden()[WORDS].half().float())
+
+
+class Scaled(BertForSequenceClassification):
+    """A user's class with a value that no file keeps."""
+
+    def __init__(self, config: BertConfig) -> None:
+        super().__init__(config)
+        self.register_buffer("scale", torch.full((3,), 2.0), persistent=False)
+
+
+def test_a_buffer_that_no_file_keeps_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(offramp.errors.ConfigError, match=r"scale: a buffer's values"):
+        Scaled.from_pretrained(GOLDEN)
+
+
 # Files that are no safetensors files
 
 
@@ -565,6 +594,16 @@ def test_exits_that_the_configuration_names_must_be_in_the_file(tmp_path: Path) 
         tmp_path / "model.safetensors",
     )
     refuse(tmp_path, "exits.2.dense.weight is missing", "exits.2.classifier.bias is missing")
+
+
+def test_exits_that_the_configuration_does_not_name_are_refused(tmp_path: Path) -> None:
+    model = offramp.add_exits(BertForSequenceClassification(tiny_config()), [1, 2])
+    model.save_pretrained(tmp_path)
+    config = json.loads((tmp_path / "config.json").read_text(encoding="utf-8"))
+    config["exits"]["depths"] = [1]
+    (tmp_path / "config.json").write_text(json.dumps(config), encoding="utf-8")
+    refuse(tmp_path, "unknown tensor exits.2.dense.weight")
+    load_quietly(BertForSequenceClassification, tmp_path, exits=None)
 
 
 def test_a_body_reads_a_directory_with_exits(tmp_path: Path) -> None:

@@ -3,6 +3,7 @@
 import dataclasses
 import itertools
 import json
+import math
 import random
 import threading
 from collections.abc import Iterator
@@ -165,7 +166,7 @@ def test_threads_of_a_call_do_not_stay_with_threads_begun_meanwhile(directory: P
 
     before = of_a_new_thread()
     workers: dict[str, tuple[threading.Thread, threading.Event]] = {}
-    for name, threads in (("with", before + 2), ("without", None)):
+    for name, threads in (("with", before + 2), ("without", None), ("more", before + 3)):
         classifier = load(directory)
         arrived, may_go = threading.Event(), threading.Event()
 
@@ -378,3 +379,11 @@ def test_predictions_are_plain_values(classifier: Classifier) -> None:
         "exit_layer": prediction.exit_layer,
     }
     assert 1 / 3 <= prediction.probability <= 1
+
+
+def test_weights_that_are_no_numbers_give_no_predictions(directory: Path) -> None:
+    classifier = load(directory)
+    with torch.no_grad():
+        classifier.model.bert.embeddings.word_embeddings.weight[7] = math.nan  # type: ignore[union-attr]
+    with pytest.raises(CheckpointError, match="answers with NaN"):
+        classifier.predict([" ".join(WORDS)])

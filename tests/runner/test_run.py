@@ -715,3 +715,12 @@ def test_a_criterion_that_fails_leaves_the_runner_usable() -> None:
         runner.run(scripted_rows([(1, 2)]))
     exits_of(model).criterion = Script()
     assert runner.run(scripted_rows([(1, 2)])).exit_layers_R.tolist() == [1]
+
+
+def test_float64_logits_are_not_rounded() -> None:
+    model = tiny_model(2).double()
+    rows = random_rows(20, seed=6)
+    found = Runner(model, exits=False).run(rows).logits_RC
+    assert found.dtype == torch.float64
+    expected = torch.stack([answer[3] for answer in by_depth_alone(model, rows)])
+    torch.testing.assert_close(found, expected, rtol=1e-12, atol=1e-12)

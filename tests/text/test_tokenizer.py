@@ -283,3 +283,28 @@ def test_a_vocabulary_without_special_tokens_is_a_data_error(tmp_path: Path) -> 
     directory = vocabulary(tmp_path / "model", ["the", "cat"])
     with pytest.raises(DataError):
         Tokenizer.from_pretrained(directory)
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"unk_token": "[NONE]"}, r"\[NONE\] is not in it"),
+        ({"unk_token": {}}, r"special token \{\}; expected a text"),
+        ({"sep_token": 3}, "special token 3; expected a text"),
+    ],
+)
+def test_special_tokens_that_cannot_be(
+    changes: dict[str, object], message: str, tmp_path: Path
+) -> None:
+    directory = vocabulary(tmp_path / "model", CASED_VOCABULARY, **changes)
+    with pytest.raises(DataError, match=message):
+        Tokenizer.from_pretrained(directory)
+
+
+def test_a_special_token_of_null_is_the_default(tmp_path: Path) -> None:
+    directory = vocabulary(tmp_path / "model", CASED_VOCABULARY, unk_token=None)
+    plain = vocabulary(tmp_path / "plain", CASED_VOCABULARY)
+    one, two = (
+        Tokenizer.from_pretrained(d).encode(["zzz unknown"])[0].ids for d in (directory, plain)
+    )
+    assert one.tolist() == two.tolist()

@@ -73,12 +73,11 @@ def test_plain_and_truncated_lines(
 ) -> None:
     classifier = load(toy_trained[0])
     examples = to_examples(hard, classifier.tokenizer, {"neg": 0, "pos": 1})
-    answers = every_exit(classifier.model, examples.rows)
     lines = {line.system: line for line in evaluation.lines}
-    names = {1: "truncated to 1", 2: "truncated to 2", 3: "plain"}
-    for depth, logits_RC in zip(answers.depths, answers.logits_ERC, strict=True):
-        line = lines[names[depth]]
-        right = (logits_RC.argmax(-1) == examples.labels_R).double().mean().item()
+    for depth, name in {1: "truncated to 1", 2: "truncated to 2", 3: "plain"}.items():
+        line = lines[name]
+        found = Runner(classifier.model, exits=False, depth=depth).run(examples.rows)
+        right = (found.logits_RC.argmax(-1) == examples.labels_R).double().mean().item()
         assert line.scores["accuracy"] == pytest.approx(right)
         assert line.mean_layers == depth
         assert line.depth == (None if depth == 3 else depth)

@@ -197,3 +197,15 @@ def test_ramps_that_are_not_numbers_are_not_saved(train_frozen: TrainToy, tmp_pa
     with pytest.raises(TrainingError, match="learning_rate"):
         train_frozen(ramp_learning_rate=1e30)
     assert not list(tmp_path.iterdir())
+
+
+def test_ramps_that_the_last_step_ruins_are_not_saved(
+    train_frozen: TrainToy, toy_data: dict[str, Table], tmp_path: Path
+) -> None:
+    labels = toy_data["train"].labels
+    assert labels is not None
+    # One step alone: the loss is that of the weights before it.
+    data = Table("few", toy_data["train"].texts[:100], labels[:100])
+    with pytest.raises(TrainingError, match="no numbers any more"):
+        train_frozen(data=data, epochs=1, ramp_learning_rate=3.3e37)
+    assert not list(tmp_path.iterdir())

@@ -7,6 +7,7 @@ import pytest
 import torch
 from hypothesis import given, settings, strategies as st
 
+from offramp.exits.criteria import Entropy
 from offramp.runner.sweep import EveryExit
 from offramp.training.thresholds import choose_threshold, default_growth, grid, isotonic
 
@@ -118,3 +119,4 @@ def test_growth_comes_to_as_much_at_any_depth() -> None:
     assert default_growth(6) == 1.5
     for n_layers in (3, 12, 24):
         assert default_growth(n_layers) ** n_layers == pytest.approx(1.5**6, rel=0.01)
+    assert Entropy(0.1, default_growth(1)).growth == 10

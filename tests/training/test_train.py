@@ -453,3 +453,12 @@ def test_evaluate_exits_by_hand(toy_trained: Trained, toy_data: dict[str, Table]
         by_depth_of(directory, toy_data["test"]), abs=1e-5
     )
     assert found["score"] == found["dev"]["macro_f1"]
+
+
+def test_a_model_of_one_layer_is_trained_without_exits(
+    train_toy: TrainToy, toy_data: dict[str, Table], tmp_path: Path
+) -> None:
+    start = write_body(tmp_path / "start", num_hidden_layers=1)
+    classifier, _ = train_toy(start=start)
+    assert exits_of(classifier.model).depths == ()
+    assert {p.exit_layer for p in load(tmp_path / "out").predict(toy_data["test"].texts)} == {1}

@@ -14,6 +14,9 @@ from safetensors import SafetensorError
 
 from offramp.errors import OfframpError, SaveError
 
+LONGEST_NAME = 220
+"""Bytes of a name: 255 on Linux, less what a temporary sibling adds."""
+
 _AT_FDCWD = -100
 _RENAME_EXCHANGE = 2
 # Weights of an earlier save would be read in place of this one's, so they never stay.
@@ -58,7 +61,12 @@ def check_writable(target: str | Path) -> Path:
 
     Worth calling before long work whose result goes there.
     """
-    target = Path(target).expanduser().resolve()  # a link stays a link to what is replaced
+    try:
+        target = Path(target).expanduser().resolve()  # a link stays a link to what is replaced
+    except RuntimeError as error:  # ~ of an unknown user
+        raise SaveError(f"{target} is no path: {error}.") from error
+    if len(os.fsencode(target.name)) > LONGEST_NAME:
+        raise SaveError(f"The name {target.name[:40]}... is too long; shorten it.")
     if target.exists() and not target.is_dir():
         raise SaveError(f"{target} is a file; a model is saved to a directory.")
     if target in (Path.cwd(), *Path.cwd().parents) or target == Path.home() or target.is_mount():
@@ -71,6 +79,10 @@ def check_writable(target: str | Path) -> Path:
         raise SaveError(f"{there} is a file; {target} cannot lie in it.")
     if not os.access(there, os.W_OK):
         raise SaveError(f"{there} may not be written to.")
+    if target.is_dir():
+        for path in target.iterdir():
+            if path.exists() and not (path.is_file() or path.is_dir()):
+                raise SaveError(f"{path} is a device or a pipe; a save cannot keep it.")
     return target
 
 

@@ -11,6 +11,7 @@ from typing import IO, TYPE_CHECKING, Any, TypeVar
 
 import rich_click as click
 from rich.console import Console
+from rich.markup import escape
 from rich.progress import (
     BarColumn,
     MofNCompleteColumn,
@@ -22,6 +23,7 @@ from rich.progress import (
 )
 from rich.table import Table as Grid
 
+from offramp.checkpoints.directory import LONGEST_NAME
 from offramp.errors import OfframpError, SaveError
 
 if TYPE_CHECKING:
@@ -84,10 +86,19 @@ def whole_file(path: Path) -> Iterator[IO[str]]:
         fresh.unlink(missing_ok=True)
 
 
-def check_file(path: Path) -> None:
-    """Raise SaveError if a file cannot be written at `path`; before long work, not after it."""
+def check_file(path: Path, *inputs: Path | None) -> None:
+    """Raise SaveError if a file cannot be written at `path`; before long work, not after it.
+
+    Nor may it be one of the `inputs` that are read.
+    """
+    if any(path.resolve() == other.resolve() for other in inputs if other is not None):
+        raise SaveError(f"--output {path} is a file that is read; name another.")
+    if len(os.fsencode(path.name)) > LONGEST_NAME:
+        raise SaveError(f"The name {path.name[:40]}... is too long; shorten it.")
     if path.is_dir():
         raise SaveError(f"{path} is a directory; expected a file to write.")
+    if path.exists() and not path.is_file():
+        raise SaveError(f"{path} is a device or a pipe; expected a file to write.")
     if not path.parent.is_dir():
         raise SaveError(f"{path.parent} does not exist; make it first.")
     if not os.access(path.parent, os.W_OK):
@@ -100,7 +111,7 @@ def evaluation_grid(evaluation: Evaluation) -> Grid:
     shown = [name for name in ("accuracy", "f1", "macro_f1") if name in names]
     if "f1" in shown:
         shown.remove("macro_f1")
-    headings = [f"f1 of {evaluation.positive}" if name == "f1" else name for name in shown]
+    headings = [f"f1 of {escape(evaluation.positive)}" if name == "f1" else name for name in shown]
     peers = [name for name in evaluation.lines[0].speed if name.startswith("transformers")]
     grid = Grid(title=f"{evaluation.rows} rows; times as fast as ...")
     grid.add_column("system")

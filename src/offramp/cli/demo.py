@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import tempfile
+import time
 from contextlib import nullcontext
 from pathlib import Path
 
@@ -37,7 +38,7 @@ def demo(output: Path | None, epochs: int, seed: int) -> None:
     from offramp.models.packaged import resolve_model
     from offramp.text.tables import Table
 
-    out = Console()
+    out, began = Console(), time.monotonic()
     splits = {
         split: Table(f"{split} docstrings", [text for text, _ in rows], [area for _, area in rows])
         for split, rows in read_corpus().items()
@@ -88,6 +89,7 @@ def demo(output: Path | None, epochs: int, seed: int) -> None:
                 sentence,
             )
         out.print(grid)
+    out.print(f"All of it took {(time.monotonic() - began) / 60:.1f} minutes.")
     if output:
         out.print(
             f'The model is in {output}. Try: offramp predict {output} "your sentence"',

@@ -48,7 +48,7 @@ def evaluate(
     import offramp
 
     if output is not None:
-        check_file(output)
+        check_file(output, data, dev)
     rows = offramp.read_table(data, text=text, pair=pair, label=label)
     held = None if dev is None else offramp.read_table(dev, text=text, pair=pair, label=label)
     with progress_bar() as progress:
@@ -63,6 +63,10 @@ def evaluate(
             transformers=transformers,
             progress=progress,
         )
+    if output is not None:
+        with whole_file(output) as file:
+            json.dump(evaluation.to_dict(), file, indent=2)
+            file.write("\n")
     out = Console()
     out.print(evaluation_grid(evaluation))
     loss, low, high = evaluation.loss
@@ -75,10 +79,6 @@ def evaluate(
             f"transformers' logits differ from the plain model's by at most "
             f"{evaluation.transformers_difference:.1e}."
         )
-    if output is not None:
-        with whole_file(output) as file:
-            json.dump(evaluation.to_dict(), file, indent=2)
-            file.write("\n")
 
 
 def _thresholds(text: str | None) -> list[float] | None:

@@ -44,9 +44,7 @@ def predict(
     if (data is None) == (not texts):
         raise DataError("Pass either texts or --data FILE.")
     if output is not None:
-        check_file(output)
-        if data is not None and output.resolve() == data.resolve():
-            raise DataError(f"--output {output} is the file that --data reads; name another.")
+        check_file(output, data)
     if any(not one.strip() for one in texts):
         raise DataError("One of the texts is empty.")
     rows = (

@@ -19,7 +19,7 @@ from offramp.checkpoints.safetensors_file import (
     read_tensors,
     write_tensors,
 )
-from offramp.errors import ConfigError, NewWeightsWarning
+from offramp.errors import CheckpointError, ConfigError, NewWeightsWarning
 from offramp.models.config import CONFIG_FILE, PretrainedConfig
 from offramp.models.loading import Expected, LoadingReport, plan
 
@@ -137,6 +137,12 @@ class PretrainedModel(nn.Module):
             str(directory / WEIGHTS_FILE),
             ignore_mismatched_sizes=ignore_mismatched_sizes,
         )
+        types = {header[name].dtype for name in report.loaded}
+        if dtype is None and len(types) > 1:
+            raise CheckpointError(
+                f"{directory / WEIGHTS_FILE} holds weights of several types "
+                f"({', '.join(sorted(types))}). Pass the one to use, e.g. dtype=torch.float32."
+            )
         model._fill(read_tensors(directory / WEIGHTS_FILE, report.loaded), report)
         if dtype is not None:
             model.to(dtype)
@@ -210,6 +216,11 @@ class PretrainedModel(nn.Module):
             module.to_empty(device="cpu", recurse=False)
             module.to(report.dtype)
             self._init_weights(module)
+        if unmade := [name for name, buffer in self.named_buffers() if buffer.is_meta]:
+            raise ConfigError(
+                f"{', '.join(unmade)}: a buffer's values are known when it is made alone, and "
+                "from_pretrained makes models without values. Compute it in forward instead."
+            )
 
 
 PreTrainedModel = PretrainedModel

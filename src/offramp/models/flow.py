@@ -48,19 +48,22 @@ class Inputs:
 
         `row_ids` are what the rows are called from here on; 0, 1, 2, ... by default.
         """
-        arrays = [np.asarray(row, dtype=np.int64) for row in rows]
-        lengths_R = torch.tensor([len(array) for array in arrays], dtype=torch.int64)
-        if len(arrays) == 0 or int(lengths_R.min()) == 0:
+        arrays, types = ([np.asarray(row) for row in side] for side in (rows, token_types))
+        if len(arrays) == 0 or any(array.size == 0 for array in arrays):
             raise InputError("Packed rows have at least one token each, and there is at least one.")
+        if [array.shape for array in arrays] != [array.shape for array in types]:
+            raise InputError("Each row has one token type a token; got other lengths.")
+        if any(array.ndim != 1 or array.dtype.kind not in "iu" for array in (*arrays, *types)):
+            raise InputError("Rows and their token types are lists of whole numbers.")
+        lengths_R = torch.tensor([len(array) for array in arrays], dtype=torch.int64)
         layout = Packed.of(lengths_R)
-        types = [np.asarray(row, dtype=np.int64) for row in token_types]
         positions_T = torch.arange(layout.n_tokens) - layout.starts_R.repeat_interleave(lengths_R)
         return cls(
             layout=layout,
             row_ids_R=torch.tensor(range(len(arrays)) if row_ids is None else row_ids),
             positions=positions_T.to(device),
-            ids=torch.from_numpy(np.concatenate(arrays)).to(device),
-            token_types=torch.from_numpy(np.concatenate(types)).to(device),
+            ids=torch.from_numpy(np.concatenate(arrays).astype(np.int64)).to(device),
+            token_types=torch.from_numpy(np.concatenate(types).astype(np.int64)).to(device),
         )
 
     @classmethod

@@ -47,7 +47,8 @@ class Expected:
     """What a model takes: its tensors' shapes, and which of them are heads.
 
     `heads` are module paths whose tensors may be absent together ("classifier", "bert.pooler");
-    `known_heads` those that the family's files may have beside what this class needs.
+    `known_heads` those that the family's files may have beside what this class needs; of one that
+    the class has itself, no unknown tensor is dropped.
     """
 
     shapes: Mapping[str, tuple[int, ...]]
@@ -70,10 +71,11 @@ def plan(
     loaded: dict[str, str] = {}
     dropped: list[str] = []
     faults: list[str] = []
+    foreign_heads = tuple(head for head in expected.known_heads if not _has(expected, head))
     for name, info in found.items():
         target = _locate(name, expected)
         if target is None:
-            if _BUFFERS.search(name) or _under(name, expected.known_heads):
+            if _BUFFERS.search(name) or _under(name, foreign_heads):
                 dropped.append(name)
             else:
                 faults.append(f"unknown tensor {name}. {nearest(name, expected.shapes)}".rstrip())
@@ -119,11 +121,17 @@ def plan(
 
 def _locate(name: str, expected: Expected) -> str | None:
     """The model's tensor that a file's name means, the body's prefix on or off."""
+    return next((way for way in _spellings(name, expected) if way in expected.shapes), None)
+
+
+def _has(expected: Expected, head: str) -> bool:
+    """Whether the model has a module of that path, the body's prefix on or off."""
+    return any(_under(name, _spellings(head, expected)) for name in expected.shapes)
+
+
+def _spellings(name: str, expected: Expected) -> tuple[str, ...]:
     prefix = expected.prefix + "."
-    for candidate in (name, name.removeprefix(prefix), prefix + name):
-        if candidate in expected.shapes:
-            return candidate
-    return None
+    return name, name.removeprefix(prefix), prefix + name
 
 
 def _under(name: str, modules: tuple[str, ...]) -> bool:

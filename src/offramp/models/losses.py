@@ -37,6 +37,11 @@ def classification_loss(
         return F.mse_loss(logits_RC, labels.reshape(logits_RC.shape).to(logits_RC.dtype))
     if problem_type == "multi_label_classification":
         return F.binary_cross_entropy_with_logits(logits_RC, labels.to(logits_RC.dtype))
+    if labels.is_floating_point() or labels.numel() != len(logits_RC):
+        raise InputError(
+            f"single_label_classification takes one class number a row, [{len(logits_RC)}] whole "
+            f"numbers; got {labels.dtype} of shape {list(labels.shape)}."
+        )
     labels_R = labels.reshape(-1).long()
     outside = (labels_R != -100) & ((labels_R < 0) | (labels_R >= n_classes))
     if bool(outside.any()):

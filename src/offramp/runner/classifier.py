@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import threading
 import warnings
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
@@ -158,6 +159,11 @@ class Classifier:
             with _cpu_threads(threads):
                 results = runner.run_window(window, route)
             best = results.logits_RC.float().softmax(-1).max(-1)
+            if not bool(best.values.isfinite().all()):
+                raise CheckpointError(
+                    "The model answers with NaN. Its weights hold NaN, or are too large for "
+                    f"their type, {self.model.dtype}."
+                )
             for probability, label, layer in zip(
                 best.values.tolist(),
                 best.indices.tolist(),
@@ -182,15 +188,34 @@ def _chunks(texts: Iterator[Text], size: int) -> Iterator[list[Text]]:
         yield chunk
 
 
-@contextmanager
-def _cpu_threads(threads: int | None) -> Iterator[None]:
-    """The calling thread's count of torch threads; threads begun meanwhile start with it."""
-    if threads is None:
-        yield
-        return
-    before = torch.get_num_threads()
-    torch.set_num_threads(threads)
-    try:
-        yield
-    finally:
-        torch.set_num_threads(before)
+class _CpuThreads:
+    """torch's count of CPU threads, set for a call and put back.
+
+    The count is the calling thread's own, but what one thread sets is also what threads begun
+    meanwhile start with; so all calls under way put back the count that was there before the first.
+    """
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._calls = 0
+        self._before = 1
+
+    @contextmanager
+    def __call__(self, threads: int | None) -> Iterator[None]:
+        if threads is None:
+            yield
+            return
+        with self._lock:
+            if self._calls == 0:
+                self._before = torch.get_num_threads()
+            self._calls += 1
+        torch.set_num_threads(threads)
+        try:
+            yield
+        finally:
+            with self._lock:
+                self._calls -= 1
+                torch.set_num_threads(self._before)
+
+
+_cpu_threads = _CpuThreads()

@@ -27,14 +27,17 @@ MARGIN = {torch.float64: 1e-9, torch.float32: 1e-4, torch.bfloat16: 0.1, torch.f
 """Rows whose logits lie closer than this to a change of answer are computed again, alone.
 
 In units of the row's largest logit, or of 1 if that is larger. Float products differ in the last
-digits with the batch's shape: by up to 4e-6 in a logit of all-MiniLM-L6-v2 in float32
+digits with the batch's shape: by up to 2e-6 in a logit of all-MiniLM-L6-v2 in float32
 (docs/notes.md); the figures for half precision are estimates from the formats' digits.
 """
 
 
 @dataclass(frozen=True, slots=True)
 class RowResult:
-    """One row's answer: logits [C] on the host, and how many layers it took."""
+    """One row's answer: logits [C] on the host, and how many layers it took.
+
+    Logits are float64 if the model is, and float32 otherwise.
+    """
 
     logits_C: Tensor
     exit_layer: int
@@ -164,7 +167,8 @@ class Runner:
         )
         stack = self._task.stack
         flows = [stack.start(part) for part in _split(inputs, self._microbatch_tokens)]
-        logits_RC = torch.zeros(len(rows), self.model.config.num_labels)
+        wide = torch.float64 if self.model.dtype == torch.float64 else torch.float32
+        logits_RC = torch.zeros(len(rows), self.model.config.num_labels, dtype=wide)
         layers_R = torch.full((len(rows),), route.last)
         state_RS = None if route.criterion is None else route.criterion.start(len(rows))
         done = 0

@@ -132,7 +132,7 @@ def _from_vocabulary(path: Path, settings: dict[str, Any]) -> tokenizers.Tokeniz
     special: dict[str, Any] = {
         name: _content(settings[name])
         for name in ("unk_token", "sep_token", "cls_token", "pad_token", "mask_token")
-        if name in settings
+        if settings.get(name) is not None
     }
     try:
         built = BertWordPieceTokenizer(
@@ -142,6 +142,9 @@ def _from_vocabulary(path: Path, settings: dict[str, Any]) -> tokenizers.Tokeniz
             strip_accents=accents if isinstance(accents, bool) else None,
             handle_chinese_chars=bool(settings.get("tokenize_chinese_chars", True)),
         )
+        unknown = special.get("unk_token", "[UNK]")
+        if built.token_to_id(unknown) is None:  # the first unknown word would be an error
+            raise ValueError(f"{unknown} is not in it")
     except Exception as error:  # the library raises TypeError and bare Exceptions
         raise DataError(
             f"{path} is not a BERT vocabulary: {error}. One token a line, UTF-8, with the special "
@@ -152,7 +155,10 @@ def _from_vocabulary(path: Path, settings: dict[str, Any]) -> tokenizers.Tokeniz
 
 def _content(token: Any) -> str:
     """A special token as older files (text) and newer ones (an object) write it."""
-    return str(token["content"] if isinstance(token, dict) else token)
+    content = token.get("content") if isinstance(token, dict) else token
+    if not isinstance(content, str):
+        raise DataError(f"{_CONFIG_FILE} has the special token {token!r}; expected a text.")
+    return content
 
 
 def _is_text(text: object) -> bool:
@@ -166,6 +172,6 @@ def _read_json(path: Path) -> dict[str, Any]:
         return {}
     try:
         values = json.loads(path.read_text(encoding="utf-8"))
-    except ValueError as error:
+    except (ValueError, OSError, RecursionError) as error:
         raise DataError(f"{path} is not valid JSON: {error}.") from error
     return values if isinstance(values, dict) else {}

@@ -18,13 +18,18 @@ def transformers_model(directory: str | Path) -> Any:
     requires_backends("the transformers side", "transformers")
     import transformers
 
-    before = transformers.logging.get_verbosity()
+    before, bars = (
+        transformers.logging.get_verbosity(),
+        transformers.logging.is_progress_bar_enabled(),
+    )
     transformers.logging.set_verbosity_error()  # it would list the exits as unexpected
     transformers.logging.disable_progress_bar()
     try:
         model = transformers.AutoModelForSequenceClassification.from_pretrained(str(directory))
     finally:
         transformers.logging.set_verbosity(before)
+        if bars:
+            transformers.logging.enable_progress_bar()
     return model.eval()
 
 

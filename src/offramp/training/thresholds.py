@@ -21,8 +21,11 @@ def grid(n_classes: int) -> list[float]:
 
 
 def default_growth(n_layers: int) -> float:
-    """1.5 a layer for six layers, and for others what comes to as much over the whole depth."""
-    return round(float(1.5 ** (6 / n_layers)), 4)
+    """1.5 a layer for six layers, and for others what comes to as much over the whole depth.
+
+    At most 10, the most that `Entropy` takes (a model of one layer has no exits to grow between).
+    """
+    return min(10.0, round(float(1.5 ** (6 / n_layers)), 4))
 
 
 @dataclass(frozen=True)

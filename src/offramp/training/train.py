@@ -93,7 +93,7 @@ def train(
             if on_evaluation is not None:
                 on_evaluation(line)
     network.eval()
-    answers = every_exit(network, held.rows)
+    answers = _finite_answers(network, held)
     growth = default_growth(answers.depths[-1]) if options.growth is None else options.growth
     choice = choose_threshold(answers, held.labels_R, options.max_loss, growth)
     exits_of(network).criterion = choice.criterion
@@ -186,13 +186,7 @@ def depth_weighted_loss(
 def evaluate_exits(model: PretrainedModel, dev: Examples, score: str) -> dict[str, Any]:
     """Dev accuracy of each exit by depth, the scores at full depth, and the one that counts."""
     model.eval()
-    answers = every_exit(model, dev.rows)
-    if not bool(answers.logits_ERC.isfinite().all()):
-        raise TrainingError(
-            "The model's answers are no numbers any more. Lower learning_rate or "
-            "ramp_learning_rate."
-        )
-    return exit_scores(answers, dev.labels_R, score)
+    return exit_scores(_finite_answers(model, dev), dev.labels_R, score)
 
 
 def exit_scores(answers: EveryExit, labels_R: Tensor, score: str) -> dict[str, Any]:
@@ -222,6 +216,16 @@ def class_weights(training: Examples, labels: list[str], options: TrainingOption
     return torch.tensor([float(wanted.get(label, 1.0)) for label in labels])
 
 
+def _finite_answers(model: PretrainedModel, dev: Examples) -> EveryExit:
+    answers = every_exit(model, dev.rows)
+    if not bool(answers.logits_ERC.isfinite().all()):
+        raise TrainingError(
+            "The model's answers are no numbers any more. Lower learning_rate or "
+            "ramp_learning_rate."
+        )
+    return answers
+
+
 def _prepare(model: str | Path, labels: list[str], options: TrainingOptions) -> PretrainedModel:
     model_class = sequence_classifier(model)
     if options.freeze_backbone:  # the head stays too, so it has to be there
@@ -235,14 +239,17 @@ def _prepare(model: str | Path, labels: list[str], options: TrainingOptions) -> 
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", NewWeightsWarning)  # training is what they are new for
         network, report = model_class.from_pretrained(
-            model, config=config, ignore_mismatched_sizes=True, output_loading_info=True
+            model,
+            config=config,
+            dtype=torch.float32,
+            ignore_mismatched_sizes=True,
+            output_loading_info=True,
         )
     if options.freeze_backbone and report.initialised:
         raise ConfigError(
             f"freeze_backbone keeps the head of {model}, and it lacks "
             f"{', '.join(report.initialised)}. Fine-tune the model first."
         )
-    network = network.to(torch.float32)
     return add_exits(network, options.depths, pooler=options.pooler, queries=options.queries)
 
 
