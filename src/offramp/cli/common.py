@@ -105,6 +105,12 @@ def check_file(path: Path, *inputs: Path | None) -> None:
         raise SaveError(f"{path.parent} may not be written to.")
 
 
+def report_console() -> Console:
+    """Where tables go: as wide as the terminal, and wide enough for all columns in a file."""
+    out = Console()
+    return out if out.is_terminal else Console(width=120)
+
+
 def evaluation_grid(evaluation: Evaluation) -> Grid:
     """The table that `offramp evaluate` prints."""
     names = list(evaluation.lines[0].scores)
@@ -114,9 +120,10 @@ def evaluation_grid(evaluation: Evaluation) -> Grid:
     headings = [f"f1 of {escape(evaluation.positive)}" if name == "f1" else name for name in shown]
     peers = [name for name in evaluation.lines[0].speed if name.startswith("transformers")]
     grid = Grid(title=f"{evaluation.rows} rows; times as fast as ...")
-    grid.add_column("system")
+    # In a narrow terminal words are broken, and none is hidden.
+    grid.add_column("system", overflow="fold", min_width=14)
     for heading in (*headings, "layers", "plain", "truncated as good", *peers):
-        grid.add_column(heading, justify="right")
+        grid.add_column(heading, justify="right", overflow="fold")
     for line in evaluation.lines:
         style = "bold" if line.chosen else None
         name = line.system + (" (chosen)" if line.chosen else "")

@@ -8,10 +8,9 @@ from contextlib import nullcontext
 from pathlib import Path
 
 import rich_click as click
-from rich.console import Console
 from rich.table import Table as Grid
 
-from offramp.cli.common import evaluation_grid, progress_bar
+from offramp.cli.common import evaluation_grid, progress_bar, report_console
 from offramp.cli.stdlib_corpus import AREAS, read_corpus
 
 SENTENCES = (
@@ -38,7 +37,7 @@ def demo(output: Path | None, epochs: int, seed: int) -> None:
     from offramp.models.packaged import resolve_model
     from offramp.text.tables import Table
 
-    out, began = Console(), time.monotonic()
+    out, began = report_console(), time.monotonic()
     splits = {
         split: Table(f"{split} docstrings", [text for text, _ in rows], [area for _, area in rows])
         for split, rows in read_corpus().items()

@@ -6,9 +6,15 @@ import json
 from pathlib import Path
 
 import rich_click as click
-from rich.console import Console
 
-from offramp.cli.common import check_file, columns, evaluation_grid, progress_bar, whole_file
+from offramp.cli.common import (
+    check_file,
+    columns,
+    evaluation_grid,
+    progress_bar,
+    report_console,
+    whole_file,
+)
 from offramp.errors import ConfigError
 
 
@@ -67,7 +73,7 @@ def evaluate(
         with whole_file(output) as file:
             json.dump(evaluation.to_dict(), file, indent=2)
             file.write("\n")
-    out = Console()
+    out = report_console()
     out.print(evaluation_grid(evaluation))
     loss, low, high = evaluation.loss
     out.print(
