@@ -47,6 +47,14 @@ _TABLE: dict[str, tuple[str, tuple[str, ...]]] = {
     "BertPreTrainedModel": ("offramp.models.bert", _MODELS),
     "BertModel": ("offramp.models.bert", _MODELS),
     "BertForSequenceClassification": ("offramp.models.bert", _MODELS),
+    "BertForMaskedLM": ("offramp.models.bert", _MODELS),
+    "BertForMultipleChoice": ("offramp.models.bert", _MODELS),
+    "BertForNextSentencePrediction": ("offramp.models.bert", _MODELS),
+    "BertForPreTraining": ("offramp.models.bert", _MODELS),
+    "BertForQuestionAnswering": ("offramp.models.bert", _MODELS),
+    "BertForTokenClassification": ("offramp.models.bert", _MODELS),
+    "InitTrackerMeta": ("offramp.models.tracking", _MODELS),
+    "register_base_model": ("offramp.models.base", _MODELS),
     "add_exits": ("offramp.exits.attach", _MODELS),
     "build_exits": ("offramp.exits.attach", _MODELS),
     "logits_by_depth": ("offramp.exits.attach", _MODELS),
@@ -105,14 +113,22 @@ if TYPE_CHECKING:
     from offramp.models.base import (
         PreTrainedModel as PreTrainedModel,
         PretrainedModel as PretrainedModel,
+        register_base_model as register_base_model,
     )
     from offramp.models.bert import (
         BertConfig as BertConfig,
+        BertForMaskedLM as BertForMaskedLM,
+        BertForMultipleChoice as BertForMultipleChoice,
+        BertForNextSentencePrediction as BertForNextSentencePrediction,
+        BertForPreTraining as BertForPreTraining,
+        BertForQuestionAnswering as BertForQuestionAnswering,
         BertForSequenceClassification as BertForSequenceClassification,
+        BertForTokenClassification as BertForTokenClassification,
         BertModel as BertModel,
         BertPreTrainedModel as BertPreTrainedModel,
     )
     from offramp.models.config import PretrainedConfig as PretrainedConfig
+    from offramp.models.tracking import InitTrackerMeta as InitTrackerMeta
     from offramp.runner.classifier import (
         Classifier as Classifier,
         Prediction as Prediction,

@@ -10,8 +10,6 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from safetensors import SafetensorError
-
 from offramp.errors import OfframpError, SaveError
 
 LONGEST_NAME = 220
@@ -48,12 +46,26 @@ def staged(target: str | Path) -> Iterator[Path]:
         else:
             fresh.rename(target)
         _flush(target.parent)
-    except (OSError, SafetensorError) as error:
+    except OSError as error:
         if isinstance(error, OfframpError):
             raise
         raise SaveError(f"{target} could not be written: {error}. Nothing was changed.") from error
     finally:
         shutil.rmtree(fresh, ignore_errors=True)
+
+
+def write_file(path: Path, text: str) -> None:
+    """Write one file, which is there whole or as it was; its directory is made if need be."""
+    fresh = path.with_name(f".{path.name}.{secrets.token_hex(6)}.tmp")
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        fresh.write_text(text, encoding="utf-8")
+        _flush(fresh)
+        fresh.replace(path)
+    except OSError as error:
+        raise SaveError(f"{path} could not be written: {error}.") from error
+    finally:
+        fresh.unlink(missing_ok=True)
 
 
 def check_writable(target: str | Path) -> Path:

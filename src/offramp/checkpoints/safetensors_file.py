@@ -82,7 +82,10 @@ def write_tensors(path: str | Path, tensors: Mapping[str, Tensor]) -> None:
         seen.add(tensor.data_ptr())
     path.touch()
     mode = path.stat().st_mode  # by the umask; the library would leave 0600
-    save_file(on_host, str(path), metadata={"format": "pt"})
+    try:
+        save_file(on_host, str(path), metadata={"format": "pt"})
+    except SafetensorError as error:  # what the library makes of a full disk
+        raise OSError(str(error)) from error
     path.chmod(mode)
 
 

@@ -113,7 +113,7 @@ def add_exits(
         )
     if pooler not in POOLERS:
         raise ConfigError(f"A ramp's pooler is one of {', '.join(POOLERS)}; got {pooler!r}.")
-    width = int(model.config.hidden_size)  # type: ignore[attr-defined]
+    width = int(model.config.hidden_size)
     exits = Exits(
         width,
         model.config.num_labels,

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import copy
 import warnings
+from collections.abc import Iterable, Mapping
 from pathlib import Path
-from typing import Any, ClassVar, Literal, overload
+from typing import Any, ClassVar, Literal, TypeVar, cast, overload
 
 import torch
 from torch import Tensor, nn
@@ -20,27 +21,51 @@ from offramp.checkpoints.safetensors_file import (
     write_tensors,
 )
 from offramp.errors import CheckpointError, ConfigError, NewWeightsWarning
+from offramp.models.blueprint import read_blueprint
 from offramp.models.config import CONFIG_FILE, PretrainedConfig
 from offramp.models.loading import Expected, LoadingReport, plan
+from offramp.models.resizing import interpolated_rows, new_size, resized, resized_rows
+from offramp.models.tracking import INIT_ARGUMENTS, InitTrackerMeta, written_arguments
+from offramp.nn.blocks import Attention, CheckpointedLayer
+
+C = TypeVar("C", bound="type[PretrainedModel]")
 
 
-class PretrainedModel(nn.Module):
+class PretrainedModel(nn.Module, metaclass=InitTrackerMeta):
     """Base of every model: a body under `base_model_prefix`, and heads beside it.
 
-    A family sets the class attributes; a class of it builds its modules in `__init__(config)` and
-    ends by calling `init_weights()`.
+    A family sets the class attributes; a class of it builds its modules in `__init__` and ends by
+    calling `init_weights()`. `__init__` takes the configuration and, if need be, more arguments,
+    which are saved and loaded with the model as far as JSON can hold them. With
+    `config_class = None` it takes its own arguments alone.
     """
 
     config_class: ClassVar[type[PretrainedConfig]] = PretrainedConfig
     base_model_prefix: ClassVar[str] = ""
+    base_model_class: ClassVar[type[PretrainedModel] | None] = None
+    """The family's body; `register_base_model` sets it."""
     known_heads: ClassVar[tuple[str, ...]] = ()
     """Modules that files of the family may hold and a class may lack: dropped and reported."""
     optional_modules: ClassVar[tuple[str, ...]] = ()
     """Modules of the body that files may lack (a pooler): initialised and reported."""
+    input_embeddings_name: ClassVar[str | None] = None
+    """Where in the body the embedding of token ids is."""
+    position_embeddings_name: ClassVar[str | None] = None
+    """Where in the body the embedding of positions is, if they are learned."""
+    output_embeddings_name: ClassVar[str | None] = None
+    """Where in the model the linear layer to the vocabulary is."""
+    tied_weights: ClassVar[Mapping[str, str]] = {}
+    """{tensor: the tensor that it shares} while `config.tie_word_embeddings` holds."""
 
-    def __init__(self, config: PretrainedConfig) -> None:
+    config: PretrainedConfig
+    init_config: dict[str, Any]
+    """The arguments of construction by name, and `init_class`; see `InitTrackerMeta`."""
+
+    def __init__(self, config: PretrainedConfig | None = None) -> None:
         super().__init__()
-        if not isinstance(config, self.config_class):
+        if not self.constructed_from_pretrained_config():
+            config = PretrainedConfig() if config is None else config  # type: ignore[call-arg]
+        elif not isinstance(config, self.config_class):
             raise ConfigError(
                 f"{type(self).__name__} is built from a {self.config_class.__name__}; got a "
                 f"{type(config).__name__}. To load weights: {type(self).__name__}"
@@ -50,10 +75,21 @@ class PretrainedModel(nn.Module):
         self.config = config
         self._built_from = config.structure()
 
+    @classmethod
+    def constructed_from_pretrained_config(cls, init_func: object = None) -> bool:
+        """Whether the class is built from a configuration: `config_class` is one.
+
+        `init_func` is taken for PaddleNLP's sake and does not matter.
+        """
+        found: object = cls.config_class
+        return isinstance(found, type) and issubclass(found, PretrainedConfig)
+
+    # ------------------------------------------------------------------ parts
+
     @property
     def base_model(self) -> nn.Module:
         """The body: the attribute named by `base_model_prefix`, or the model itself."""
-        body = getattr(self, self.base_model_prefix, self)
+        body = getattr(self, self.base_model_prefix, self) if self.base_model_prefix else self
         assert isinstance(body, nn.Module)
         return body
 
@@ -67,70 +103,276 @@ class PretrainedModel(nn.Module):
         """The weights' type."""
         return next(self.parameters()).dtype
 
+    def num_parameters(self, only_trainable: bool = False, exclude_embeddings: bool = False) -> int:
+        """How many numbers the weights are; tied ones count once."""
+        left_out = set()
+        if exclude_embeddings:
+            tables = (m for m in self.modules() if isinstance(m, nn.Embedding))
+            left_out = {id(table.weight) for table in tables}
+        return sum(
+            p.numel()
+            for p in self.parameters()
+            if id(p) not in left_out and (p.requires_grad or not only_trainable)
+        )
+
+    def get_memory_footprint(self, return_buffers: bool = True) -> int:
+        """Bytes of the weights, and of the buffers unless `return_buffers` is False."""
+        held: list[Tensor] = [*self.parameters(), *(self.buffers() if return_buffers else ())]
+        return sum(tensor.numel() * tensor.element_size() for tensor in held)
+
+    # ------------------------------------------------------------------ initial weights
+
     def init_weights(self) -> None:
-        """Give every module its initial weights, but for those made on the meta device."""
+        """Prune the heads that `config.pruned_heads` names, give initial weights, tie.
+
+        A class calls it at the end of its `__init__`. Modules on the meta device get no weights.
+        """
+        if self.config.pruned_heads:
+            self._prune(self.config.pruned_heads)
         for module in self.modules():
             own = list(module.parameters(recurse=False))
             if own and not any(p.is_meta for p in own):
                 self._init_weights(module)
+        self.tie_weights()
+
+    def post_init(self) -> None:
+        """`init_weights`, under the name that transformers' classes call at the same place."""
+        self.init_weights()
 
     def _init_weights(self, module: nn.Module) -> None:
         """Initial weights of one module; a family or a user's class overrides it."""
+
+    # ------------------------------------------------------------------ embeddings
+
+    def get_input_embeddings(self) -> nn.Module:
+        """The embedding of token ids. NotImplementedError where a model has none."""
+        return self.base_model.get_submodule(self._name_of("input_embeddings_name"))
+
+    def set_input_embeddings(self, value: nn.Module) -> None:
+        """Put another embedding in its place; an output head that is tied to it follows."""
+        _put(self.base_model, self._name_of("input_embeddings_name"), value)
+        self.tie_weights()
+
+    def get_output_embeddings(self) -> nn.Module | None:
+        """The linear layer to the vocabulary, or None for a model without one."""
+        name = self.output_embeddings_name
+        return None if name is None else self.get_submodule(name)
+
+    def set_output_embeddings(self, value: nn.Module) -> None:
+        """Put another linear layer to the vocabulary in its place, and tie it as it was."""
+        if self.output_embeddings_name is None:
+            raise NotImplementedError(
+                f"{type(self).__name__} has no output embeddings: its head does not answer with "
+                "words of the vocabulary."
+            )
+        _put(self, self.output_embeddings_name, value)
+        self.tie_weights()
+
+    def tie_weights(self) -> None:
+        """Make the pairs of `tied_weights` one tensor each, where `tie_word_embeddings` says so."""
+        if not self.config.tie_word_embeddings:
+            return
+        for name, source in self.tied_weights.items():
+            path, _, last = name.rpartition(".")
+            setattr(self.get_submodule(path), last, self.get_parameter(source))
+
+    def resize_token_embeddings(
+        self,
+        new_num_tokens: int | None = None,
+        pad_to_multiple_of: int | None = None,
+        init: Literal["new", "mean"] = "new",
+    ) -> nn.Module:
+        """Give the vocabulary another size; returns the input embedding.
+
+        Tokens come or go at the end. New rows are as the model initialises them, or with
+        `init="mean"` the mean of the old ones. An output head and its bias follow, tied or not, and
+        `config.vocab_size` does. None leaves the size, but for `pad_to_multiple_of`, to a
+        multiple of which it is rounded up. Raises ConfigError for a size below 1, or one that cuts
+        off the padding token.
+        """
+        _check_init(init, ("new", "mean"))
+        words = cast(nn.Embedding, self.get_input_embeddings())
+        size = new_size(len(words.weight), new_num_tokens, pad_to_multiple_of)
+        if size == len(words.weight):
+            return words
+        changed = copy.copy(self.config)
+        changed.vocab_size = size
+        changed.validate()
+        decoder = self.get_output_embeddings()
+        if isinstance(decoder, nn.Linear):
+            fresh = resized(decoder, size, init, self._init_weights)
+            bias = self.tied_weights.get(f"{self.output_embeddings_name}.bias")
+            if bias is not None:  # the head's own bias, which is the layer's while they are tied
+                path, _, last = bias.rpartition(".")
+                rows = resized_rows(self.get_parameter(bias), torch.zeros(size), "new")
+                setattr(self.get_submodule(path), last, nn.Parameter(rows.to(words.weight.device)))
+            _put(self, cast(str, self.output_embeddings_name), fresh)
+        self.set_input_embeddings(resized(words, size, init, self._init_weights))
+        self._reconfigure("vocab_size", size)
+        return self.get_input_embeddings()
+
+    def resize_position_embeddings(
+        self,
+        new_num_position_embeddings: int,
+        init: Literal["new", "interpolate"] = "new",
+    ) -> nn.Module:
+        """Let rows be longer or shorter; returns the embedding of positions.
+
+        New positions come at the end, as the model initialises them, or with `init="interpolate"`
+        the learned ones are stretched. `config.max_position_embeddings` follows. Raises
+        NotImplementedError for a model whose positions are not learned.
+        """
+        _check_init(init, ("new", "interpolate"))
+        if type(new_num_position_embeddings) is not int or new_num_position_embeddings < 1:
+            raise ConfigError(
+                "resize_position_embeddings takes a whole number of at least 1; got "
+                f"{new_num_position_embeddings!r}."
+            )
+        name = self._name_of("position_embeddings_name")
+        old = cast(nn.Embedding, self.base_model.get_submodule(name))
+        fresh = resized(old, new_num_position_embeddings, "new", self._init_weights)
+        if init == "interpolate" and len(fresh.weight) > len(old.weight):
+            fresh.weight.data = interpolated_rows(old.weight.data, len(fresh.weight))
+        _put(self.base_model, name, fresh)
+        self._reconfigure("max_position_embeddings", new_num_position_embeddings)
+        return fresh
+
+    # ------------------------------------------------------------------ heads of attention
+
+    def prune_heads(self, heads_to_prune: Mapping[int, Iterable[int]]) -> None:
+        """Take attention heads out: {layer, from 0: heads by their numbers in the whole layer}.
+
+        `config.pruned_heads` keeps them, so that a saved model is built without them. Raises
+        ConfigError for a layer or head that is not there, or where none would be left.
+        """
+        known = {layer: set(heads) for layer, heads in self.config.pruned_heads.items()}
+        asked = {layer: set(heads) for layer, heads in heads_to_prune.items()}
+        self._prune({layer: heads - known.get(layer, set()) for layer, heads in asked.items()})
+        for layer, heads in asked.items():
+            known[layer] = known.get(layer, set()) | heads
+        self.config.pruned_heads = {layer: sorted(heads) for layer, heads in known.items()}
+
+    def _prune(self, heads: Mapping[int, Iterable[int]]) -> None:
+        layers = [module for module in self.base_model.modules() if isinstance(module, Attention)]
+        if not layers:
+            raise NotImplementedError(f"{type(self).__name__} has no attention heads to prune.")
+        for layer, which in heads.items():
+            if not 0 <= layer < len(layers):
+                raise ConfigError(
+                    f"prune_heads names layer {layer}; the layers are 0 to {len(layers) - 1}."
+                )
+            layers[layer].check_prunable(which)
+        for layer, which in heads.items():
+            layers[layer].prune(which)
+
+    # ------------------------------------------------------------------ training
+
+    def gradient_checkpointing_enable(
+        self, gradient_checkpointing_kwargs: Mapping[str, Any] | None = None
+    ) -> None:
+        """Keep no activations inside layers while training, and compute them again: less memory.
+
+        Always the non-reentrant kind, so `{"use_reentrant": False}` is the one option taken.
+        """
+        if {**(gradient_checkpointing_kwargs or {})} not in ({}, {"use_reentrant": False}):
+            raise ConfigError(
+                f"gradient_checkpointing_kwargs={gradient_checkpointing_kwargs!r}; checkpointing "
+                "here is non-reentrant and has no other options. Pass nothing."
+            )
+        self._checkpoint_layers(True)
+
+    def gradient_checkpointing_disable(self) -> None:
+        """Keep activations again."""
+        self._checkpoint_layers(False)
+
+    @property
+    def is_gradient_checkpointing(self) -> bool:
+        """Whether any layer recomputes its activations."""
+        return any(isinstance(m, CheckpointedLayer) and m.checkpointed for m in self.modules())
+
+    def _checkpoint_layers(self, on: bool) -> None:
+        layers = [m for m in self.modules() if isinstance(m, CheckpointedLayer)]
+        if not layers:
+            raise NotImplementedError(f"{type(self).__name__} has no layers to checkpoint.")
+        for layer in layers:
+            layer.checkpointed = on
+
+    # ------------------------------------------------------------------ loading
 
     @overload
     @classmethod
     def from_pretrained(
         cls,
-        directory: str | Path,
-        *,
+        pretrained_model_name_or_path: str | Path,
+        from_hf_hub: bool = ...,
+        subfolder: str | None = ...,
+        *args: Any,
         config: PretrainedConfig | None = ...,
         dtype: torch.dtype | None = ...,
         ignore_mismatched_sizes: bool = ...,
+        strict: bool = ...,
         output_loading_info: Literal[False] = ...,
-        **changes: Any,
+        **kwargs: Any,
     ) -> Self: ...
 
     @overload
     @classmethod
     def from_pretrained(
         cls,
-        directory: str | Path,
-        *,
+        pretrained_model_name_or_path: str | Path,
+        from_hf_hub: bool = ...,
+        subfolder: str | None = ...,
+        *args: Any,
         config: PretrainedConfig | None = ...,
         dtype: torch.dtype | None = ...,
         ignore_mismatched_sizes: bool = ...,
+        strict: bool = ...,
         output_loading_info: Literal[True],
-        **changes: Any,
+        **kwargs: Any,
     ) -> tuple[Self, LoadingReport]: ...
 
     @classmethod
     def from_pretrained(
         cls,
-        directory: str | Path,
-        *,
+        pretrained_model_name_or_path: str | Path,
+        from_hf_hub: bool = False,
+        subfolder: str | None = None,
+        *args: Any,
         config: PretrainedConfig | None = None,
         dtype: torch.dtype | None = None,
         ignore_mismatched_sizes: bool = False,
+        strict: bool = False,
         output_loading_info: bool = False,
-        **changes: Any,
+        **kwargs: Any,
     ) -> Self | tuple[Self, LoadingReport]:
-        """The model saved in `directory`, in eval mode, with its exits if it has any.
+        """The model saved in a directory, in eval mode, with its exits if it has any.
 
-        `changes` are fields of the configuration; `config` replaces it whole. Weights keep the
-        file's type unless `dtype` is given. With `output_loading_info` the result is
-        (model, LoadingReport). Raises ModelNotFoundError, ConfigError or CheckpointError, and in
-        none of these cases is a model made.
+        `args` go to the class's `__init__`, after the configuration. `kwargs` that are fields of
+        the configuration change it (`config` replaces it whole); the others go to `__init__`, in
+        place of the arguments that were saved. Weights keep the file's type unless `dtype` is
+        given. With `strict` nothing may be new and nothing left over. With `output_loading_info`
+        the result is (model, LoadingReport). Raises ModelNotFoundError, ConfigError,
+        CheckpointError or TypeError, and in none of these cases is a model made.
         """
-        directory = Path(directory)
-        if config is None:
-            config = cls.config_class.from_pretrained(directory, **changes)
-        elif changes:
-            raise ConfigError(f"Pass either config= or {', '.join(changes)}=, and not both.")
+        if not isinstance(from_hf_hub, bool) or not isinstance(subfolder, str | None):
+            raise TypeError(
+                f"{cls.__name__}.from_pretrained takes (name, from_hf_hub=False, subfolder=None, "
+                f"*args); got from_hf_hub={from_hf_hub!r}, subfolder={subfolder!r}. For arguments "
+                f"of __init__: {cls.__name__}.from_pretrained(name, False, None, {from_hf_hub!r}), "
+                "or by keyword."
+            )
+        if from_hf_hub:
+            raise NotImplementedError(
+                "from_hf_hub=True: this offramp opens directories. Download the model first "
+                "(huggingface_hub.snapshot_download) and pass its directory."
+            )
+        directory = Path(pretrained_model_name_or_path) / (subfolder or "")
+        blueprint = read_blueprint(cls, directory, config, args, kwargs)
         header = read_header(directory / WEIGHTS_FILE)
         with torch.device("meta"):
-            model = cls(config)
-            if config.exits is not None and model._can_exit:
-                offramp.build_exits(model, config.exits)
+            model = cast(Self, blueprint.build())
+            if model.config.exits is not None and model._can_exit:
+                offramp.build_exits(model, model.config.exits)
         report = plan(
             header,
             model._expected(),
@@ -143,6 +385,9 @@ class PretrainedModel(nn.Module):
                 f"{directory / WEIGHTS_FILE} holds weights of several types "
                 f"({', '.join(sorted(types))}). Pass the one to use, e.g. dtype=torch.float32."
             )
+        _check_twins(directory / WEIGHTS_FILE, report)
+        if strict and (report.initialised or report.dropped):
+            raise CheckpointError(f"{directory} is not exactly a {cls.__name__}: {report}.")
         model._fill(read_tensors(directory / WEIGHTS_FILE, report.loaded), report)
         if dtype is not None:
             model.to(dtype)
@@ -156,10 +401,26 @@ class PretrainedModel(nn.Module):
         model.eval()
         return (model, report) if output_loading_info else model
 
-    def save_pretrained(self, directory: str | Path) -> None:
+    @classmethod
+    def from_config(cls, config: PretrainedConfig, **kwargs: Any) -> Self:
+        """A new model with random weights; `kwargs` go to `__init__`."""
+        return cls(config, **kwargs)
+
+    # ------------------------------------------------------------------ saving
+
+    def save_pretrained(self, save_dir: str | Path) -> None:
         """Write config.json and model.safetensors; the directory is there whole or not at all."""
-        with staged(directory) as fresh:
+        with staged(save_dir) as fresh:
             self.write_files(fresh)
+
+    def save_model_config(self, save_dir: str | Path) -> None:
+        """Deprecated: `config.save_pretrained`."""
+        warnings.warn(
+            "save_model_config is PaddleNLP's old name; use model.config.save_pretrained(dir).",
+            DeprecationWarning,
+            stacklevel=2,
+        )
+        self.config.save_pretrained(save_dir)
 
     def write_files(self, directory: Path) -> None:
         """Write the model's files into an open directory."""
@@ -173,27 +434,61 @@ class PretrainedModel(nn.Module):
         config.architectures = [type(self).__name__]
         config.extra.pop("torch_dtype", None)
         config.extra["dtype"] = str(self.dtype).removeprefix("torch.")
+        config.extra.pop(INIT_ARGUMENTS, None)
+        arguments = written_arguments(self.init_config)
+        if len(arguments) > 1:  # more than the class's name
+            config.extra[INIT_ARGUMENTS] = arguments
         exits = getattr(self, "exits", None)
         config.exits = None if exits is None else exits.section()
         (directory / CONFIG_FILE).write_text(config.to_json(), encoding="utf-8")
-        write_tensors(directory / WEIGHTS_FILE, self.state_dict())
+        tied = self._tied()
+        write_tensors(
+            directory / WEIGHTS_FILE,
+            {name: tensor for name, tensor in self.state_dict().items() if name not in tied},
+        )
+
+    # ------------------------------------------------------------------ inside
 
     @property
     def _can_exit(self) -> bool:
         return hasattr(self, "logits")
+
+    def _tied(self) -> dict[str, str]:
+        return dict(self.tied_weights) if self.config.tie_word_embeddings else {}
+
+    def _name_of(self, attribute: str) -> str:
+        name: str | None = getattr(self, attribute)
+        if name is None:
+            what = attribute.removesuffix("_name").replace("_", " ")
+            raise NotImplementedError(f"{type(self).__name__} has no {what}.")
+        return name
+
+    def _reconfigure(self, name: str, value: int) -> None:
+        """Set a structural field that the network follows already."""
+        setattr(self.config, name, value)
+        for module in self.modules():
+            if isinstance(module, PretrainedModel) and name in module._built_from:
+                module._built_from[name] = value
 
     def _expected(self) -> Expected:
         prefix = self.base_model_prefix
         body = self.base_model
         at = "" if body is self else prefix + "."
         # Everything beside the body is a head; exits are not: a config that names them has them.
-        heads = [name for name, _ in self.named_children() if name not in (prefix, "exits")]
+        children = [name for name, _ in self.named_children() if name not in (prefix, "exits")]
+        parts = [head for head in self.known_heads if head.partition(".")[0] in children]
+        whole = [
+            name for name in children if not any(head.startswith(name + ".") for head in parts)
+        ]
+        tied = self._tied()
         return Expected(
-            shapes={name: tuple(t.shape) for name, t in self.state_dict().items()},
+            shapes={
+                name: tuple(t.shape) for name, t in self.state_dict().items() if name not in tied
+            },
             prefix=prefix,
             heads=(
                 *((at + name) for name in self.optional_modules),
-                *(() if body is self else heads),
+                *(() if body is self else (*parts, *whole)),
             ),
             known_heads=(
                 *self.known_heads,
@@ -201,14 +496,18 @@ class PretrainedModel(nn.Module):
                 *self.optional_modules,
                 "exits",
             ),
+            tied=tied,
         )
 
     def _fill(self, tensors: dict[str, Tensor], report: LoadingReport) -> None:
         self.load_state_dict(tensors, strict=False, assign=True)
+        self.tie_weights()
         for parameter in self.parameters():
             parameter.requires_grad_(True)  # a tensor assigned over meta brings its own flag
+        tied = self._tied()
         for path, module in self.named_modules():
-            new = [n for n, p in module.named_parameters(path, recurse=False) if p.is_meta]
+            own = module.named_parameters(path, recurse=False)
+            new = [name for name, p in own if p.is_meta and name not in tied]
             if not new:
                 continue
             if absent := set(new) - set(report.initialised):
@@ -221,6 +520,48 @@ class PretrainedModel(nn.Module):
                 f"{', '.join(unmade)}: a buffer's values are known when it is made alone, and "
                 "from_pretrained makes models without values. Compute it in forward instead."
             )
+        self.tie_weights()
+
+
+def register_base_model(cls: C) -> C:
+    """Decorator of a family's body: every class of the family has it as `base_model_class`.
+
+    It is set on the class's parent, the family's base, and by a second body never displaced.
+    Raises TypeError for a class outside a family.
+    """
+    parent = cls.__bases__[0] if isinstance(cls, type) else object
+    if not issubclass(parent, PretrainedModel) or parent is PretrainedModel:
+        raise TypeError(
+            f"register_base_model takes a class derived from a family's base, such as "
+            f"BertPreTrainedModel; got {cls!r}."
+        )
+    if "base_model_class" not in vars(parent):
+        parent.base_model_class = cls
+    return cls
+
+
+def _check_twins(path: Path, report: LoadingReport) -> None:
+    for name, other in report.twins.items():
+        pair = read_tensors(path, {name: "dropped", other: "loaded"})
+        if not torch.equal(pair["dropped"], pair["loaded"]):
+            raise CheckpointError(
+                f"{path} has different {name} and {other}, which this model ties into one tensor. "
+                "Pass tie_word_embeddings=False to keep both."
+            )
+
+
+def _put(root: nn.Module, path: str, module: nn.Module) -> None:
+    if not isinstance(module, nn.Module):
+        raise TypeError(
+            f"{path} takes a module, such as nn.Embedding; got {type(module).__name__}."
+        )
+    parent, _, name = path.rpartition(".")
+    setattr(root.get_submodule(parent), name, module)
+
+
+def _check_init(init: str, known: tuple[str, ...]) -> None:
+    if init not in known:
+        raise ConfigError(f"init is one of {', '.join(known)}; got {init!r}.")
 
 
 PreTrainedModel = PretrainedModel

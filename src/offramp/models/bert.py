@@ -4,11 +4,14 @@ Understanding", https://arxiv.org/abs/1810.04805. Parameters are named as transf
 
 from __future__ import annotations
 
+from typing import Any
+
+import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
 from offramp.errors import ConfigError, InputError
-from offramp.models.base import PretrainedModel
+from offramp.models.base import PretrainedModel, register_base_model
 from offramp.models.config import (
     PretrainedConfig,
     configuration,
@@ -18,13 +21,18 @@ from offramp.models.config import (
     setting,
     whole,
 )
-from offramp.models.flow import Flow, Inputs, LayerStack, run_layers
-from offramp.models.losses import classification_loss
-from offramp.models.outputs import (
-    BaseModelOutputWithPooling,
-    ModelOutput,
-    SequenceClassifierOutput,
+from offramp.models.flow import Flow, Inputs, Options, pass_layers
+from offramp.models.heads import (
+    MaskedLM,
+    MultipleChoice,
+    NextSentence,
+    QuestionAnswering,
+    SequenceClassification,
+    TokenClassification,
+    WordsAndNextSentence,
+    head_dropout,
 )
+from offramp.models.outputs import BaseModelOutputWithPooling
 from offramp.nn.blocks import ACTIVATIONS, EncoderLayer
 from offramp.nn.layout import Packed
 from offramp.nn.pooling import pool_first
@@ -35,6 +43,10 @@ class BertConfig(PretrainedConfig):
     """The numbers of a BERT; defaults are bert-base-uncased's."""
 
     model_type = "bert"
+    attribute_map = {  # noqa: RUF012
+        **PretrainedConfig.attribute_map,
+        "dropout": "classifier_dropout",
+    }
 
     vocab_size: int = setting(30522, whole(1), structural=True)
     hidden_size: int = setting(768, whole(1), structural=True)
@@ -67,13 +79,22 @@ class BertConfig(PretrainedConfig):
             )
 
 
+TIED = {
+    "cls.predictions.decoder.weight": "bert.embeddings.word_embeddings.weight",
+    "cls.predictions.decoder.bias": "cls.predictions.bias",
+}
+"""Of the classes that answer with words."""
+
+
 class BertPreTrainedModel(PretrainedModel):
     """Base of every BERT variant: the family's names and its initial weights."""
 
     config_class = BertConfig
     base_model_prefix = "bert"
-    known_heads = ("cls", "classifier", "qa_outputs")
+    known_heads = ("cls.predictions", "cls.seq_relationship", "classifier", "qa_outputs")
     optional_modules = ("pooler",)
+    input_embeddings_name = "embeddings.word_embeddings"
+    position_embeddings_name = "embeddings.position_embeddings"
     config: BertConfig
 
     def _init_weights(self, module: nn.Module) -> None:
@@ -87,8 +108,11 @@ class BertPreTrainedModel(PretrainedModel):
         if isinstance(module, nn.LayerNorm):
             nn.init.ones_(module.weight)
             nn.init.zeros_(module.bias)
+        if isinstance(module, BertWordHead):
+            nn.init.zeros_(module.bias)
 
 
+@register_base_model
 class BertModel(BertPreTrainedModel):
     """BERT's body, with or without the pooler over the first token."""
 
@@ -133,7 +157,7 @@ class BertModel(BertPreTrainedModel):
         )
 
     def step(self, flow: Flow, i: int, queries: Tensor | None = None) -> Flow:
-        hidden = self.encoder.layer[i](flow.hidden, flow.layout, queries)
+        hidden = self.encoder.layer[i](flow.hidden, flow.layout, queries, flow.probe)
         return flow.advanced(hidden) if queries is None else flow.narrowed(hidden, queries)
 
     def finish(self, flow: Flow) -> Flow:
@@ -151,87 +175,165 @@ class BertModel(BertPreTrainedModel):
         position_ids: Tensor | None = None,
         inputs_embeds: Tensor | None = None,
         *,
+        head_mask: Tensor | None = None,
+        output_attentions: bool = False,
         output_hidden_states: bool = False,
         return_dict: bool = True,
-    ) -> BaseModelOutputWithPooling | tuple[Tensor | tuple[Tensor, ...], ...]:
+    ) -> BaseModelOutputWithPooling | tuple[Any, ...]:
         """Hidden states of a padded batch.
 
         `input_ids`, `token_type_ids`, `position_ids` [B, L] int64; `inputs_embeds` [B, L, D] in
         place of the ids; `attention_mask` [B, L] (1 real, 0 not; any pattern) or [B, L, L]
-        (query, key). Masked positions come back as zeros.
+        (query, key). Masked positions come back as zeros. `head_mask` [H] or [N, H] multiplies
+        the attention of each head.
         """
-        inputs = Inputs.from_padded(
-            input_ids, attention_mask, token_type_ids, position_ids, inputs_embeds
+        passed = pass_layers(
+            self,
+            input_ids,
+            attention_mask,
+            token_type_ids,
+            position_ids,
+            inputs_embeds,
+            Options(output_hidden_states, output_attentions, head_mask),
         )
-        flow = run_layers(self, inputs, trace=output_hidden_states)
-        shape = input_ids.shape if input_ids is not None else inputs_embeds.shape[:2]  # type: ignore[union-attr]
         output = BaseModelOutputWithPooling(
-            last_hidden_state=flow.to_padded(flow.hidden, *shape),
-            pooler_output=None if self.pooler is None else flow.in_input_order(self.pool(flow)),
-            hidden_states=None
-            if flow.trace is None
-            else tuple(flow.to_padded(hidden, *shape) for hidden in flow.trace),
+            last_hidden_state=passed.tokens(passed.flow.hidden),
+            pooler_output=None if self.pooler is None else passed.rows(self.pool(passed.flow)),
+            hidden_states=passed.hidden_states,
+            attentions=passed.attentions,
         )
         return output if return_dict else output.to_tuple()
 
 
-class BertForSequenceClassification(BertPreTrainedModel):
-    """BERT with a linear classifier over the pooled first token."""
-
-    reads_first = True
+class BertForSequenceClassification(SequenceClassification, BertPreTrainedModel):
+    """BERT with a linear classifier over the pooled row."""
 
     def __init__(self, config: BertConfig) -> None:
         super().__init__(config)
         self.num_labels = config.num_labels
         self.bert = BertModel(config)
-        dropout = config.classifier_dropout
-        self.dropout = nn.Dropout(config.hidden_dropout_prob if dropout is None else dropout)
+        self.dropout = head_dropout(config)
         self.classifier = nn.Linear(config.hidden_size, config.num_labels)
         self.init_weights()
 
-    @property
-    def stack(self) -> LayerStack:
-        return self.bert
 
-    def logits(self, flow: Flow) -> Tensor:
-        """[R, C] for a finished flow, in the flow's row order."""
-        logits_RC: Tensor = self.classifier(self.dropout(self.bert.pool(flow)))
-        return logits_RC
+class BertForTokenClassification(TokenClassification, BertPreTrainedModel):
+    """BERT with a linear classifier over each token."""
 
-    def forward(
-        self,
-        input_ids: Tensor | None = None,
-        attention_mask: Tensor | None = None,
-        token_type_ids: Tensor | None = None,
-        position_ids: Tensor | None = None,
-        inputs_embeds: Tensor | None = None,
-        labels: Tensor | None = None,
-        *,
-        output_hidden_states: bool = False,
-        return_dict: bool = True,
-    ) -> SequenceClassifierOutput | tuple[Tensor | tuple[Tensor, ...], ...]:
-        """Logits [B, C] at full depth, and the loss where `labels` are given.
+    def __init__(self, config: BertConfig) -> None:
+        super().__init__(config)
+        self.num_labels = config.num_labels
+        self.bert = BertModel(config, add_pooling_layer=False)
+        self.dropout = head_dropout(config)
+        self.classifier = nn.Linear(config.hidden_size, config.num_labels)
+        self.init_weights()
 
-        `labels` [B] are class numbers (int64), or targets for regression (C = 1) and multi-label
-        ([B, C], floating); `config.problem_type` decides, or else their type. The other
-        arguments are `BertModel.forward`'s. Early exits are the runner's: `offramp.Runner`.
-        """
-        inputs = Inputs.from_padded(
-            input_ids, attention_mask, token_type_ids, position_ids, inputs_embeds
+
+class BertForMultipleChoice(MultipleChoice, BertPreTrainedModel):
+    """BERT with a linear score over the pooled first token of each choice."""
+
+    def __init__(self, config: BertConfig) -> None:
+        super().__init__(config)
+        self.bert = BertModel(config)
+        self.dropout = head_dropout(config)
+        self.classifier = nn.Linear(config.hidden_size, 1)
+        self.init_weights()
+
+
+class BertForQuestionAnswering(QuestionAnswering, BertPreTrainedModel):
+    """BERT with a linear layer that finds the first and last token of an answer."""
+
+    def __init__(self, config: BertConfig) -> None:
+        super().__init__(config)
+        self.num_labels = config.num_labels
+        self.bert = BertModel(config, add_pooling_layer=False)
+        self.qa_outputs = nn.Linear(config.hidden_size, config.num_labels)
+        self.init_weights()
+
+
+class BertForMaskedLM(MaskedLM, BertPreTrainedModel):
+    """BERT with the head that guesses masked words, tied to the word embedding."""
+
+    output_embeddings_name = "cls.predictions.decoder"
+    tied_weights = TIED
+
+    def __init__(self, config: BertConfig) -> None:
+        super().__init__(config)
+        self.bert = BertModel(config, add_pooling_layer=False)
+        self.cls = nn.ModuleDict({"predictions": BertWordHead(config)})
+        self.init_weights()
+
+    def words(self, hidden: Tensor) -> Tensor:
+        logits: Tensor = self.cls["predictions"](hidden)
+        return logits
+
+
+class BertForNextSentencePrediction(NextSentence, BertPreTrainedModel):
+    """BERT with the head that says whether the second sentence of a pair follows the first."""
+
+    def __init__(self, config: BertConfig) -> None:
+        super().__init__(config)
+        self.bert = BertModel(config)
+        self.cls = nn.ModuleDict({"seq_relationship": nn.Linear(config.hidden_size, 2)})
+        self.init_weights()
+
+    def next_sentence(self, pooled_RD: Tensor) -> Tensor:
+        logits_R2: Tensor = self.cls["seq_relationship"](pooled_RD)
+        return logits_R2
+
+
+class BertForPreTraining(WordsAndNextSentence, BertPreTrainedModel):
+    """BERT with both heads of its pretraining: masked words and next sentence."""
+
+    output_embeddings_name = "cls.predictions.decoder"
+    tied_weights = TIED
+
+    def __init__(self, config: BertConfig) -> None:
+        super().__init__(config)
+        self.bert = BertModel(config)
+        self.cls = nn.ModuleDict(
+            {
+                "predictions": BertWordHead(config),
+                "seq_relationship": nn.Linear(config.hidden_size, 2),
+            }
         )
-        flow = run_layers(self.bert, inputs, trace=output_hidden_states)
-        logits_BC = flow.in_input_order(self.logits(flow))
-        shape = input_ids.shape if input_ids is not None else inputs_embeds.shape[:2]  # type: ignore[union-attr]
-        output: ModelOutput = SequenceClassifierOutput(
-            loss=None
-            if labels is None
-            else classification_loss(logits_BC, labels, self.config.problem_type),
-            logits=logits_BC,
-            hidden_states=None
-            if flow.trace is None
-            else tuple(flow.to_padded(hidden, *shape) for hidden in flow.trace),
-        )
-        return output if return_dict else output.to_tuple()  # type: ignore[return-value]
+        self.init_weights()
+
+    def words(self, hidden: Tensor) -> Tensor:
+        logits: Tensor = self.cls["predictions"](hidden)
+        return logits
+
+    def next_sentence(self, pooled_RD: Tensor) -> Tensor:
+        logits_R2: Tensor = self.cls["seq_relationship"](pooled_RD)
+        return logits_R2
+
+
+class BertWordHead(nn.Module):
+    """A hidden state to the vocabulary. `bias` is the decoder's own while the two are tied."""
+
+    def __init__(self, config: BertConfig) -> None:
+        super().__init__()
+        self.transform = BertTransform(config)
+        self.decoder = nn.Linear(config.hidden_size, config.vocab_size)
+        self.bias = nn.Parameter(torch.zeros(config.vocab_size))
+
+    def forward(self, hidden: Tensor) -> Tensor:
+        logits: Tensor = self.decoder(self.transform(hidden))
+        return logits
+
+
+class BertTransform(nn.Module):
+    """A linear layer, the activation and a norm, before the words."""
+
+    def __init__(self, config: BertConfig) -> None:
+        super().__init__()
+        self.dense = nn.Linear(config.hidden_size, config.hidden_size)
+        self.activation = ACTIVATIONS[config.hidden_act]
+        self.LayerNorm = nn.LayerNorm(config.hidden_size, eps=config.layer_norm_eps)
+
+    def forward(self, hidden: Tensor) -> Tensor:
+        normed: Tensor = self.LayerNorm(self.activation(self.dense(hidden)))
+        return normed
 
 
 class BertEmbeddings(nn.Module):
@@ -293,7 +395,13 @@ class BertPooler(nn.Module):
 
 __all__ = [
     "BertConfig",
+    "BertForMaskedLM",
+    "BertForMultipleChoice",
+    "BertForNextSentencePrediction",
+    "BertForPreTraining",
+    "BertForQuestionAnswering",
     "BertForSequenceClassification",
+    "BertForTokenClassification",
     "BertModel",
     "BertPreTrainedModel",
 ]

@@ -15,6 +15,7 @@ from typing import Any, ClassVar, TypeVar
 
 from typing_extensions import Self, dataclass_transform
 
+from offramp.checkpoints.directory import write_file
 from offramp.errors import ConfigError, ModelNotFoundError, UnknownOptionError, nearest
 
 CONFIG_FILE = "config.json"
@@ -78,6 +79,7 @@ def configuration(cls: T) -> T:
     plain_init = built.__init__
 
     def checked_init(self: Any, **values: Any) -> None:
+        values = built.without_aliases(values)
         for name in values:
             if name not in built.__dataclass_fields__:
                 raise UnknownOptionError(
@@ -107,6 +109,8 @@ class PretrainedConfig:
     """
 
     model_type: ClassVar[str] = ""
+    attribute_map: ClassVar[Mapping[str, str]] = {"num_classes": "num_labels"}
+    """{another name: the field's}; the other names work wherever the field's does."""
 
     architectures: list[str] | None = None
     """Names of the classes this configuration was saved with."""
@@ -118,6 +122,10 @@ class PretrainedConfig:
         None,
         optional(one_of("regression", "single_label_classification", "multi_label_classification")),
     )
+    tie_word_embeddings: bool = setting(True, one_of(True, False), structural=True)
+    """Whether an output head over the vocabulary is the input embedding itself."""
+    pruned_heads: dict[int, list[int]] = dataclasses.field(default_factory=dict)
+    """Attention heads taken out: {layer, from 0: heads by their numbers in the whole layer}."""
     exits: dict[str, Any] | None = None
     """The early exits that travel with the model; see `offramp.add_exits`."""
     extra: dict[str, Any] = dataclasses.field(default_factory=dict)
@@ -127,12 +135,25 @@ class PretrainedConfig:
         if self.id2label is None:
             self.id2label = _default_labels(self.num_labels)
 
+    def __getattr__(self, name: str) -> Any:
+        # Only for names that are no field: another name of one, or a key of the file.
+        if name in type(self).attribute_map:
+            return getattr(self, type(self).attribute_map[name])
+        extra = self.__dict__.get("extra", {})
+        if name in extra:
+            return extra[name]
+        known = {*type(self).__dataclass_fields__, *extra}
+        raise AttributeError(f"{type(self).__name__} has no {name!r}. {nearest(name, known)}")
+
     def __setattr__(self, name: str, value: Any) -> None:
+        name = type(self).attribute_map.get(name, name)
         field = type(self).__dataclass_fields__.get(name)
         check: Check | None = field.metadata.get("check") if field else None
         expected = check(value) if check else None
         if expected:
             raise ConfigError(f"{type(self).__name__}.{name} must be {expected}; got {value!r}.")
+        if name == "pruned_heads":
+            value = _numbered_heads(value)
         if name == "id2label" and value is not None:
             value = _numbered_labels(value)
             object.__setattr__(self, "num_labels", len(value))
@@ -140,6 +161,18 @@ class PretrainedConfig:
         labels = getattr(self, "id2label", None)
         if name == "num_labels" and labels is not None and len(labels) != value:
             object.__setattr__(self, "id2label", _default_labels(value))
+
+    @classmethod
+    def without_aliases(cls, values: Mapping[str, Any]) -> dict[str, Any]:
+        """`values` under the fields' names; ConfigError where two names of one field differ."""
+        named = {k: v for k, v in values.items() if k not in cls.attribute_map}
+        for alias, name in cls.attribute_map.items():
+            if alias in values and named.setdefault(name, values[alias]) != values[alias]:
+                raise ConfigError(
+                    f"{alias} and {name} are two names of one setting; got {values[alias]!r} and "
+                    f"{named[name]!r}. Pass one of them."
+                )
+        return named
 
     def structure(self) -> dict[str, Any]:
         """The fields that the network is built from."""
@@ -167,6 +200,7 @@ class PretrainedConfig:
     def from_dict(cls, values: Mapping[str, Any], **changes: Any) -> Self:
         """A configuration from a file's mapping; `changes` are fields and override it."""
         fields = {f.name for f in dataclasses.fields(cls)} - {"extra"}
+        values, changes = cls.without_aliases(values), cls.without_aliases(changes)
         named = {k: copy.deepcopy(v) for k, v in values.items() if k in fields}
         extra = {k: copy.deepcopy(v) for k, v in values.items() if k not in fields}
         extra.pop("model_type", None)
@@ -199,9 +233,23 @@ class PretrainedConfig:
                 values[field.name] = copy.deepcopy(getattr(self, field.name))
         values["id2label"] = {str(number): label for number, label in enumerate(self.labels)}
         values["label2id"] = self.label2id
-        if values["exits"] is None:
-            del values["exits"]
+        for name in ("exits", "pruned_heads"):
+            if not values[name]:
+                del values[name]
         return {"model_type": self.model_type, **values}
+
+    def to_diff_dict(self) -> dict[str, Any]:
+        """What of `to_dict` differs from the class's defaults, and the model's type."""
+        plain = type(self)().to_dict()  # type: ignore[call-arg]
+        return {
+            name: value
+            for name, value in self.to_dict().items()
+            if name == "model_type" or name not in plain or plain[name] != value
+        }
+
+    def save_pretrained(self, save_dir: str | Path) -> None:
+        """Write config.json into a directory; what else lies there stays."""
+        write_file(Path(save_dir) / CONFIG_FILE, self.to_json())
 
     def to_json(self) -> str:
         """`to_dict` as the text of config.json."""
@@ -249,6 +297,16 @@ def _numbered_labels(value: Any) -> dict[int, str]:
             f"id2label must give classes numbered 0, 1, 2, ... their names; got {value!r}."
         )
     return labels
+
+
+def _numbered_heads(value: Any) -> dict[int, list[int]]:
+    try:
+        return {int(layer): sorted({int(head) for head in heads}) for layer, heads in value.items()}
+    except (AttributeError, TypeError, ValueError):
+        raise ConfigError(
+            "pruned_heads gives layers (from 0) lists of heads, such as {0: [1, 3]}; got "
+            f"{value!r}."
+        ) from None
 
 
 def _default_labels(n: int) -> dict[int, str]:

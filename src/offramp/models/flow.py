@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
-from typing import Protocol
+from typing import Protocol, cast
 
 import numpy as np
 import numpy.typing as npt
@@ -16,6 +16,7 @@ import torch
 from torch import Tensor
 
 from offramp.errors import InputError
+from offramp.nn.attention import Probe
 from offramp.nn.layout import Index, Layout, Packed, Padded, rows_of_tokens
 
 
@@ -74,12 +75,13 @@ class Inputs:
         token_types: Tensor | None = None,
         position_ids: Tensor | None = None,
         embeds: Tensor | None = None,
+        pack: bool = True,
     ) -> Inputs:
         """A padded batch: `ids` [B, L] or `embeds` [B, L, D]; `mask` None, [B, L] or [B, L, L].
 
         A 2-D mask is packed: each row's real tokens, holes closed, rows in order of length. A row
         whose first position is masked keeps the batch padded, because poolers that read the first
-        position read it all the same.
+        position read it all the same; so does `pack=False`.
         """
         if (ids is None) == (embeds is None):
             raise InputError("Pass either input_ids or inputs_embeds, and not both.")
@@ -125,7 +127,7 @@ class Inputs:
             position_ids=position_ids,
             embeds=embeds,
         )
-        if n_rows == 0 or length == 0 or (keys is not None and keys.dim() == 3):
+        if not pack or n_rows == 0 or length == 0 or (keys is not None and keys.dim() == 3):
             return padded
         if keys is None:
             layout = Packed.of(torch.full((n_rows,), length, dtype=torch.int64))
@@ -192,7 +194,7 @@ class Flow:
 
     `hidden` is [B, L, D] or [T, D] as `layout` says; `row_ids_R` (host) are the rows' names;
     `positions` a token's place in its own row. `trace`, where asked for, collects the hidden states
-    after the embedding and after each layer.
+    after the embedding and after each layer, and `probe` what attention did.
     """
 
     hidden: Tensor
@@ -200,6 +202,7 @@ class Flow:
     row_ids_R: Tensor
     positions: Tensor
     trace: tuple[Tensor, ...] | None = field(default=None)
+    probe: Probe | None = field(default=None)
 
     def advanced(self, hidden: Tensor) -> Flow:
         """The same rows with the hidden states of the next layer."""
@@ -216,7 +219,10 @@ class Flow:
         )
 
     def take(self, rows: Index) -> Flow:
-        """These rows only, in this order: a host index tensor [R], or a slice (a view)."""
+        """These rows only, in this order: a host index tensor [R], or a slice (a view).
+
+        What a probe saw is of the whole batch, and stays behind.
+        """
         layout, tokens = self.layout.take(rows)
 
         def pick(x: Tensor) -> Tensor:
@@ -316,11 +322,88 @@ def _says(owner: object, claim: str, method: str) -> bool:
     return said is meant and bool(vars(meant)[claim])
 
 
-def run_layers(stack: LayerStack, inputs: Inputs, *, trace: bool = False) -> Flow:
+def run_layers(
+    stack: LayerStack, inputs: Inputs, *, trace: bool = False, probe: Probe | None = None
+) -> Flow:
     """start, N steps, finish."""
-    flow = stack.start(inputs)
+    flow = replace(stack.start(inputs), probe=probe)
     if trace:
         flow = replace(flow, trace=(flow.hidden,))
     for i in range(stack.n_layers):
         flow = stack.step(flow, i)
     return stack.finish(flow)
+
+
+@dataclass(frozen=True, slots=True)
+class Options:
+    """What `forward` can be asked for beside its answer.
+
+    `head_mask` [H] or [N, H] multiplies each head's attention (1 keeps it, 0 silences it).
+    """
+
+    output_hidden_states: bool = False
+    output_attentions: bool = False
+    head_mask: Tensor | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Passed:
+    """A padded batch that has passed all layers, with ways back to its shape [B, L]."""
+
+    flow: Flow
+    n_rows: int
+    length: int
+    options: Options
+
+    def rows(self, values_R: Tensor) -> Tensor:
+        """A value a row, in the order of the batch."""
+        return self.flow.in_input_order(values_R)
+
+    def tokens(self, values: Tensor) -> Tensor:
+        """Values a token as [B, L, ..], zeros at masked positions."""
+        return self.flow.to_padded(values, self.n_rows, self.length)
+
+    @property
+    def hidden_states(self) -> tuple[Tensor, ...] | None:
+        """After the embedding and after each layer, N + 1 times [B, L, D], where asked for."""
+        trace = self.flow.trace
+        return None if trace is None else tuple(map(self.tokens, trace))
+
+    @property
+    def attentions(self) -> tuple[Tensor, ...] | None:
+        """Each layer's attention probabilities, N times [B, H, L, L], where asked for."""
+        probe = self.flow.probe
+        asked = self.options.output_attentions and probe is not None
+        return tuple(probe.probabilities) if asked and probe is not None else None
+
+
+def pass_layers(
+    stack: LayerStack,
+    input_ids: Tensor | None,
+    attention_mask: Tensor | None,
+    token_type_ids: Tensor | None,
+    position_ids: Tensor | None,
+    inputs_embeds: Tensor | None,
+    options: Options,
+) -> Passed:
+    """A padded batch through all layers; the arguments are those of `forward`."""
+    head_mask = options.head_mask
+    if head_mask is not None and head_mask.dim() == 1:
+        head_mask = head_mask.expand(stack.n_layers, -1)
+    look = options.output_attentions or head_mask is not None
+    inputs = Inputs.from_padded(
+        input_ids,
+        attention_mask,
+        token_type_ids,
+        position_ids,
+        inputs_embeds,
+        pack=not look,
+    )
+    flow = run_layers(
+        stack,
+        inputs,
+        trace=options.output_hidden_states,
+        probe=Probe(head_mask) if look else None,
+    )
+    shape = input_ids.shape if input_ids is not None else cast(Tensor, inputs_embeds).shape
+    return Passed(flow, shape[0], shape[1], options)

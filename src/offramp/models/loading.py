@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import torch
 
@@ -32,6 +32,8 @@ class LoadingReport:
     initialised: tuple[str, ...]
     dropped: tuple[str, ...]
     dtype: torch.dtype
+    twins: Mapping[str, str] = field(default_factory=dict)
+    """{name dropped: name loaded} of tied tensors that the file holds twice; they must be equal."""
 
     def __str__(self) -> str:
         parts = [f"{len(self.loaded)} tensors loaded as {self.dtype}"]
@@ -48,13 +50,15 @@ class Expected:
 
     `heads` are module paths whose tensors may be absent together ("classifier", "bert.pooler");
     `known_heads` those that the family's files may have beside what this class needs; of one that
-    the class has itself, no unknown tensor is dropped.
+    the class has itself, no unknown tensor is dropped. `tied` are {tensor: the one of `shapes` that
+    it is}.
     """
 
     shapes: Mapping[str, tuple[int, ...]]
     prefix: str
     heads: tuple[str, ...]
     known_heads: tuple[str, ...]
+    tied: Mapping[str, str] = field(default_factory=dict)
 
 
 def plan(
@@ -72,8 +76,16 @@ def plan(
     dropped: list[str] = []
     faults: list[str] = []
     foreign_heads = tuple(head for head in expected.known_heads if not _has(expected, head))
+    twins: dict[str, str] = {}
+    places = {_locate(name, expected): name for name in found}
     for name, info in found.items():
         target = _locate(name, expected)
+        if target is None and name in expected.tied:
+            target = expected.tied[name]
+            if target in places:
+                twins[name] = places[target]
+                dropped.append(name)
+                continue
         if target is None:
             if _BUFFERS.search(name) or _under(name, foreign_heads):
                 dropped.append(name)
@@ -116,7 +128,7 @@ def plan(
             "checkpoint; for a head of another size pass ignore_mismatched_sizes=True, "
             "and to leave its exits out exits=None."
         )
-    return LoadingReport(loaded, tuple(missing), tuple(dropped), _main_dtype(found, loaded))
+    return LoadingReport(loaded, tuple(missing), tuple(dropped), _main_dtype(found, loaded), twins)
 
 
 def _locate(name: str, expected: Expected) -> str | None:

@@ -43,10 +43,41 @@ def classification_loss(
             f"numbers; got {labels.dtype} of shape {list(labels.shape)}."
         )
     labels_R = labels.reshape(-1).long()
-    outside = (labels_R != -100) & ((labels_R < 0) | (labels_R >= n_classes))
+    _check_classes(labels_R, n_classes)
+    return F.cross_entropy(logits_RC, labels_R, weight=class_weights_C)
+
+
+def token_loss(logits_BLC: Tensor, labels_BL: Tensor) -> Tensor:
+    """Mean cross-entropy over the tokens whose label is not -100, []."""
+    if logits_BLC.shape[:-1] != labels_BL.shape:
+        raise InputError(
+            f"labels must be {list(logits_BLC.shape[:-1])}, one a token; got "
+            f"{list(labels_BL.shape)}."
+        )
+    labels_T = labels_BL.reshape(-1).long()
+    _check_classes(labels_T, logits_BLC.shape[-1])
+    return F.cross_entropy(logits_BLC.reshape(len(labels_T), -1), labels_T)
+
+
+def span_loss(
+    start_logits_BL: Tensor, end_logits_BL: Tensor, starts_B: Tensor, ends_B: Tensor
+) -> Tensor:
+    """Mean cross-entropy of an answer's first and last position, [].
+
+    A position outside the row (an answer that was cut off) is left out.
+    """
+    length = start_logits_BL.shape[1]
+    losses = [
+        F.cross_entropy(logits_BL, at_B.reshape(-1).long().clamp(0, length), ignore_index=length)
+        for logits_BL, at_B in ((start_logits_BL, starts_B), (end_logits_BL, ends_B))
+    ]
+    return (losses[0] + losses[1]) / 2
+
+
+def _check_classes(labels: Tensor, n_classes: int) -> None:
+    outside = (labels != -100) & ((labels < 0) | (labels >= n_classes))
     if bool(outside.any()):
         raise InputError(
-            f"label {int(labels_R[outside][0])} is not a class of a model with {n_classes} "
+            f"label {int(labels[outside][0])} is not a class of a model with {n_classes} "
             f"(0 to {n_classes - 1}; -100 is left out of the loss)."
         )
-    return F.cross_entropy(logits_RC, labels_R, weight=class_weights_C)

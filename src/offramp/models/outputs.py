@@ -54,12 +54,14 @@ class BaseModelOutputWithPooling(ModelOutput):
     """The body's result.
 
     `last_hidden_state` [B, L, D], zeros at masked positions; `pooler_output` [B, D], None without a
-    pooler; `hidden_states` N + 1 times [B, L, D], where asked for.
+    pooler. Here and below, where asked for: `hidden_states` N + 1 times [B, L, D], `attentions` N
+    times [B, H, L, L].
     """
 
     last_hidden_state: Tensor
     pooler_output: Tensor | None = None
     hidden_states: tuple[Tensor, ...] | None = None
+    attentions: tuple[Tensor, ...] | None = None
 
 
 @dataclasses.dataclass(frozen=True)
@@ -69,3 +71,66 @@ class SequenceClassifierOutput(ModelOutput):
     loss: Tensor | None = None
     logits: Tensor | None = None
     hidden_states: tuple[Tensor, ...] | None = None
+    attentions: tuple[Tensor, ...] | None = None
+
+
+@dataclasses.dataclass(frozen=True)
+class MaskedLMOutput(ModelOutput):
+    """`loss` [] where labels were given, `logits` [B, L, V], zeros at masked positions."""
+
+    loss: Tensor | None = None
+    logits: Tensor | None = None
+    hidden_states: tuple[Tensor, ...] | None = None
+    attentions: tuple[Tensor, ...] | None = None
+
+
+@dataclasses.dataclass(frozen=True)
+class NextSentencePredictorOutput(ModelOutput):
+    """`loss` [] where labels were given, `logits` [B, 2]: the second sentence follows, or not."""
+
+    loss: Tensor | None = None
+    logits: Tensor | None = None
+    hidden_states: tuple[Tensor, ...] | None = None
+    attentions: tuple[Tensor, ...] | None = None
+
+
+@dataclasses.dataclass(frozen=True)
+class PreTrainingOutput(ModelOutput):
+    """Both of BERT's pretraining heads: logits [B, L, V] and [B, 2]; the loss is their sum."""
+
+    loss: Tensor | None = None
+    prediction_logits: Tensor | None = None
+    seq_relationship_logits: Tensor | None = None
+    hidden_states: tuple[Tensor, ...] | None = None
+    attentions: tuple[Tensor, ...] | None = None
+
+
+@dataclasses.dataclass(frozen=True)
+class TokenClassifierOutput(ModelOutput):
+    """`loss` [] where labels were given, `logits` [B, L, C]."""
+
+    loss: Tensor | None = None
+    logits: Tensor | None = None
+    hidden_states: tuple[Tensor, ...] | None = None
+    attentions: tuple[Tensor, ...] | None = None
+
+
+@dataclasses.dataclass(frozen=True)
+class QuestionAnsweringModelOutput(ModelOutput):
+    """`loss` [] where positions were given, logits of the answer's first and last token [B, L]."""
+
+    loss: Tensor | None = None
+    start_logits: Tensor | None = None
+    end_logits: Tensor | None = None
+    hidden_states: tuple[Tensor, ...] | None = None
+    attentions: tuple[Tensor, ...] | None = None
+
+
+@dataclasses.dataclass(frozen=True)
+class MultipleChoiceModelOutput(ModelOutput):
+    """`loss` [] where labels were given, `logits` [B, choices]."""
+
+    loss: Tensor | None = None
+    logits: Tensor | None = None
+    hidden_states: tuple[Tensor, ...] | None = None
+    attentions: tuple[Tensor, ...] | None = None

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass, field
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor
@@ -9,16 +11,38 @@ from torch import Tensor
 from offramp.nn.layout import Layout, Padded
 
 
+@dataclass
+class Probe:
+    """Looks into attention, on padded batches.
+
+    `head_mask_NH`, where given, multiplies each head's probabilities, layer by layer;
+    `probabilities` collects them, [B, H, L, L] a layer, as they weighed the values.
+    """
+
+    head_mask_NH: Tensor | None = None
+    probabilities: list[Tensor] = field(default_factory=list)
+
+
 def self_attention(
-    query: Tensor, key: Tensor, value: Tensor, layout: Layout, n_heads: int, dropout: float = 0.0
+    query: Tensor,
+    key: Tensor,
+    value: Tensor,
+    layout: Layout,
+    n_heads: int,
+    dropout: float = 0.0,
+    heads: list[int] | None = None,
+    probe: Probe | None = None,
 ) -> Tensor:
     """Each token attends to the tokens of its own row.
 
     query, key, value and the result are [B, L, D] or [T, D] as `layout` says; D is heads x width.
     A packed query may be [R, D] in place of [T, D]: one token a row. A padded row without a single
-    key gets zeros (torch's rule for an all-False mask).
+    key gets zeros (torch's rule for an all-False mask). With a `probe` the probabilities are
+    computed openly; `heads` are the heads' numbers in its mask.
     """
     if isinstance(layout, Padded):
+        if probe is not None:
+            return _attend_openly(query, key, value, n_heads, dropout, layout, heads, probe)
         return _attend(query, key, value, n_heads, dropout, layout.attention_mask)
     outputs, row = [], 0
     one_a_row = len(query) == layout.n_rows  # and if all rows are one token long, it is the same
@@ -44,9 +68,37 @@ def _attend(
     dropout: float,
     mask: Tensor | None = None,
 ) -> Tensor:
-    q, k, v = (
-        x.view(*x.shape[:2], n_heads, x.shape[2] // n_heads).transpose(1, 2)
-        for x in (q_BLD, k_BLD, v_BLD)
-    )
+    q, k, v = (_by_head(x, n_heads) for x in (q_BLD, k_BLD, v_BLD))
     mixed_BHLK = F.scaled_dot_product_attention(q, k, v, attn_mask=mask, dropout_p=dropout)
     return mixed_BHLK.transpose(1, 2).flatten(2)
+
+
+def _attend_openly(
+    q_BLD: Tensor,
+    k_BLD: Tensor,
+    v_BLD: Tensor,
+    n_heads: int,
+    dropout: float,
+    layout: Padded,
+    heads: list[int] | None,
+    probe: Probe,
+) -> Tensor:
+    q, k, v = (_by_head(x, n_heads) for x in (q_BLD, k_BLD, v_BLD))
+    scores_BHLL = q @ k.transpose(2, 3) / q.shape[-1] ** 0.5
+    mask = layout.attention_mask
+    if mask is not None:  # the lowest finite value: a row without keys stays finite, and then is 0
+        scores_BHLL = scores_BHLL.masked_fill(~mask, torch.finfo(scores_BHLL.dtype).min)
+    weights_BHLL = scores_BHLL.softmax(-1)
+    if mask is not None:
+        weights_BHLL = weights_BHLL * mask
+    weights_BHLL = F.dropout(weights_BHLL, dropout, training=dropout > 0)
+    if probe.head_mask_NH is not None:
+        of_layer_H = probe.head_mask_NH[len(probe.probabilities)]
+        kept_H = of_layer_H if heads is None else of_layer_H[heads]
+        weights_BHLL = weights_BHLL * kept_H[:, None, None]
+    probe.probabilities.append(weights_BHLL)
+    return (weights_BHLL @ v).transpose(1, 2).flatten(2)
+
+
+def _by_head(x_BLD: Tensor, n_heads: int) -> Tensor:
+    return x_BLD.view(*x_BLD.shape[:2], n_heads, x_BLD.shape[2] // n_heads).transpose(1, 2)

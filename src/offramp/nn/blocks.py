@@ -6,13 +6,17 @@ ELECTRA are built of the same layer under the same names.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from functools import partial
+from typing import Any
 
+import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+from torch.utils.checkpoint import checkpoint
 
-from offramp.nn.attention import self_attention
+from offramp.errors import ConfigError
+from offramp.nn.attention import Probe, self_attention
 from offramp.nn.layout import Layout
 
 ACTIVATIONS: dict[str, Callable[[Tensor], Tensor]] = {
@@ -27,13 +31,28 @@ ACTIVATIONS: dict[str, Callable[[Tensor], Tensor]] = {
 """`hidden_act` of a configuration: its function."""
 
 
-class EncoderLayer(nn.Module):
+class CheckpointedLayer(nn.Module):
+    """A layer that can keep its input alone while training, and compute the rest again.
+
+    Chen et al. 2016, "Training Deep Nets with Sublinear Memory Cost"; the non-reentrant kind.
+    """
+
+    checkpointed = False
+
+    def __call__(self, *args: Any, **kwargs: Any) -> Any:
+        probed = any(isinstance(arg, Probe) for arg in args)  # it would see everything twice
+        if self.checkpointed and self.training and torch.is_grad_enabled() and not probed:
+            return checkpoint(super().__call__, *args, use_reentrant=False, **kwargs)
+        return super().__call__(*args, **kwargs)
+
+
+class EncoderLayer(CheckpointedLayer):
     """Self-attention and a two-layer perceptron, each added to its input and then normalised.
 
     Takes and gives hidden states in either layout. With `queries`, one packed token of each row
     [R], it gives those tokens' alone, [R, D]: all tokens are attended to, and nothing else is
-    computed for the others. `dropout` and `attention_dropout` are probabilities, in force in
-    training mode only.
+    computed for the others. `probe` looks into attention. `dropout` and `attention_dropout` are
+    probabilities, in force in training mode only.
     """
 
     def __init__(
@@ -52,8 +71,14 @@ class EncoderLayer(nn.Module):
         self.intermediate = Intermediate(width, intermediate, activation)
         self.output = AddAndNorm(intermediate, width, norm_eps, dropout)
 
-    def forward(self, hidden: Tensor, layout: Layout, queries: Tensor | None = None) -> Tensor:
-        attended = self.attention(hidden, layout, queries)
+    def forward(
+        self,
+        hidden: Tensor,
+        layout: Layout,
+        queries: Tensor | None = None,
+        probe: Probe | None = None,
+    ) -> Tensor:
+        attended = self.attention(hidden, layout, queries, probe)
         output: Tensor = self.output(self.intermediate(attended), attended)
         return output
 
@@ -68,10 +93,41 @@ class Attention(nn.Module):
         self.self = SelfAttention(width, n_heads, attention_dropout)
         self.output = AddAndNorm(width, width, norm_eps, dropout)
 
-    def forward(self, hidden: Tensor, layout: Layout, queries: Tensor | None = None) -> Tensor:
+    def forward(
+        self,
+        hidden: Tensor,
+        layout: Layout,
+        queries: Tensor | None = None,
+        probe: Probe | None = None,
+    ) -> Tensor:
         asking = hidden if queries is None else hidden.index_select(0, queries)
-        output: Tensor = self.output(self.self(hidden, layout, asking), asking)
+        output: Tensor = self.output(self.self(hidden, layout, asking, probe), asking)
         return output
+
+    def check_prunable(self, heads: Iterable[int]) -> None:
+        """Raise ConfigError for heads that were never there, or if none would be left."""
+        asked = set(heads)
+        if unknown := sorted(head for head in asked if head not in range(self.self.n_heads)):
+            raise ConfigError(
+                f"prune_heads names heads {unknown}; a layer of this model has heads 0 to "
+                f"{self.self.n_heads - 1}."
+            )
+        if not set(self.self.heads) - asked:
+            raise ConfigError("prune_heads leaves a layer without a head; it needs at least one.")
+
+    def prune(self, heads: Iterable[int]) -> None:
+        """Take heads out, by their numbers in the whole layer. Those that are out stay out."""
+        own = self.self
+        out = [head for head in own.heads if head in set(heads)]
+        if not out:
+            return
+        width = own.query.out_features // len(own.heads)
+        kept = [place for place, head in enumerate(own.heads) if head not in out]
+        index = torch.cat([torch.arange(width) + place * width for place in kept])
+        for name in ("query", "key", "value"):
+            setattr(own, name, _part(getattr(own, name), index, 0))
+        self.output.dense = _part(self.output.dense, index, 1)
+        own.heads = [own.heads[place] for place in kept]
 
 
 class SelfAttention(nn.Module):
@@ -80,19 +136,24 @@ class SelfAttention(nn.Module):
     def __init__(self, width: int, n_heads: int, dropout: float) -> None:
         super().__init__()
         self.n_heads = n_heads
+        self.heads = list(range(n_heads))  # those that were not pruned
         self.dropout = dropout
         self.query = nn.Linear(width, width)
         self.key = nn.Linear(width, width)
         self.value = nn.Linear(width, width)
 
-    def forward(self, hidden: Tensor, layout: Layout, asking: Tensor) -> Tensor:
+    def forward(
+        self, hidden: Tensor, layout: Layout, asking: Tensor, probe: Probe | None = None
+    ) -> Tensor:
         return self_attention(
             self.query(asking),
             self.key(hidden),
             self.value(hidden),
             layout,
-            self.n_heads,
+            len(self.heads),
             self.dropout if self.training else 0.0,
+            self.heads,
+            probe,
         )
 
 
@@ -120,3 +181,19 @@ class AddAndNorm(nn.Module):
     def forward(self, hidden: Tensor, residual: Tensor) -> Tensor:
         normed: Tensor = self.LayerNorm(self.dropout(self.dense(hidden)) + residual)
         return normed
+
+
+def _part(linear: nn.Linear, index: Tensor, dim: int) -> nn.Linear:
+    """A linear layer with some of its outputs (dim 0) or inputs (dim 1)."""
+    weight = linear.weight
+    rows, columns = (len(index), weight.shape[1]) if dim == 0 else (weight.shape[0], len(index))
+    has_bias = linear.bias is not None
+    part = nn.Linear(columns, rows, has_bias, device=weight.device, dtype=weight.dtype)
+    index = index.to(weight.device)
+    with torch.no_grad():
+        part.weight.copy_(weight.index_select(dim, index))
+        if has_bias:
+            part.bias.copy_(linear.bias.index_select(0, index) if dim == 0 else linear.bias)
+    for name, parameter in part.named_parameters():
+        parameter.requires_grad_(linear.get_parameter(name).requires_grad)
+    return part.train(linear.training)

@@ -1,0 +1,112 @@
+"""From a saved directory to the arguments with which its model is built again."""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from offramp.errors import ConfigError, UnknownOptionError, nearest
+from offramp.models.config import PretrainedConfig, read_config
+from offramp.models.tracking import INIT_ARGUMENTS, INIT_CLASS, call_arguments
+
+if TYPE_CHECKING:
+    from offramp.models.base import PretrainedModel
+
+
+@dataclass(frozen=True)
+class Blueprint:
+    """A class, the configuration (None where it takes none), and its other arguments by name."""
+
+    cls: type[PretrainedModel]
+    config: PretrainedConfig | None
+    arguments: Mapping[str, Any]
+
+    def build(self) -> PretrainedModel:
+        """The model, with random weights."""
+        named = {
+            name: value.build() if isinstance(value, Blueprint) else value
+            for name, value in self.arguments.items()
+        }
+        if self.config is not None and not _is_built_around_a_body(self.cls):
+            named[_parameters(self.cls)[0].name] = self.config
+        args, kwargs = call_arguments(self.cls, named)
+        return self.cls(*args, **kwargs)
+
+
+def read_blueprint(
+    cls: type[PretrainedModel],
+    directory: Path,
+    config: PretrainedConfig | None,
+    args: tuple[Any, ...],
+    kwargs: Mapping[str, Any],
+) -> Blueprint:
+    """What `cls.from_pretrained(directory, False, None, *args, **kwargs)` builds.
+
+    `kwargs` are fields of the configuration first, then arguments of `__init__`; a name that is
+    neither raises UnknownOptionError. `args` are those of `__init__` after the configuration. Saved
+    arguments fill the rest, if the directory is this class's.
+    """
+    from_config = cls.constructed_from_pretrained_config()
+    fields = set(cls.config_class.__dataclass_fields__) if from_config else set()
+    changes = {name: value for name, value in kwargs.items() if name in fields}
+    own = {name: value for name, value in kwargs.items() if name not in fields}
+    if from_config and config is None:
+        config = cls.config_class.from_pretrained(directory, **changes)
+    elif changes:
+        raise ConfigError(f"Pass either config= or {', '.join(changes)}=, and not both.")
+    saved = read_config(directory).get(INIT_ARGUMENTS) or {}
+    if saved.get(INIT_CLASS) != cls.__name__:
+        saved = {}
+    parameters = _parameters(cls)[1 if from_config else 0 :]
+    named: dict[str, Any] = {k: v for k, v in saved.items() if k != INIT_CLASS}
+    if _is_built_around_a_body(cls):
+        body = cls.base_model_class
+        assert body is not None
+        of_body = {k: own.pop(k) for k in list(own) if k in {p.name for p in _parameters(body)}}
+        inner = {k: v for k, v in named.get(cls.base_model_prefix, {}).items() if k != INIT_CLASS}
+        named[cls.base_model_prefix] = Blueprint(body, config, {**inner, **of_body})
+    named |= _by_name(cls, parameters, args)
+    takes_any = any(p.kind is p.VAR_KEYWORD for p in parameters)
+    names = {p.name for p in parameters}
+    for name, value in own.items():
+        if name not in names and not takes_any:
+            raise UnknownOptionError(
+                f"{cls.__name__} takes no {name!r}, neither its configuration nor its __init__. "
+                f"{nearest(name, fields | names)}"
+            )
+        named[name] = value
+    return Blueprint(cls, config, named)
+
+
+def _is_built_around_a_body(cls: type[PretrainedModel]) -> bool:
+    """Whether `__init__` takes a body in place of a configuration, as PaddleNLP's classes did."""
+    parameters = _parameters(cls)
+    return (
+        cls.base_model_class is not None
+        and bool(parameters)
+        and parameters[0].name == cls.base_model_prefix
+    )
+
+
+def _parameters(cls: type) -> list[inspect.Parameter]:
+    return list(inspect.signature(cls.__init__).parameters.values())[1:]  # type: ignore[misc]
+
+
+def _by_name(
+    cls: type, parameters: list[inspect.Parameter], args: tuple[Any, ...]
+) -> dict[str, Any]:
+    named: dict[str, Any] = {}
+    for at, parameter in enumerate(parameters):
+        if parameter.kind is parameter.VAR_POSITIONAL:
+            return {**named, parameter.name: args[at:]} if args[at:] else named
+        if at < len(args) and parameter.kind is not parameter.KEYWORD_ONLY:
+            named[parameter.name] = args[at]
+    if len(args) > len(named):
+        raise TypeError(
+            f"{cls.__name__}.__init__ takes {len(named)} arguments by position beside its "
+            f"configuration; from_pretrained was given {len(args)}: {args!r}."
+        )
+    return named
