@@ -125,13 +125,14 @@ class PretrainedModel(nn.Module, metaclass=InitTrackerMeta):
     def init_weights(self) -> None:
         """Prune the heads that `config.pruned_heads` names, give initial weights, tie.
 
-        A class calls it at the end of its `__init__`. Modules on the meta device get no weights.
+        A class calls it at the end of its `__init__`. What was loaded keeps its weights, and
+        modules on the meta device get none.
         """
         if self.config.pruned_heads:
             self._prune(self.config.pruned_heads)
         for module in self.modules():
             own = list(module.parameters(recurse=False))
-            if own and not any(p.is_meta for p in own):
+            if own and not any(p.is_meta for p in own) and not getattr(module, "_loaded", False):
                 self._init_weights(module)
         self.tie_weights()
 
@@ -149,9 +150,12 @@ class PretrainedModel(nn.Module, metaclass=InitTrackerMeta):
         return self.base_model.get_submodule(self._name_of("input_embeddings_name"))
 
     def set_input_embeddings(self, value: nn.Module) -> None:
-        """Put another embedding in its place; an output head that is tied to it follows."""
-        _put(self.base_model, self._name_of("input_embeddings_name"), value)
-        self.tie_weights()
+        """Put another embedding of the same size in its place; a head that is tied to it follows.
+
+        Raises ConfigError for another size: `resize_token_embeddings` changes that.
+        """
+        _check_size(self.get_input_embeddings(), value)
+        self._put_words(value)
 
     def get_output_embeddings(self) -> nn.Module | None:
         """The linear layer to the vocabulary, or None for a model without one."""
@@ -165,6 +169,7 @@ class PretrainedModel(nn.Module, metaclass=InitTrackerMeta):
                 f"{type(self).__name__} has no output embeddings: its head does not answer with "
                 "words of the vocabulary."
             )
+        _check_size(self.get_submodule(self.output_embeddings_name), value)
         _put(self, self.output_embeddings_name, value)
         self.tie_weights()
 
@@ -204,10 +209,11 @@ class PretrainedModel(nn.Module, metaclass=InitTrackerMeta):
             bias = self.tied_weights.get(f"{self.output_embeddings_name}.bias")
             if bias is not None:  # the head's own bias, which is the layer's while they are tied
                 path, _, last = bias.rpartition(".")
-                rows = resized_rows(self.get_parameter(bias), torch.zeros(size), "new")
-                setattr(self.get_submodule(path), last, nn.Parameter(rows.to(words.weight.device)))
+                old = self.get_parameter(bias)
+                rows = resized_rows(old.detach(), old.detach().new_zeros(size), "new")
+                setattr(self.get_submodule(path), last, nn.Parameter(rows, old.requires_grad))
             _put(self, cast(str, self.output_embeddings_name), fresh)
-        self.set_input_embeddings(resized(words, size, init, self._init_weights))
+        self._put_words(resized(words, size, init, self._init_weights))
         self._reconfigure("vocab_size", size)
         return self.get_input_embeddings()
 
@@ -245,12 +251,8 @@ class PretrainedModel(nn.Module, metaclass=InitTrackerMeta):
         `config.pruned_heads` keeps them, so that a saved model is built without them. Raises
         ConfigError for a layer or head that is not there, or where none would be left.
         """
-        known = {layer: set(heads) for layer, heads in self.config.pruned_heads.items()}
-        asked = {layer: set(heads) for layer, heads in heads_to_prune.items()}
-        self._prune({layer: heads - known.get(layer, set()) for layer, heads in asked.items()})
-        for layer, heads in asked.items():
-            known[layer] = known.get(layer, set()) | heads
-        self.config.pruned_heads = {layer: sorted(heads) for layer, heads in known.items()}
+        self._prune({layer: set(heads) for layer, heads in heads_to_prune.items()})
+        self.config.pruned_heads = self._pruned()
 
     def _prune(self, heads: Mapping[int, Iterable[int]]) -> None:
         layers = [module for module in self.base_model.modules() if isinstance(module, Attention)]
@@ -430,6 +432,18 @@ class PretrainedModel(nn.Module, metaclass=InitTrackerMeta):
                     f"config.{name} is {getattr(self.config, name)!r} and the model was built with "
                     f"{built!r}. Build a model from the new configuration instead."
                 )
+        wanted = {layer: heads for layer, heads in self.config.pruned_heads.items() if heads}
+        if wanted != self._pruned():
+            raise ConfigError(
+                f"config.pruned_heads is {wanted} and the layers lack {self._pruned()}. Prune with "
+                "prune_heads, and give each model a configuration of its own."
+            )
+        for name, source in self._tied().items():
+            if self.get_parameter(name) is not self.get_parameter(source):
+                raise ConfigError(
+                    f"{name} is tied to {source} and is another tensor now; one of them would be "
+                    "lost. Call tie_weights(), or build the model with tie_word_embeddings=False."
+                )
         config = copy.deepcopy(self.config)
         config.architectures = [type(self).__name__]
         config.extra.pop("torch_dtype", None)
@@ -455,6 +469,16 @@ class PretrainedModel(nn.Module, metaclass=InitTrackerMeta):
 
     def _tied(self) -> dict[str, str]:
         return dict(self.tied_weights) if self.config.tie_word_embeddings else {}
+
+    def _put_words(self, value: nn.Module) -> None:
+        _put(self.base_model, self._name_of("input_embeddings_name"), value)
+        self.tie_weights()
+
+    def _pruned(self) -> dict[int, list[int]]:
+        """The heads that the layers lack, as `config.pruned_heads` has them."""
+        layers = [module for module in self.base_model.modules() if isinstance(module, Attention)]
+        lacking = (sorted({*range(a.self.n_heads)} - {*a.self.heads}) for a in layers)
+        return {layer: heads for layer, heads in enumerate(lacking) if heads}
 
     def _name_of(self, attribute: str) -> str:
         name: str | None = getattr(self, attribute)
@@ -500,10 +524,11 @@ class PretrainedModel(nn.Module, metaclass=InitTrackerMeta):
         )
 
     def _fill(self, tensors: dict[str, Tensor], report: LoadingReport) -> None:
+        learns = {name: parameter.requires_grad for name, parameter in self.named_parameters()}
         self.load_state_dict(tensors, strict=False, assign=True)
         self.tie_weights()
-        for parameter in self.parameters():
-            parameter.requires_grad_(True)  # a tensor assigned over meta brings its own flag
+        for name, parameter in self.named_parameters():
+            parameter.requires_grad_(learns[name])  # an assigned tensor may bring its own flag
         tied = self._tied()
         for path, module in self.named_modules():
             own = module.named_parameters(path, recurse=False)
@@ -514,13 +539,30 @@ class PretrainedModel(nn.Module, metaclass=InitTrackerMeta):
                 raise AssertionError(f"{absent} was planned as loaded and is not")
             module.to_empty(device="cpu", recurse=False)
             module.to(report.dtype)
-            self._init_weights(module)
+            self._init_new(path, module)
         if unmade := [name for name, buffer in self.named_buffers() if buffer.is_meta]:
             raise ConfigError(
                 f"{', '.join(unmade)}: a buffer's values are known when it is made alone, and "
                 "from_pretrained makes models without values. Compute it in forward instead."
             )
+        for module in self.modules():
+            module._loaded = True  # type: ignore[assignment]  # for `init_weights`
         self.tie_weights()
+
+    def _init_new(self, path: str, module: nn.Module) -> None:
+        """Initial weights of a module that the file does not have, or ConfigError."""
+        own = list(module.parameters(recurse=False))
+        for parameter in own:
+            nn.init.constant_(parameter, torch.nan)
+        self._init_weights(module)
+        reset = getattr(module, "reset_parameters", None)
+        if any(bool(parameter.isnan().any()) for parameter in own) and callable(reset):
+            reset()
+        if any(bool(parameter.isnan().any()) for parameter in own):
+            raise ConfigError(
+                f"{type(self).__name__}._init_weights gives {path or 'the model itself'} "
+                f"({type(module).__name__}) no initial weights. Override it to do so."
+            )
 
 
 def register_base_model(cls: C) -> C:
@@ -543,7 +585,8 @@ def register_base_model(cls: C) -> C:
 def _check_twins(path: Path, report: LoadingReport) -> None:
     for name, other in report.twins.items():
         pair = read_tensors(path, {name: "dropped", other: "loaded"})
-        if not torch.equal(pair["dropped"], pair["loaded"]):
+        one, two = pair["dropped"], pair["loaded"]
+        if one.dtype != two.dtype or not torch.equal(one, two):
             raise CheckpointError(
                 f"{path} has different {name} and {other}, which this model ties into one tensor. "
                 "Pass tie_word_embeddings=False to keep both."
@@ -557,6 +600,15 @@ def _put(root: nn.Module, path: str, module: nn.Module) -> None:
         )
     parent, _, name = path.rpartition(".")
     setattr(root.get_submodule(parent), name, module)
+
+
+def _check_size(old: nn.Module, new: nn.Module) -> None:
+    one, two = (getattr(module, "weight", None) for module in (old, new))
+    if isinstance(one, Tensor) and isinstance(two, Tensor) and one.shape != two.shape:
+        raise ConfigError(
+            f"The embedding in place is {list(one.shape)} and the other {list(two.shape)}. "
+            "resize_token_embeddings changes the number of tokens."
+        )
 
 
 def _check_init(init: str, known: tuple[str, ...]) -> None:

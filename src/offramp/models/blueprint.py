@@ -50,15 +50,19 @@ def read_blueprint(
     arguments fill the rest, if the directory is this class's.
     """
     from_config = cls.constructed_from_pretrained_config()
-    fields = set(cls.config_class.__dataclass_fields__) if from_config else set()
+    fields: set[str] = set()
+    if from_config:
+        own_names = {p.name for p in _parameters(cls)}
+        aliases = set(cls.config_class.attribute_map) - own_names
+        fields = set(cls.config_class.__dataclass_fields__) | aliases
     changes = {name: value for name, value in kwargs.items() if name in fields}
     own = {name: value for name, value in kwargs.items() if name not in fields}
     if from_config and config is None:
         config = cls.config_class.from_pretrained(directory, **changes)
     elif changes:
         raise ConfigError(f"Pass either config= or {', '.join(changes)}=, and not both.")
-    saved = read_config(directory).get(INIT_ARGUMENTS) or {}
-    if saved.get(INIT_CLASS) != cls.__name__:
+    saved = read_config(directory).get(INIT_ARGUMENTS)
+    if not isinstance(saved, dict) or saved.get(INIT_CLASS) != cls.__name__:
         saved = {}
     parameters = _parameters(cls)[1 if from_config else 0 :]
     named: dict[str, Any] = {k: v for k, v in saved.items() if k != INIT_CLASS}

@@ -388,7 +388,12 @@ def pass_layers(
 ) -> Passed:
     """A padded batch through all layers; the arguments are those of `forward`."""
     head_mask = options.head_mask
-    if head_mask is not None and head_mask.dim() == 1:
+    if head_mask is not None:
+        if head_mask.dim() not in (1, 2) or head_mask.shape[:-1] not in ((), (stack.n_layers,)):
+            raise InputError(
+                f"head_mask must be [heads] or [{stack.n_layers}, heads]; got "
+                f"{list(head_mask.shape)}."
+            )
         head_mask = head_mask.expand(stack.n_layers, -1)
     look = options.output_attentions or head_mask is not None
     inputs = Inputs.from_padded(

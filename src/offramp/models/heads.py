@@ -247,7 +247,9 @@ class NextSentence(Task[NextSentencePredictorOutput]):
 
     def answer(self, passed: Passed, labels: Tensor | None) -> NextSentencePredictorOutput:
         logits_B2 = passed.rows(self.next_sentence(self.stack.pool(passed.flow)))
-        loss = None if labels is None else classification_loss(logits_B2, labels)
+        loss = None
+        if labels is not None:
+            loss = classification_loss(logits_B2, labels, "single_label_classification")
         return NextSentencePredictorOutput(loss, logits_B2, passed.hidden_states, passed.attentions)
 
 
@@ -294,7 +296,9 @@ class WordsAndNextSentence(Task[PreTrainingOutput]):
         if labels is not None and next_sentence_label is not None:
             words_BLV = cast(Tensor, output.prediction_logits)
             next_B2 = cast(Tensor, output.seq_relationship_logits)
-            loss = token_loss(words_BLV, labels) + classification_loss(next_B2, next_sentence_label)
+            loss = token_loss(words_BLV, labels) + classification_loss(
+                next_B2, next_sentence_label, "single_label_classification"
+            )
             output = PreTrainingOutput(
                 loss, words_BLV, next_B2, output.hidden_states, output.attentions
             )

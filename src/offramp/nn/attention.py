@@ -93,7 +93,7 @@ def _attend_openly(
         weights_BHLL = weights_BHLL * mask
     weights_BHLL = F.dropout(weights_BHLL, dropout, training=dropout > 0)
     if probe.head_mask_NH is not None:
-        of_layer_H = probe.head_mask_NH[len(probe.probabilities)]
+        of_layer_H = probe.head_mask_NH[len(probe.probabilities)].to(weights_BHLL)
         kept_H = of_layer_H if heads is None else of_layer_H[heads]
         weights_BHLL = weights_BHLL * kept_H[:, None, None]
     probe.probabilities.append(weights_BHLL)

@@ -1,0 +1,161 @@
+"""Ways in which a model could silently become another: each is refused, or works."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+from offramp import (
+    BertConfig,
+    BertForMaskedLM,
+    BertForSequenceClassification,
+    BertModel,
+    BertPreTrainedModel,
+    ConfigError,
+    InputError,
+    NewWeightsWarning,
+)
+
+TINY: dict[str, Any] = {
+    "vocab_size": 20,
+    "hidden_size": 8,
+    "num_hidden_layers": 2,
+    "num_attention_heads": 4,
+    "intermediate_size": 12,
+    "max_position_embeddings": 10,
+}
+IDS = torch.tensor([[1, 5, 7, 2]])
+
+
+class AroundABody(BertPreTrainedModel):
+    """As PaddleNLP's classes were: built around a body that is there."""
+
+    def __init__(self, bert: BertModel) -> None:
+        super().__init__(bert.config)
+        self.bert = bert
+        self.score = nn.Linear(8, 1)
+        self.init_weights()
+
+
+def test_a_loaded_body_keeps_its_weights_in_a_new_model(tmp_path: Path) -> None:
+    BertModel(BertConfig(**TINY)).save_pretrained(tmp_path)
+    body = BertModel.from_pretrained(tmp_path)
+    before = {name: tensor.clone() for name, tensor in body.state_dict().items()}
+    model = AroundABody(body)
+    for name, tensor in model.bert.state_dict().items():
+        assert torch.equal(tensor, before[name]), name
+    assert not model.score.bias.any(), "the new head is initialised"
+
+
+class Temperature(nn.Module):
+    """A module that says nothing of how it is initialised."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.value = nn.Parameter(torch.ones(1))
+
+
+class Odd(BertPreTrainedModel):
+    """A head of kinds that BERT has no initial weights for; frozen body."""
+
+    def __init__(self, config: BertConfig, bare: bool = False) -> None:
+        super().__init__(config)
+        self.bert = BertModel(config)
+        self.mix = nn.LSTM(8, 3)
+        if bare:
+            self.temperature = Temperature()
+        self.init_weights()
+        for parameter in self.bert.parameters():
+            parameter.requires_grad_(False)
+
+
+def test_a_new_head_is_initialised_or_refused(tmp_path: Path) -> None:
+    BertModel(BertConfig(**TINY)).save_pretrained(tmp_path)
+    with pytest.warns(NewWeightsWarning):
+        model = Odd.from_pretrained(tmp_path)
+    bound = 3**-0.5  # torch's own rule for an LSTM of width 3
+    for name, parameter in model.mix.named_parameters():
+        assert parameter.abs().max() <= bound, name
+        assert parameter.abs().max() > 0, name
+        assert parameter.requires_grad
+    assert not any(p.requires_grad for p in model.bert.parameters()), "frozen as it was built"
+    with pytest.raises(ConfigError, match=r"Odd\._init_weights gives temperature "):
+        Odd.from_pretrained(tmp_path, bare=True)
+
+
+@pytest.mark.parametrize("tied", [True, False])
+@pytest.mark.parametrize("dtype", [torch.float64, torch.bfloat16])
+def test_a_resized_word_head_keeps_its_type(tied: bool, dtype: torch.dtype) -> None:
+    model = BertForMaskedLM(BertConfig(**TINY, tie_word_embeddings=tied)).to(dtype)
+    model.cls["predictions"].bias.requires_grad_(False)
+    model.resize_token_embeddings(25)
+    assert {parameter.dtype for parameter in model.parameters()} == {dtype}
+    assert not model.cls["predictions"].bias.requires_grad
+    assert model(IDS).logits.shape == (1, 4, 25)
+
+
+def test_tensors_that_came_apart_are_not_saved(tmp_path: Path) -> None:
+    model = BertForMaskedLM(BertConfig(**TINY))
+    model.bert.set_input_embeddings(nn.Embedding(20, 8))  # the body knows of no head
+    with pytest.raises(ConfigError, match=r"is tied to .* and is another tensor now"):
+        model.save_pretrained(tmp_path / "model")
+    model.tie_weights()
+    expected = model.eval()(IDS).logits
+    model.save_pretrained(tmp_path / "model")
+    found = BertForMaskedLM.from_pretrained(tmp_path / "model")(IDS).logits
+    torch.testing.assert_close(found, expected)
+
+
+@pytest.mark.parametrize("shape", [(30, 8), (20, 9)])
+def test_an_embedding_of_another_size_is_refused(shape: tuple[int, int]) -> None:
+    model = BertForMaskedLM(BertConfig(**TINY))
+    with pytest.raises(ConfigError, match="resize_token_embeddings"):
+        model.set_input_embeddings(nn.Embedding(*shape))
+    with pytest.raises(ConfigError, match="resize_token_embeddings"):
+        model.set_output_embeddings(nn.Linear(shape[1], shape[0]))
+
+
+def test_pruning_is_what_the_layers_lack(tmp_path: Path) -> None:
+    config = BertConfig(**TINY)
+    one, two = BertModel(config), BertModel(config)
+    one.prune_heads({0: [1]})
+    with pytest.raises(ConfigError, match="a configuration of its own"):
+        two.save_pretrained(tmp_path / "two")
+    two.prune_heads({0: [1]})
+    assert two.encoder.layer[0].attention.self.heads == [0, 2, 3]
+    two.save_pretrained(tmp_path / "two")
+    assert BertModel.from_pretrained(tmp_path / "two").encoder.layer[0].attention.self.heads == [
+        0, 2, 3,
+    ]  # fmt: skip
+
+
+def test_other_names_of_settings_load(tmp_path: Path) -> None:
+    BertModel(BertConfig(**TINY)).save_pretrained(tmp_path)
+    with pytest.warns(NewWeightsWarning):
+        model = BertForSequenceClassification.from_pretrained(tmp_path, num_classes=5)
+    assert model.config.num_labels == 5
+
+
+def test_saved_arguments_of_another_kind_are_no_arguments(tmp_path: Path) -> None:
+    BertModel(BertConfig(**TINY)).save_pretrained(tmp_path)
+    values = json.loads((tmp_path / "config.json").read_text(encoding="utf-8"))
+    (tmp_path / "config.json").write_text(json.dumps(values | {"init_args": [1]}), "utf-8")
+    BertModel.from_pretrained(tmp_path)
+
+
+@pytest.mark.parametrize("shape", [(1, 4), (3, 4), (2, 1, 4)])
+def test_a_head_mask_of_another_shape_is_refused(shape: tuple[int, ...]) -> None:
+    model = BertModel(BertConfig(**TINY)).eval()
+    with pytest.raises(InputError, match=r"head_mask must be \[heads\] or \[2, heads\]"):
+        model(IDS, head_mask=torch.ones(shape))
+
+
+def test_a_head_mask_has_the_model_s_type() -> None:
+    model = BertModel(BertConfig(**TINY)).eval().to(torch.bfloat16)
+    found: Tensor = model(IDS, head_mask=torch.ones(4)).last_hidden_state
+    assert found.dtype == torch.bfloat16
