@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 import torch
+from tiny import IDS, TINY
 from torch import Tensor, nn
 
 from offramp import (
@@ -20,16 +21,6 @@ from offramp import (
     InputError,
     NewWeightsWarning,
 )
-
-TINY: dict[str, Any] = {
-    "vocab_size": 20,
-    "hidden_size": 8,
-    "num_hidden_layers": 2,
-    "num_attention_heads": 4,
-    "intermediate_size": 12,
-    "max_position_embeddings": 10,
-}
-IDS = torch.tensor([[1, 5, 7, 2]])
 
 
 class AroundABody(BertPreTrainedModel):
@@ -96,7 +87,7 @@ def test_a_resized_word_head_keeps_its_type(tied: bool, dtype: torch.dtype) -> N
     model.resize_token_embeddings(25)
     assert {parameter.dtype for parameter in model.parameters()} == {dtype}
     assert not model.cls["predictions"].bias.requires_grad
-    assert model(IDS).logits.shape == (1, 4, 25)
+    assert model(IDS).logits.shape == (2, 4, 25)
 
 
 def test_tensors_that_came_apart_are_not_saved(tmp_path: Path) -> None:
@@ -159,3 +150,25 @@ def test_a_head_mask_has_the_model_s_type() -> None:
     model = BertModel(BertConfig(**TINY)).eval().to(torch.bfloat16)
     found: Tensor = model(IDS, head_mask=torch.ones(4)).last_hidden_state
     assert found.dtype == torch.bfloat16
+
+
+class Taught(BertPreTrainedModel):
+    """A second configuration, or a second model, among the arguments."""
+
+    def __init__(self, config: BertConfig, other: Any = None) -> None:
+        super().__init__(config)
+        self.bert = BertModel(config)
+        self.init_weights()
+
+
+@pytest.mark.parametrize("kind", [lambda config: config, BertModel])
+def test_what_could_not_be_built_again_is_not_saved(kind: Any, tmp_path: Path) -> None:
+    model = Taught(BertConfig(**TINY), kind(BertConfig(**TINY)))
+    with pytest.raises(ConfigError, match=r"other=.*Taught"):
+        model.save_pretrained(tmp_path / "model")
+    assert not (tmp_path / "model").exists()
+
+
+def test_from_config_builds_the_body_first() -> None:
+    model = AroundABody.from_config(BertConfig(**TINY))
+    assert model.bert.config.vocab_size == 20

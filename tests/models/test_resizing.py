@@ -8,21 +8,11 @@ from typing import Any
 import pytest
 import torch
 import transformers
+from tiny import IDS, TINY
 from torch import nn
 
 import offramp
 from offramp import BertConfig, BertForMaskedLM, BertModel, ConfigError
-
-TINY: dict[str, Any] = {
-    "vocab_size": 20,
-    "hidden_size": 8,
-    "num_hidden_layers": 2,
-    "num_attention_heads": 4,
-    "intermediate_size": 12,
-    "max_position_embeddings": 10,
-    "initializer_range": 0.5,
-}
-IDS = torch.tensor([[1, 5, 7, 2], [1, 9, 2, 4]])
 
 
 def masked_lm(**changes: Any) -> BertForMaskedLM:

@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 import torch
+from tiny import IDS, MASK, TINY
 from torch import Tensor, nn
 
 import offramp
@@ -25,17 +26,6 @@ from offramp import (
     register_base_model,
 )
 from offramp.models.tracking import bind, call_arguments
-
-TINY = {
-    "vocab_size": 20,
-    "hidden_size": 8,
-    "num_hidden_layers": 2,
-    "num_attention_heads": 2,
-    "intermediate_size": 12,
-    "max_position_embeddings": 10,
-}
-IDS = torch.tensor([[1, 5, 7, 2], [1, 9, 2, 0]])
-MASK = torch.tensor([[1, 1, 1, 1], [1, 1, 1, 0]])
 
 
 class Ranker(BertPreTrainedModel):

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import copy
 import warnings
-from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any, ClassVar, Literal, TypeVar, cast, overload
 
@@ -21,17 +20,16 @@ from offramp.checkpoints.safetensors_file import (
     write_tensors,
 )
 from offramp.errors import CheckpointError, ConfigError, NewWeightsWarning
-from offramp.models.blueprint import read_blueprint
+from offramp.models.blueprint import new_blueprint, read_blueprint
 from offramp.models.config import CONFIG_FILE, PretrainedConfig
 from offramp.models.loading import Expected, LoadingReport, plan
-from offramp.models.resizing import interpolated_rows, new_size, resized, resized_rows
+from offramp.models.parts import ModelParts
 from offramp.models.tracking import INIT_ARGUMENTS, InitTrackerMeta, written_arguments
-from offramp.nn.blocks import Attention, CheckpointedLayer
 
 C = TypeVar("C", bound="type[PretrainedModel]")
 
 
-class PretrainedModel(nn.Module, metaclass=InitTrackerMeta):
+class PretrainedModel(ModelParts, metaclass=InitTrackerMeta):
     """Base of every model: a body under `base_model_prefix`, and heads beside it.
 
     A family sets the class attributes; a class of it builds its modules in `__init__` and ends by
@@ -41,23 +39,12 @@ class PretrainedModel(nn.Module, metaclass=InitTrackerMeta):
     """
 
     config_class: ClassVar[type[PretrainedConfig]] = PretrainedConfig
-    base_model_prefix: ClassVar[str] = ""
     base_model_class: ClassVar[type[PretrainedModel] | None] = None
     """The family's body; `register_base_model` sets it."""
     known_heads: ClassVar[tuple[str, ...]] = ()
     """Modules that files of the family may hold and a class may lack: dropped and reported."""
     optional_modules: ClassVar[tuple[str, ...]] = ()
     """Modules of the body that files may lack (a pooler): initialised and reported."""
-    input_embeddings_name: ClassVar[str | None] = None
-    """Where in the body the embedding of token ids is."""
-    position_embeddings_name: ClassVar[str | None] = None
-    """Where in the body the embedding of positions is, if they are learned."""
-    output_embeddings_name: ClassVar[str | None] = None
-    """Where in the model the linear layer to the vocabulary is."""
-    tied_weights: ClassVar[Mapping[str, str]] = {}
-    """{tensor: the tensor that it shares} while `config.tie_word_embeddings` holds."""
-
-    config: PretrainedConfig
     init_config: dict[str, Any]
     """The arguments of construction by name, and `init_class`; see `InitTrackerMeta`."""
 
@@ -84,42 +71,6 @@ class PretrainedModel(nn.Module, metaclass=InitTrackerMeta):
         found: object = cls.config_class
         return isinstance(found, type) and issubclass(found, PretrainedConfig)
 
-    # ------------------------------------------------------------------ parts
-
-    @property
-    def base_model(self) -> nn.Module:
-        """The body: the attribute named by `base_model_prefix`, or the model itself."""
-        body = getattr(self, self.base_model_prefix, self) if self.base_model_prefix else self
-        assert isinstance(body, nn.Module)
-        return body
-
-    @property
-    def device(self) -> torch.device:
-        """Where the weights lie."""
-        return next(self.parameters()).device
-
-    @property
-    def dtype(self) -> torch.dtype:
-        """The weights' type."""
-        return next(self.parameters()).dtype
-
-    def num_parameters(self, only_trainable: bool = False, exclude_embeddings: bool = False) -> int:
-        """How many numbers the weights are; tied ones count once."""
-        left_out = set()
-        if exclude_embeddings:
-            tables = (m for m in self.modules() if isinstance(m, nn.Embedding))
-            left_out = {id(table.weight) for table in tables}
-        return sum(
-            p.numel()
-            for p in self.parameters()
-            if id(p) not in left_out and (p.requires_grad or not only_trainable)
-        )
-
-    def get_memory_footprint(self, return_buffers: bool = True) -> int:
-        """Bytes of the weights, and of the buffers unless `return_buffers` is False."""
-        held: list[Tensor] = [*self.parameters(), *(self.buffers() if return_buffers else ())]
-        return sum(tensor.numel() * tensor.element_size() for tensor in held)
-
     # ------------------------------------------------------------------ initial weights
 
     def init_weights(self) -> None:
@@ -139,165 +90,6 @@ class PretrainedModel(nn.Module, metaclass=InitTrackerMeta):
     def post_init(self) -> None:
         """`init_weights`, under the name that transformers' classes call at the same place."""
         self.init_weights()
-
-    def _init_weights(self, module: nn.Module) -> None:
-        """Initial weights of one module; a family or a user's class overrides it."""
-
-    # ------------------------------------------------------------------ embeddings
-
-    def get_input_embeddings(self) -> nn.Module:
-        """The embedding of token ids. NotImplementedError where a model has none."""
-        return self.base_model.get_submodule(self._name_of("input_embeddings_name"))
-
-    def set_input_embeddings(self, value: nn.Module) -> None:
-        """Put another embedding of the same size in its place; a head that is tied to it follows.
-
-        Raises ConfigError for another size: `resize_token_embeddings` changes that.
-        """
-        _check_size(self.get_input_embeddings(), value)
-        self._put_words(value)
-
-    def get_output_embeddings(self) -> nn.Module | None:
-        """The linear layer to the vocabulary, or None for a model without one."""
-        name = self.output_embeddings_name
-        return None if name is None else self.get_submodule(name)
-
-    def set_output_embeddings(self, value: nn.Module) -> None:
-        """Put another linear layer to the vocabulary in its place, and tie it as it was."""
-        if self.output_embeddings_name is None:
-            raise NotImplementedError(
-                f"{type(self).__name__} has no output embeddings: its head does not answer with "
-                "words of the vocabulary."
-            )
-        _check_size(self.get_submodule(self.output_embeddings_name), value)
-        _put(self, self.output_embeddings_name, value)
-        self.tie_weights()
-
-    def tie_weights(self) -> None:
-        """Make the pairs of `tied_weights` one tensor each, where `tie_word_embeddings` says so."""
-        if not self.config.tie_word_embeddings:
-            return
-        for name, source in self.tied_weights.items():
-            path, _, last = name.rpartition(".")
-            setattr(self.get_submodule(path), last, self.get_parameter(source))
-
-    def resize_token_embeddings(
-        self,
-        new_num_tokens: int | None = None,
-        pad_to_multiple_of: int | None = None,
-        init: Literal["new", "mean"] = "new",
-    ) -> nn.Module:
-        """Give the vocabulary another size; returns the input embedding.
-
-        Tokens come or go at the end. New rows are as the model initialises them, or with
-        `init="mean"` the mean of the old ones. An output head and its bias follow, tied or not, and
-        `config.vocab_size` does. None leaves the size, but for `pad_to_multiple_of`, to a
-        multiple of which it is rounded up. Raises ConfigError for a size below 1, or one that cuts
-        off the padding token.
-        """
-        _check_init(init, ("new", "mean"))
-        words = cast(nn.Embedding, self.get_input_embeddings())
-        size = new_size(len(words.weight), new_num_tokens, pad_to_multiple_of)
-        if size == len(words.weight):
-            return words
-        changed = copy.copy(self.config)
-        changed.vocab_size = size
-        changed.validate()
-        decoder = self.get_output_embeddings()
-        if isinstance(decoder, nn.Linear):
-            fresh = resized(decoder, size, init, self._init_weights)
-            bias = self.tied_weights.get(f"{self.output_embeddings_name}.bias")
-            if bias is not None:  # the head's own bias, which is the layer's while they are tied
-                path, _, last = bias.rpartition(".")
-                old = self.get_parameter(bias)
-                rows = resized_rows(old.detach(), old.detach().new_zeros(size), "new")
-                setattr(self.get_submodule(path), last, nn.Parameter(rows, old.requires_grad))
-            _put(self, cast(str, self.output_embeddings_name), fresh)
-        self._put_words(resized(words, size, init, self._init_weights))
-        self._reconfigure("vocab_size", size)
-        return self.get_input_embeddings()
-
-    def resize_position_embeddings(
-        self,
-        new_num_position_embeddings: int,
-        init: Literal["new", "interpolate"] = "new",
-    ) -> nn.Module:
-        """Let rows be longer or shorter; returns the embedding of positions.
-
-        New positions come at the end, as the model initialises them, or with `init="interpolate"`
-        the learned ones are stretched. `config.max_position_embeddings` follows. Raises
-        NotImplementedError for a model whose positions are not learned.
-        """
-        _check_init(init, ("new", "interpolate"))
-        if type(new_num_position_embeddings) is not int or new_num_position_embeddings < 1:
-            raise ConfigError(
-                "resize_position_embeddings takes a whole number of at least 1; got "
-                f"{new_num_position_embeddings!r}."
-            )
-        name = self._name_of("position_embeddings_name")
-        old = cast(nn.Embedding, self.base_model.get_submodule(name))
-        fresh = resized(old, new_num_position_embeddings, "new", self._init_weights)
-        if init == "interpolate" and len(fresh.weight) > len(old.weight):
-            fresh.weight.data = interpolated_rows(old.weight.data, len(fresh.weight))
-        _put(self.base_model, name, fresh)
-        self._reconfigure("max_position_embeddings", new_num_position_embeddings)
-        return fresh
-
-    # ------------------------------------------------------------------ heads of attention
-
-    def prune_heads(self, heads_to_prune: Mapping[int, Iterable[int]]) -> None:
-        """Take attention heads out: {layer, from 0: heads by their numbers in the whole layer}.
-
-        `config.pruned_heads` keeps them, so that a saved model is built without them. Raises
-        ConfigError for a layer or head that is not there, or where none would be left.
-        """
-        self._prune({layer: set(heads) for layer, heads in heads_to_prune.items()})
-        self.config.pruned_heads = self._pruned()
-
-    def _prune(self, heads: Mapping[int, Iterable[int]]) -> None:
-        layers = [module for module in self.base_model.modules() if isinstance(module, Attention)]
-        if not layers:
-            raise NotImplementedError(f"{type(self).__name__} has no attention heads to prune.")
-        for layer, which in heads.items():
-            if not 0 <= layer < len(layers):
-                raise ConfigError(
-                    f"prune_heads names layer {layer}; the layers are 0 to {len(layers) - 1}."
-                )
-            layers[layer].check_prunable(which)
-        for layer, which in heads.items():
-            layers[layer].prune(which)
-
-    # ------------------------------------------------------------------ training
-
-    def gradient_checkpointing_enable(
-        self, gradient_checkpointing_kwargs: Mapping[str, Any] | None = None
-    ) -> None:
-        """Keep no activations inside layers while training, and compute them again: less memory.
-
-        Always the non-reentrant kind, so `{"use_reentrant": False}` is the one option taken.
-        """
-        if {**(gradient_checkpointing_kwargs or {})} not in ({}, {"use_reentrant": False}):
-            raise ConfigError(
-                f"gradient_checkpointing_kwargs={gradient_checkpointing_kwargs!r}; checkpointing "
-                "here is non-reentrant and has no other options. Pass nothing."
-            )
-        self._checkpoint_layers(True)
-
-    def gradient_checkpointing_disable(self) -> None:
-        """Keep activations again."""
-        self._checkpoint_layers(False)
-
-    @property
-    def is_gradient_checkpointing(self) -> bool:
-        """Whether any layer recomputes its activations."""
-        return any(isinstance(m, CheckpointedLayer) and m.checkpointed for m in self.modules())
-
-    def _checkpoint_layers(self, on: bool) -> None:
-        layers = [m for m in self.modules() if isinstance(m, CheckpointedLayer)]
-        if not layers:
-            raise NotImplementedError(f"{type(self).__name__} has no layers to checkpoint.")
-        for layer in layers:
-            layer.checkpointed = on
 
     # ------------------------------------------------------------------ loading
 
@@ -406,7 +198,7 @@ class PretrainedModel(nn.Module, metaclass=InitTrackerMeta):
     @classmethod
     def from_config(cls, config: PretrainedConfig, **kwargs: Any) -> Self:
         """A new model with random weights; `kwargs` go to `__init__`."""
-        return cls(config, **kwargs)
+        return cast(Self, new_blueprint(cls, config, kwargs).build())
 
     # ------------------------------------------------------------------ saving
 
@@ -426,6 +218,26 @@ class PretrainedModel(nn.Module, metaclass=InitTrackerMeta):
 
     def write_files(self, directory: Path) -> None:
         """Write the model's files into an open directory."""
+        self._check_savable()
+        config = copy.deepcopy(self.config)
+        config.architectures = [type(self).__name__]
+        config.extra.pop("torch_dtype", None)
+        config.extra["dtype"] = str(self.dtype).removeprefix("torch.")
+        config.extra.pop(INIT_ARGUMENTS, None)
+        arguments = written_arguments(self.init_config, self.base_model_prefix)
+        if len(arguments) > 1:  # more than the class's name
+            config.extra[INIT_ARGUMENTS] = arguments
+        exits = getattr(self, "exits", None)
+        config.exits = None if exits is None else exits.section()
+        (directory / CONFIG_FILE).write_text(config.to_json(), encoding="utf-8")
+        tied = self._tied()
+        write_tensors(
+            directory / WEIGHTS_FILE,
+            {name: tensor for name, tensor in self.state_dict().items() if name not in tied},
+        )
+
+    def _check_savable(self) -> None:
+        """Raise ConfigError if config or file would not describe the network that is there."""
         for name, built in self._built_from.items():
             if getattr(self.config, name) != built:
                 raise ConfigError(
@@ -444,55 +256,12 @@ class PretrainedModel(nn.Module, metaclass=InitTrackerMeta):
                     f"{name} is tied to {source} and is another tensor now; one of them would be "
                     "lost. Call tie_weights(), or build the model with tie_word_embeddings=False."
                 )
-        config = copy.deepcopy(self.config)
-        config.architectures = [type(self).__name__]
-        config.extra.pop("torch_dtype", None)
-        config.extra["dtype"] = str(self.dtype).removeprefix("torch.")
-        config.extra.pop(INIT_ARGUMENTS, None)
-        arguments = written_arguments(self.init_config)
-        if len(arguments) > 1:  # more than the class's name
-            config.extra[INIT_ARGUMENTS] = arguments
-        exits = getattr(self, "exits", None)
-        config.exits = None if exits is None else exits.section()
-        (directory / CONFIG_FILE).write_text(config.to_json(), encoding="utf-8")
-        tied = self._tied()
-        write_tensors(
-            directory / WEIGHTS_FILE,
-            {name: tensor for name, tensor in self.state_dict().items() if name not in tied},
-        )
 
     # ------------------------------------------------------------------ inside
 
     @property
     def _can_exit(self) -> bool:
         return hasattr(self, "logits")
-
-    def _tied(self) -> dict[str, str]:
-        return dict(self.tied_weights) if self.config.tie_word_embeddings else {}
-
-    def _put_words(self, value: nn.Module) -> None:
-        _put(self.base_model, self._name_of("input_embeddings_name"), value)
-        self.tie_weights()
-
-    def _pruned(self) -> dict[int, list[int]]:
-        """The heads that the layers lack, as `config.pruned_heads` has them."""
-        layers = [module for module in self.base_model.modules() if isinstance(module, Attention)]
-        lacking = (sorted({*range(a.self.n_heads)} - {*a.self.heads}) for a in layers)
-        return {layer: heads for layer, heads in enumerate(lacking) if heads}
-
-    def _name_of(self, attribute: str) -> str:
-        name: str | None = getattr(self, attribute)
-        if name is None:
-            what = attribute.removesuffix("_name").replace("_", " ")
-            raise NotImplementedError(f"{type(self).__name__} has no {what}.")
-        return name
-
-    def _reconfigure(self, name: str, value: int) -> None:
-        """Set a structural field that the network follows already."""
-        setattr(self.config, name, value)
-        for module in self.modules():
-            if isinstance(module, PretrainedModel) and name in module._built_from:
-                module._built_from[name] = value
 
     def _expected(self) -> Expected:
         prefix = self.base_model_prefix
@@ -591,29 +360,6 @@ def _check_twins(path: Path, report: LoadingReport) -> None:
                 f"{path} has different {name} and {other}, which this model ties into one tensor. "
                 "Pass tie_word_embeddings=False to keep both."
             )
-
-
-def _put(root: nn.Module, path: str, module: nn.Module) -> None:
-    if not isinstance(module, nn.Module):
-        raise TypeError(
-            f"{path} takes a module, such as nn.Embedding; got {type(module).__name__}."
-        )
-    parent, _, name = path.rpartition(".")
-    setattr(root.get_submodule(parent), name, module)
-
-
-def _check_size(old: nn.Module, new: nn.Module) -> None:
-    one, two = (getattr(module, "weight", None) for module in (old, new))
-    if isinstance(one, Tensor) and isinstance(two, Tensor) and one.shape != two.shape:
-        raise ConfigError(
-            f"The embedding in place is {list(one.shape)} and the other {list(two.shape)}. "
-            "resize_token_embeddings changes the number of tokens."
-        )
-
-
-def _check_init(init: str, known: tuple[str, ...]) -> None:
-    if init not in known:
-        raise ConfigError(f"init is one of {', '.join(known)}; got {init!r}.")
 
 
 PreTrainedModel = PretrainedModel

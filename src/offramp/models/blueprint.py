@@ -6,7 +6,7 @@ import inspect
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 from offramp.errors import ConfigError, UnknownOptionError, nearest
 from offramp.models.config import PretrainedConfig, read_config
@@ -36,6 +36,16 @@ class Blueprint:
         return self.cls(*args, **kwargs)
 
 
+def new_blueprint(
+    cls: type[PretrainedModel], config: PretrainedConfig, arguments: Mapping[str, Any]
+) -> Blueprint:
+    """A model of this configuration, `arguments` being the others of `__init__`, by name."""
+    if _is_built_around_a_body(cls):
+        body = cast("type[PretrainedModel]", cls.base_model_class)
+        arguments = {cls.base_model_prefix: Blueprint(body, config, {}), **arguments}
+    return Blueprint(cls, config, arguments)
+
+
 def read_blueprint(
     cls: type[PretrainedModel],
     directory: Path,
@@ -57,6 +67,8 @@ def read_blueprint(
         fields = set(cls.config_class.__dataclass_fields__) | aliases
     changes = {name: value for name, value in kwargs.items() if name in fields}
     own = {name: value for name, value in kwargs.items() if name not in fields}
+    if config is not None and not from_config:
+        raise ConfigError(f"{cls.__name__} is built from arguments of its own; leave out config=.")
     if from_config and config is None:
         config = cls.config_class.from_pretrained(directory, **changes)
     elif changes:

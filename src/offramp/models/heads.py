@@ -1,9 +1,12 @@
 """What a body's output is made into: the tasks that every family shares.
 
-A task is a mixin that runs the layers and says what the head makes of them (`answer`). A family's
-class builds the modules, under the names of its checkpoints, and takes the task:
+A task is a mixin that runs the layers and says what the head makes of them. A family's class builds
+the modules, under the names of its checkpoints, and takes the task:
 
     class BertForTokenClassification(TokenClassification, BertPreTrainedModel): ...
+
+Most tasks have one kind of labels and share a `forward` (`LabelledTask`). Those with other
+arguments write theirs out, because trainers read the names of labels in its signature.
 """
 
 from __future__ import annotations
@@ -32,7 +35,7 @@ from offramp.models.outputs import (
 Output = TypeVar("Output", bound=ModelOutput)
 
 
-class Task(PretrainedModel, Generic[Output]):
+class Task(PretrainedModel):
     """A body, and a head that answers."""
 
     dropout: nn.Module
@@ -42,6 +45,10 @@ class Task(PretrainedModel, Generic[Output]):
     def stack(self) -> LayerStack:
         """The body."""
         return cast(LayerStack, self.base_model)
+
+
+class LabelledTask(Task, Generic[Output]):
+    """A task whose answer and loss are one output of one kind of `labels`."""
 
     @abc.abstractmethod
     def answer(self, passed: Passed, labels: Tensor | None) -> Output:
@@ -82,7 +89,7 @@ class Task(PretrainedModel, Generic[Output]):
         return output if return_dict else output.to_tuple()
 
 
-class SequenceClassification(Task[SequenceClassifierOutput]):
+class SequenceClassification(LabelledTask[SequenceClassifierOutput]):
     """Logits [B, C] of a row at full depth.
 
     Labels [B] are class numbers (int64), or targets for regression (C = 1) and multi-label ([B, C],
@@ -104,7 +111,7 @@ class SequenceClassification(Task[SequenceClassifierOutput]):
         return SequenceClassifierOutput(loss, logits_BC, passed.hidden_states, passed.attentions)
 
 
-class TokenClassification(Task[TokenClassifierOutput]):
+class TokenClassification(LabelledTask[TokenClassifierOutput]):
     """Logits [B, L, C] of each token.
 
     Labels [B, L] are class numbers, -100 where there is none (a word's second subword, say).
@@ -116,7 +123,7 @@ class TokenClassification(Task[TokenClassifierOutput]):
         return TokenClassifierOutput(loss, logits_BLC, passed.hidden_states, passed.attentions)
 
 
-class MultipleChoice(Task[MultipleChoiceModelOutput]):
+class MultipleChoice(Task):
     """Logits [B, choices]: a score for each choice, from its pooled row.
 
     All arguments have the choices as their second dimension, [B, choices, L]. Labels [B] are the
@@ -165,16 +172,13 @@ class MultipleChoice(Task[MultipleChoiceModelOutput]):
         output = MultipleChoiceModelOutput(loss, logits_BC, passed.hidden_states, passed.attentions)
         return output if return_dict else output.to_tuple()
 
-    def answer(self, passed: Passed, labels: Tensor | None) -> MultipleChoiceModelOutput:
-        raise AssertionError("forward answers, because it alone knows how many choices there are")
 
-
-class QuestionAnswering(Task[QuestionAnsweringModelOutput]):
+class QuestionAnswering(Task):
     """Logits of an answer's first and last token, [B, L] each."""
 
     qa_outputs: nn.Module
 
-    def forward(  # two positions are its labels
+    def forward(
         self,
         input_ids: Tensor | None = None,
         attention_mask: Tensor | None = None,
@@ -203,29 +207,23 @@ class QuestionAnswering(Task[QuestionAnsweringModelOutput]):
             inputs_embeds,
             Options(output_hidden_states, output_attentions, head_mask),
         )
-        output = self.answer(passed, None)
-        if start_positions is not None and end_positions is not None:
-            start_BL, end_BL = cast(Tensor, output.start_logits), cast(Tensor, output.end_logits)
-            loss = span_loss(start_BL, end_BL, start_positions, end_positions)
-            output = QuestionAnsweringModelOutput(
-                loss, start_BL, end_BL, output.hidden_states, output.attentions
-            )
-        return output if return_dict else output.to_tuple()
-
-    def answer(self, passed: Passed, labels: Tensor | None) -> QuestionAnsweringModelOutput:
         both_BL2 = passed.tokens(self.qa_outputs(passed.flow.hidden))
         if both_BL2.shape[-1] != 2:
             raise ConfigError(
                 "Question answering has two outputs a token, first and last; this configuration "
-                f"has num_labels={both_BL2.shape[-1]}."
+                f"has num_labels={both_BL2.shape[-1]}. Load the model with num_labels=2."
             )
         start_BL, end_BL = both_BL2.unbind(-1)
-        return QuestionAnsweringModelOutput(
-            None, start_BL, end_BL, passed.hidden_states, passed.attentions
+        loss = None
+        if start_positions is not None and end_positions is not None:
+            loss = span_loss(start_BL, end_BL, start_positions, end_positions)
+        output = QuestionAnsweringModelOutput(
+            loss, start_BL, end_BL, passed.hidden_states, passed.attentions
         )
+        return output if return_dict else output.to_tuple()
 
 
-class MaskedLM(Task[MaskedLMOutput]):
+class MaskedLM(LabelledTask[MaskedLMOutput]):
     """Logits [B, L, V]: a word for each position. Labels [B, L] are words' ids, or -100."""
 
     @abc.abstractmethod
@@ -238,7 +236,7 @@ class MaskedLM(Task[MaskedLMOutput]):
         return MaskedLMOutput(loss, logits_BLV, passed.hidden_states, passed.attentions)
 
 
-class NextSentence(Task[NextSentencePredictorOutput]):
+class NextSentence(LabelledTask[NextSentencePredictorOutput]):
     """Logits [B, 2]: a pair's second sentence follows (0), or was drawn at random (1)."""
 
     @abc.abstractmethod
@@ -253,7 +251,7 @@ class NextSentence(Task[NextSentencePredictorOutput]):
         return NextSentencePredictorOutput(loss, logits_B2, passed.hidden_states, passed.attentions)
 
 
-class WordsAndNextSentence(Task[PreTrainingOutput]):
+class WordsAndNextSentence(Task):
     """Both heads of BERT's pretraining: logits [B, L, V] and [B, 2]."""
 
     @abc.abstractmethod
@@ -292,22 +290,17 @@ class WordsAndNextSentence(Task[PreTrainingOutput]):
             inputs_embeds,
             Options(output_hidden_states, output_attentions, head_mask),
         )
-        output = self.answer(passed, None)
+        words_BLV = passed.tokens(self.words(passed.flow.hidden))
+        next_B2 = passed.rows(self.next_sentence(self.stack.pool(passed.flow)))
+        loss = None
         if labels is not None and next_sentence_label is not None:
-            words_BLV = cast(Tensor, output.prediction_logits)
-            next_B2 = cast(Tensor, output.seq_relationship_logits)
             loss = token_loss(words_BLV, labels) + classification_loss(
                 next_B2, next_sentence_label, "single_label_classification"
             )
-            output = PreTrainingOutput(
-                loss, words_BLV, next_B2, output.hidden_states, output.attentions
-            )
+        output = PreTrainingOutput(
+            loss, words_BLV, next_B2, passed.hidden_states, passed.attentions
+        )
         return output if return_dict else output.to_tuple()
-
-    def answer(self, passed: Passed, labels: Tensor | None) -> PreTrainingOutput:
-        words_BLV = passed.tokens(self.words(passed.flow.hidden))
-        next_B2 = passed.rows(self.next_sentence(self.stack.pool(passed.flow)))
-        return PreTrainingOutput(None, words_BLV, next_B2, passed.hidden_states, passed.attentions)
 
 
 def head_dropout(config: PretrainedConfig) -> nn.Dropout:

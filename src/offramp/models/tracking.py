@@ -76,22 +76,27 @@ def call_arguments(
     return tuple(args), kwargs
 
 
-def written_arguments(init_config: Mapping[str, Any]) -> dict[str, Any]:
+def written_arguments(init_config: Mapping[str, Any], body: str = "") -> dict[str, Any]:
     """`init_config` as config.json keeps it: without configurations, which are that file.
 
-    Raises ConfigError for an argument that JSON cannot hold as it is.
+    `body` is the argument that is the model's body. Raises ConfigError for an argument that JSON
+    cannot hold as it is, and for a second configuration or another model.
     """
     written: dict[str, Any] = {}
+    configs = (name for name, value in init_config.items() if isinstance(value, PretrainedConfig))
+    own_config = next(configs, None)
     for name, value in init_config.items():
-        if isinstance(value, PretrainedConfig):
+        is_model = isinstance(value, Mapping) and INIT_CLASS in value
+        if name == own_config:
             continue
-        if isinstance(value, Mapping) and INIT_CLASS in value:
-            value = written_arguments(value)
+        if name == body and is_model:
+            written[name] = written_arguments(value)
+            continue
         try:
             survives = json.loads(json.dumps(value, allow_nan=False)) == _lists(value)
         except (TypeError, ValueError):
             survives = False
-        if not survives:
+        if is_model or not survives:
             raise ConfigError(
                 f"{name}={value!r}, with which this {init_config[INIT_CLASS]} was built, cannot be "
                 "written to config.json. Use numbers, text, lists and dictionaries with text keys, "
