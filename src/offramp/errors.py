@@ -27,6 +27,14 @@ class ModelNotFoundError(OfframpError, OSError):
     """A path is absent or holds no model."""
 
 
+class HubError(ModelNotFoundError):
+    """A name stands for no files that are here, or for files that are not as they should be."""
+
+
+class UnsupportedError(OfframpError, NotImplementedError):
+    """The model has no such part, or cannot do what it is asked to."""
+
+
 class CheckpointError(OfframpError, ValueError):
     """A checkpoint's tensors are not those of the model it is asked to fill."""
 
@@ -61,4 +69,4 @@ def nearest(name: str, known: Iterable[str]) -> str:
     close = difflib.get_close_matches(name, known, n=1)
     if close:
         return f"Did you mean {close[0]!r}?"
-    return f"Known: {', '.join(known)}." if len(known) <= 12 else ""
+    return f"Known: {', '.join(known)}." if 0 < len(known) <= 12 else ""

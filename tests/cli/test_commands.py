@@ -136,7 +136,10 @@ def test_train_evaluate_predict(place: Path, tmp_path: Path, run: Callable[..., 
 
 def test_a_bad_input_as_a_process(place: Path, tmp_path: Path) -> None:
     before = contents(place)
-    said = "offramp: absent does not exist. Expected a directory with config.json and weights.\n"
+    said = (
+        "offramp: absent does not exist. Expected a directory with config.json and weights, a "
+        "built-in name, or owner/name on the hub.\n"
+    )
     assert script(place, "predict", "absent", "good") == Done(2, "", said)
     assert contents(place) == before
 

@@ -373,10 +373,10 @@ def test_defaults_are_transformers_defaults(hf: ModuleType) -> None:
 
 
 def test_a_real_model_equals_transformers_on_sentences(hf: ModuleType) -> None:
-    from offramp.models.packaged import resolve_model
+    from offramp.models.names import model_directory
 
     try:
-        folder = resolve_model("all-MiniLM-L6-v2")
+        folder = model_directory("all-MiniLM-L6-v2")
     except offramp.MissingBackendError as error:
         pytest.skip(str(error))
     texts = [

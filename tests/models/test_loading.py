@@ -24,7 +24,7 @@ from offramp import (
     NewWeightsWarning,
 )
 from offramp.models.flow import Inputs
-from offramp.models.packaged import resolve_model
+from offramp.models.names import model_directory
 from offramp.models.registry import sequence_classifier
 
 GOLDEN = Path(__file__).resolve().parents[1] / "golden" / "bert"
@@ -658,8 +658,11 @@ def test_the_registry_finds_the_class_by_model_type(tmp_path: Path) -> None:
 def test_a_path_is_itself_and_a_built_in_name_a_folder(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    assert resolve_model(GOLDEN) == GOLDEN
-    assert resolve_model("some/where") == Path("some/where")
+    assert model_directory(GOLDEN) == GOLDEN
+    with pytest.raises(offramp.HubError, match="some/where is no directory here"):
+        model_directory("some/where")
     monkeypatch.chdir(tmp_path)
     (tmp_path / "all-MiniLM-L6-v2").mkdir()
-    assert resolve_model("all-MiniLM-L6-v2") == Path("all-MiniLM-L6-v2"), "a directory comes first"
+    assert model_directory("all-MiniLM-L6-v2") == Path("all-MiniLM-L6-v2"), (
+        "a directory comes first"
+    )

@@ -9,7 +9,7 @@ import transformers
 from hypothesis import given, settings, strategies as st
 
 from offramp.errors import DataError, ModelNotFoundError
-from offramp.models.packaged import resolve_model
+from offramp.models.names import model_directory
 from offramp.text.tables import read_table
 from offramp.text.tokenizer import Text, Tokenizer
 
@@ -163,7 +163,7 @@ def test_any_text_equals_transformers(
 
 
 def test_a_file_that_pads_to_128_does_not_pad_here() -> None:
-    directory = resolve_model("all-MiniLM-L6-v2")
+    directory = model_directory("all-MiniLM-L6-v2")
     asked = json.loads((directory / "tokenizer.json").read_text("utf-8"))
     assert asked["padding"]["strategy"] == {"Fixed": 128}  # else this test tests nothing
     assert_like_transformers(directory, ["a b", "", *PAIRS[:1]])

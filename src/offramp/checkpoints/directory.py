@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ctypes
 import os
+import re
 import secrets
 import shutil
 from collections.abc import Iterator
@@ -18,7 +19,7 @@ LONGEST_NAME = 220
 _AT_FDCWD = -100
 _RENAME_EXCHANGE = 2
 # Weights of an earlier save would be read in place of this one's, so they never stay.
-_WEIGHTS = (".safetensors", ".safetensors.index.json", ".bin", ".bin.index.json", ".pdparams")
+_WEIGHTS = re.compile(r"\.(safetensors|bin|pdparams)(\.index(\.[\w-]+)?\.json)?$")
 
 
 @contextmanager
@@ -101,7 +102,7 @@ def check_writable(target: str | Path) -> Path:
 def _keep_other_files(old: Path, new: Path) -> None:
     for path in old.iterdir():
         kept = new / path.name
-        if path.name.endswith(_WEIGHTS) or kept.exists():
+        if _WEIGHTS.search(path.name) or kept.exists():
             continue
         if path.is_dir() and not path.is_symlink():
             shutil.copytree(path, kept, symlinks=True)

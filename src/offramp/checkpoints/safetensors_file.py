@@ -17,6 +17,12 @@ from torch import Tensor
 from offramp.errors import CheckpointError, ModelNotFoundError
 
 WEIGHTS_FILE = "model.safetensors"
+_FLOATS = {
+    "F64": torch.float64,
+    "F32": torch.float32,
+    "F16": torch.float16,
+    "BF16": torch.bfloat16,
+}
 _LONGEST_HEADER = 100_000_000  # the format's own limit, bytes
 _OTHER_WEIGHTS = (".bin", ".safetensors", ".pdparams", ".index.json", ".h5", ".ot")
 
@@ -96,12 +102,13 @@ def is_floating(info: TensorInfo) -> bool:
 
 def torch_dtype(info: TensorInfo) -> torch.dtype | None:
     """The header's floating type in torch's terms; None for one that weights do not have here."""
-    return {
-        "F64": torch.float64,
-        "F32": torch.float32,
-        "F16": torch.float16,
-        "BF16": torch.bfloat16,
-    }.get(info.dtype)
+    return _FLOATS.get(info.dtype)
+
+
+def tensor_info(tensor: Tensor) -> TensorInfo:
+    """What a header would say of a tensor."""
+    names = {dtype: name for name, dtype in _FLOATS.items()}
+    return TensorInfo(tuple(tensor.shape), names.get(tensor.dtype, str(tensor.dtype)))
 
 
 def _info(entry: dict[str, Any]) -> TensorInfo:

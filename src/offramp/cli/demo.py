@@ -34,7 +34,7 @@ def demo(output: Path | None, epochs: int, seed: int) -> None:
     downloaded. Some minutes on two cores.
     """
     import offramp
-    from offramp.models.packaged import resolve_model
+    from offramp.models.names import model_directory
     from offramp.text.tables import Table
 
     out, began = report_console(), time.monotonic()
@@ -49,7 +49,7 @@ def demo(output: Path | None, epochs: int, seed: int) -> None:
         where = Path(directory) / "model" if output is None else Path(directory)
         with progress_bar() as progress:
             classifier, _ = offramp.train(
-                resolve_model("all-MiniLM-L6-v2"),
+                model_directory("all-MiniLM-L6-v2"),
                 splits["train"],
                 where,
                 dev=splits["dev"],

@@ -58,7 +58,7 @@ def train(
 ) -> None:
     """Fine-tune a classifier with early exits and choose its threshold."""
     import offramp
-    from offramp.models.packaged import resolve_model
+    from offramp.models.names import model_directory
 
     options = offramp.TrainingOptions(
         class_weights=_weights(class_weights),
@@ -69,7 +69,7 @@ def train(
     held = None if dev is None else offramp.read_table(dev, text=text, pair=pair, label=label)
     with progress_bar() as progress:
         _, report = offramp.train(
-            resolve_model(model),
+            model_directory(model),
             rows,
             output,
             dev=held,

@@ -4,32 +4,39 @@ from __future__ import annotations
 
 import copy
 import warnings
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, ClassVar, Literal, TypeVar, cast, overload
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 from typing_extensions import Self
 
-import offramp
 from offramp.checkpoints.directory import staged
-from offramp.checkpoints.safetensors_file import (
-    WEIGHTS_FILE,
-    read_header,
-    read_tensors,
-    write_tensors,
-)
-from offramp.errors import CheckpointError, ConfigError, NewWeightsWarning
-from offramp.models.blueprint import new_blueprint, read_blueprint
+from offramp.checkpoints.safetensors_file import WEIGHTS_FILE
+from offramp.checkpoints.weights import write_weights
+from offramp.errors import CheckpointError, ConfigError, NewWeightsWarning, UnsupportedError
+from offramp.generation.mixin import GenerationMixin
+from offramp.hub.names import Request, Source
+from offramp.models.blueprint import new_blueprint
+from offramp.models.builtin import read_only
 from offramp.models.config import CONFIG_FILE, PretrainedConfig
-from offramp.models.loading import Expected, LoadingReport, plan
+from offramp.models.loading import LoadingReport
+from offramp.models.opening import MODEL_STATE, Opening, open_model
 from offramp.models.parts import ModelParts
 from offramp.models.tracking import INIT_ARGUMENTS, InitTrackerMeta, written_arguments
 
 C = TypeVar("C", bound="type[PretrainedModel]")
 
 
-class PretrainedModel(ModelParts, metaclass=InitTrackerMeta):
+class _ModelNames:
+    """`model_name_list`: works on the class and on an instance."""
+
+    def __get__(self, instance: object, owner: type[PretrainedModel]) -> list[str]:
+        return list(owner.pretrained_init_configuration)
+
+
+class PretrainedModel(ModelParts, GenerationMixin, metaclass=InitTrackerMeta):
     """Base of every model: a body under `base_model_prefix`, and heads beside it.
 
     A family sets the class attributes; a class of it builds its modules in `__init__` and ends by
@@ -39,6 +46,18 @@ class PretrainedModel(ModelParts, metaclass=InitTrackerMeta):
     """
 
     config_class: ClassVar[type[PretrainedConfig]] = PretrainedConfig
+    model_config_file: ClassVar[str] = CONFIG_FILE
+    """The configuration's file; model_config.json is read where it is absent."""
+    resource_files_names: ClassVar[Mapping[str, str]] = read_only({MODEL_STATE: WEIGHTS_FILE})
+    """{"model_state": the weights' file}."""
+    pretrained_init_configuration: ClassVar[Mapping[str, Mapping[str, Any]]] = read_only({})
+    """{built-in name: its configuration}, read-only."""
+    pretrained_resource_files_map: ClassVar[Mapping[str, Mapping[str, Source | str]]] = read_only(
+        {MODEL_STATE: {}}
+    )
+    """{"model_state": {built-in name: where its files are}}, read-only; a text is a hub id."""
+    model_name_list = _ModelNames()
+    """Every built-in name of the class."""
     base_model_class: ClassVar[type[PretrainedModel] | None] = None
     """The family's body; `register_base_model` sets it."""
     known_heads: ClassVar[tuple[str, ...]] = ()
@@ -47,6 +66,13 @@ class PretrainedModel(ModelParts, metaclass=InitTrackerMeta):
     """Modules of the body that files may lack (a pooler): initialised and reported."""
     init_config: dict[str, Any]
     """The arguments of construction by name, and `init_class`; see `InitTrackerMeta`."""
+
+    def __init_subclass__(cls) -> None:
+        super().__init_subclass__()
+        for table in ("resource_files_names", *_TABLES):
+            if table in vars(cls):
+                setattr(cls, table, read_only(vars(cls)[table]))
+        _check_tables(cls)
 
     def __init__(self, config: PretrainedConfig | None = None) -> None:
         super().__init__()
@@ -61,6 +87,7 @@ class PretrainedModel(ModelParts, metaclass=InitTrackerMeta):
         config.validate()
         self.config = config
         self._built_from = config.structure()
+        self._companions: dict[str, bytes] = {}  # files that lay beside the weights
 
     @classmethod
     def constructed_from_pretrained_config(cls, init_func: object = None) -> bool:
@@ -101,10 +128,6 @@ class PretrainedModel(ModelParts, metaclass=InitTrackerMeta):
         from_hf_hub: bool = ...,
         subfolder: str | None = ...,
         *args: Any,
-        config: PretrainedConfig | None = ...,
-        dtype: torch.dtype | None = ...,
-        ignore_mismatched_sizes: bool = ...,
-        strict: bool = ...,
         output_loading_info: Literal[False] = ...,
         **kwargs: Any,
     ) -> Self: ...
@@ -117,10 +140,6 @@ class PretrainedModel(ModelParts, metaclass=InitTrackerMeta):
         from_hf_hub: bool = ...,
         subfolder: str | None = ...,
         *args: Any,
-        config: PretrainedConfig | None = ...,
-        dtype: torch.dtype | None = ...,
-        ignore_mismatched_sizes: bool = ...,
-        strict: bool = ...,
         output_loading_info: Literal[True],
         **kwargs: Any,
     ) -> tuple[Self, LoadingReport]: ...
@@ -133,20 +152,47 @@ class PretrainedModel(ModelParts, metaclass=InitTrackerMeta):
         subfolder: str | None = None,
         *args: Any,
         config: PretrainedConfig | None = None,
-        dtype: torch.dtype | None = None,
+        state_dict: Mapping[str, Tensor] | None = None,
+        dtype: torch.dtype | str | None = None,
+        device: torch.device | str | None = None,
+        load_state_as_np: bool = False,
         ignore_mismatched_sizes: bool = False,
         strict: bool = False,
+        variant: str | None = None,
+        use_safetensors: bool | None = None,
+        revision: str | None = None,
+        cache_dir: str | Path | None = None,
+        local_files_only: bool = False,
+        force_download: bool = False,
         output_loading_info: bool = False,
         **kwargs: Any,
     ) -> Self | tuple[Self, LoadingReport]:
-        """The model saved in a directory, in eval mode, with its exits if it has any.
+        """The model that a name stands for, in eval mode, with its exits if it has any.
+
+        The name is, in this order: a directory or one file of weights; a built-in name
+        (`model_name_list`), whose files an installed package, the hub's cache or a mirror has;
+        or owner/name on the hub. With `from_hf_hub` it is a name on the hub and nothing else.
+        `subfolder` is a folder inside.
 
         `args` go to the class's `__init__`, after the configuration. `kwargs` that are fields of
-        the configuration change it (`config` replaces it whole); the others go to `__init__`, in
-        place of the arguments that were saved. Weights keep the file's type unless `dtype` is
-        given. With `strict` nothing may be new and nothing left over. With `output_loading_info`
-        the result is (model, LoadingReport). Raises ModelNotFoundError, ConfigError,
-        CheckpointError or TypeError, and in none of these cases is a model made.
+        the configuration change it; the others go to `__init__`, in place of the arguments that
+        were saved. The options are:
+
+        - `config`: a configuration in place of the file's.
+        - `state_dict`: tensors in place of the file's; they are copied.
+        - `dtype`: `torch.float32`, "float16", ...; the file's where it is None or "auto".
+        - `device`: where the model goes; torch's default device where it is None.
+        - `load_state_as_np`: keep the weights in host memory, as views of the mapped file, even
+          where torch's default device is another.
+        - `ignore_mismatched_sizes`: initialise a head whose size differs.
+        - `strict`: nothing may be new, nothing left over.
+        - `variant`: the word in model.VARIANT.safetensors.
+        - `use_safetensors`: True or None; other formats are not read.
+        - `revision`, `cache_dir`, `local_files_only`, `force_download`: for names on the hub.
+        - `output_loading_info`: return (model, LoadingReport).
+
+        Raises ModelNotFoundError, HubError, ConfigError, CheckpointError or TypeError, and in none
+        of these cases is a model made.
         """
         if not isinstance(from_hf_hub, bool) or not isinstance(subfolder, str | None):
             raise TypeError(
@@ -155,44 +201,28 @@ class PretrainedModel(ModelParts, metaclass=InitTrackerMeta):
                 f"of __init__: {cls.__name__}.from_pretrained(name, False, None, {from_hf_hub!r}), "
                 "or by keyword."
             )
-        if from_hf_hub:
-            raise NotImplementedError(
-                "from_hf_hub=True: this offramp opens directories. Download the model first "
-                "(huggingface_hub.snapshot_download) and pass its directory."
-            )
-        directory = Path(pretrained_model_name_or_path) / (subfolder or "")
-        blueprint = read_blueprint(cls, directory, config, args, kwargs)
-        header = read_header(directory / WEIGHTS_FILE)
-        with torch.device("meta"):
-            model = cast(Self, blueprint.build())
-            if model.config.exits is not None and model._can_exit:
-                offramp.build_exits(model, model.config.exits)
-        report = plan(
-            header,
-            model._expected(),
-            str(directory / WEIGHTS_FILE),
-            ignore_mismatched_sizes=ignore_mismatched_sizes,
+        opening = Opening(
+            Request(revision, subfolder, cache_dir, local_files_only, force_download),
+            from_hf_hub,
+            config,
+            state_dict,
+            dtype,
+            device,
+            load_state_as_np,
+            ignore_mismatched_sizes,
+            strict,
+            variant,
+            use_safetensors,
         )
-        types = {header[name].dtype for name in report.loaded}
-        if dtype is None and len(types) > 1:
-            raise CheckpointError(
-                f"{directory / WEIGHTS_FILE} holds weights of several types "
-                f"({', '.join(sorted(types))}). Pass the one to use, e.g. dtype=torch.float32."
-            )
-        _check_twins(directory / WEIGHTS_FILE, report)
-        if strict and (report.initialised or report.dropped):
-            raise CheckpointError(f"{directory} is not exactly a {cls.__name__}: {report}.")
-        model._fill(read_tensors(directory / WEIGHTS_FILE, report.loaded), report)
-        if dtype is not None:
-            model.to(dtype)
+        model, report = open_model(cls, pretrained_model_name_or_path, opening, args, kwargs)
         if report.initialised:
             warnings.warn(
-                f"{cls.__name__}: {', '.join(report.initialised)} is not in {directory} and has "
-                "new random weights. Train the model before you use its answers.",
+                f"{cls.__name__}: {', '.join(report.initialised)} is not in "
+                f"{pretrained_model_name_or_path} and has new random weights. Train the model "
+                "before you use its answers.",
                 NewWeightsWarning,
                 stacklevel=2,
             )
-        model.eval()
         return (model, report) if output_loading_info else model
 
     @classmethod
@@ -202,10 +232,39 @@ class PretrainedModel(ModelParts, metaclass=InitTrackerMeta):
 
     # ------------------------------------------------------------------ saving
 
-    def save_pretrained(self, save_dir: str | Path) -> None:
-        """Write config.json and model.safetensors; the directory is there whole or not at all."""
+    def save_pretrained(
+        self,
+        save_dir: str | Path,
+        *,
+        is_main_process: bool = True,
+        state_dict: Mapping[str, Tensor] | None = None,
+        max_shard_size: int | str | None = None,
+        variant: str | None = None,
+        safe_serialization: bool = True,
+    ) -> None:
+        """Write config.json, model.safetensors and the files that came with the model.
+
+        These are the tokenizer's and generation_config.json, where it was loaded with such. The
+        directory is there whole or not at all; weights of an earlier save do not stay in it.
+        `state_dict` is written in place of the model's own tensors, whose names and shapes it must
+        have. Weights of more than `max_shard_size` (bytes, or "5GB") go into several files with an
+        index. `variant` is a word in the file's name: model.VARIANT.safetensors. Nothing is written
+        where `is_main_process` is False. Raises SaveError for a path that is a file, and
+        ConfigError for a model that its configuration does not describe.
+        """
+        if not safe_serialization:
+            raise UnsupportedError(
+                "safe_serialization=False asks for a pickle, which can run code when it is read; "
+                "offramp writes safetensors alone."
+            )
+        if not is_main_process:
+            return
         with staged(save_dir) as fresh:
-            self.write_files(fresh)
+            self.write_files(
+                fresh, state_dict=state_dict, max_shard_size=max_shard_size, variant=variant
+            )
+            for name, content in self._companions.items():
+                (fresh / name).write_bytes(content)
 
     def save_model_config(self, save_dir: str | Path) -> None:
         """Deprecated: `config.save_pretrained`."""
@@ -216,8 +275,15 @@ class PretrainedModel(ModelParts, metaclass=InitTrackerMeta):
         )
         self.config.save_pretrained(save_dir)
 
-    def write_files(self, directory: Path) -> None:
-        """Write the model's files into an open directory."""
+    def write_files(
+        self,
+        directory: Path,
+        *,
+        state_dict: Mapping[str, Tensor] | None = None,
+        max_shard_size: int | str | None = None,
+        variant: str | None = None,
+    ) -> None:
+        """Write configuration and weights into an open directory; see `save_pretrained`."""
         self._check_savable()
         config = copy.deepcopy(self.config)
         config.architectures = [type(self).__name__]
@@ -229,12 +295,29 @@ class PretrainedModel(ModelParts, metaclass=InitTrackerMeta):
             config.extra[INIT_ARGUMENTS] = arguments
         exits = getattr(self, "exits", None)
         config.exits = None if exits is None else exits.section()
-        (directory / CONFIG_FILE).write_text(config.to_json(), encoding="utf-8")
-        tied = self._tied()
-        write_tensors(
-            directory / WEIGHTS_FILE,
-            {name: tensor for name, tensor in self.state_dict().items() if name not in tied},
+        (directory / self.model_config_file).write_text(config.to_json(), encoding="utf-8")
+        write_weights(
+            directory,
+            self._tensors(state_dict),
+            self.resource_files_names[MODEL_STATE],
+            variant,
+            max_shard_size,
         )
+
+    def _tensors(self, given: Mapping[str, Tensor] | None) -> dict[str, Tensor]:
+        """What the weights' file holds: each tied tensor once."""
+        tied = self._tied()
+        own = {name: tensor for name, tensor in self.state_dict().items() if name not in tied}
+        if given is None:
+            return own
+        shapes = {name: tuple(tensor.shape) for name, tensor in own.items()}
+        found = {name: tuple(t.shape) for name, t in given.items() if name not in tied}
+        if wrong := sorted(dict(shapes.items() ^ found.items())):
+            raise CheckpointError(
+                f"state_dict is not this {type(self).__name__}'s: {', '.join(wrong[:5])} differ in "
+                "name or shape. Pass what model.state_dict() gives."
+            )
+        return {name: given[name] for name in own}
 
     def _check_savable(self) -> None:
         """Raise ConfigError if config or file would not describe the network that is there."""
@@ -257,81 +340,29 @@ class PretrainedModel(ModelParts, metaclass=InitTrackerMeta):
                     "lost. Call tie_weights(), or build the model with tie_word_embeddings=False."
                 )
 
-    # ------------------------------------------------------------------ inside
 
-    @property
-    def _can_exit(self) -> bool:
-        return hasattr(self, "logits")
+_TABLES = ("pretrained_init_configuration", "pretrained_resource_files_map")
 
-    def _expected(self) -> Expected:
-        prefix = self.base_model_prefix
-        body = self.base_model
-        at = "" if body is self else prefix + "."
-        # Everything beside the body is a head; exits are not: a config that names them has them.
-        children = [name for name, _ in self.named_children() if name not in (prefix, "exits")]
-        parts = [head for head in self.known_heads if head.partition(".")[0] in children]
-        whole = [
-            name for name in children if not any(head.startswith(name + ".") for head in parts)
-        ]
-        tied = self._tied()
-        return Expected(
-            shapes={
-                name: tuple(t.shape) for name, t in self.state_dict().items() if name not in tied
-            },
-            prefix=prefix,
-            heads=(
-                *((at + name) for name in self.optional_modules),
-                *(() if body is self else (*parts, *whole)),
-            ),
-            known_heads=(
-                *self.known_heads,
-                *(f"{prefix}.{name}" for name in self.optional_modules),
-                *self.optional_modules,
-                "exits",
-            ),
-            tied=tied,
+
+def _check_tables(cls: type[PretrainedModel]) -> None:
+    """Raise ConfigError for class attributes that loading and saving could not go by."""
+    file = cls.resource_files_names.get(MODEL_STATE, "")
+    if set(cls.resource_files_names) != {MODEL_STATE} or not file.endswith(".safetensors"):
+        raise ConfigError(
+            f'{cls.__name__}.resource_files_names is {{"{MODEL_STATE}": file}}, the file\'s name '
+            f"ending in .safetensors; got {dict(cls.resource_files_names)!r}."
         )
-
-    def _fill(self, tensors: dict[str, Tensor], report: LoadingReport) -> None:
-        learns = {name: parameter.requires_grad for name, parameter in self.named_parameters()}
-        self.load_state_dict(tensors, strict=False, assign=True)
-        self.tie_weights()
-        for name, parameter in self.named_parameters():
-            parameter.requires_grad_(learns[name])  # an assigned tensor may bring its own flag
-        tied = self._tied()
-        for path, module in self.named_modules():
-            own = module.named_parameters(path, recurse=False)
-            new = [name for name, p in own if p.is_meta and name not in tied]
-            if not new:
-                continue
-            if absent := set(new) - set(report.initialised):
-                raise AssertionError(f"{absent} was planned as loaded and is not")
-            module.to_empty(device="cpu", recurse=False)
-            module.to(report.dtype)
-            self._init_new(path, module)
-        if unmade := [name for name, buffer in self.named_buffers() if buffer.is_meta]:
-            raise ConfigError(
-                f"{', '.join(unmade)}: a buffer's values are known when it is made alone, and "
-                "from_pretrained makes models without values. Compute it in forward instead."
-            )
-        for module in self.modules():
-            module._loaded = True  # type: ignore[assignment]  # for `init_weights`
-        self.tie_weights()
-
-    def _init_new(self, path: str, module: nn.Module) -> None:
-        """Initial weights of a module that the file does not have, or ConfigError."""
-        own = list(module.parameters(recurse=False))
-        for parameter in own:
-            nn.init.constant_(parameter, torch.nan)
-        self._init_weights(module)
-        reset = getattr(module, "reset_parameters", None)
-        if any(bool(parameter.isnan().any()) for parameter in own) and callable(reset):
-            reset()
-        if any(bool(parameter.isnan().any()) for parameter in own):
-            raise ConfigError(
-                f"{type(self).__name__}._init_weights gives {path or 'the model itself'} "
-                f"({type(module).__name__}) no initial weights. Override it to do so."
-            )
+    if set(cls.pretrained_resource_files_map) != set(cls.resource_files_names):
+        raise ConfigError(
+            f"{cls.__name__}.pretrained_resource_files_map has the keys of resource_files_names, "
+            f"{MODEL_STATE}; got {', '.join(cls.pretrained_resource_files_map) or 'none'}."
+        )
+    sources = set(cls.pretrained_resource_files_map[MODEL_STATE])
+    if alone := sources ^ set(cls.pretrained_init_configuration):
+        raise ConfigError(
+            f"{cls.__name__}: {', '.join(sorted(alone))} must stand both in "
+            f"{' and in '.join(_TABLES)}."
+        )
 
 
 def register_base_model(cls: C) -> C:
@@ -349,17 +380,6 @@ def register_base_model(cls: C) -> C:
     if "base_model_class" not in vars(parent):
         parent.base_model_class = cls
     return cls
-
-
-def _check_twins(path: Path, report: LoadingReport) -> None:
-    for name, other in report.twins.items():
-        pair = read_tensors(path, {name: "dropped", other: "loaded"})
-        one, two = pair["dropped"], pair["loaded"]
-        if one.dtype != two.dtype or not torch.equal(one, two):
-            raise CheckpointError(
-                f"{path} has different {name} and {other}, which this model ties into one tensor. "
-                "Pass tie_word_embeddings=False to keep both."
-            )
 
 
 PreTrainedModel = PretrainedModel

@@ -12,6 +12,7 @@ from torch import Tensor, nn
 
 from offramp.errors import ConfigError, InputError
 from offramp.models.base import PretrainedModel, register_base_model
+from offramp.models.builtin import BERT
 from offramp.models.config import (
     PretrainedConfig,
     configuration,
@@ -43,6 +44,7 @@ class BertConfig(PretrainedConfig):
     """The numbers of a BERT; defaults are bert-base-uncased's."""
 
     model_type = "bert"
+    pretrained_init_configuration = BERT.configurations
     attribute_map = {  # noqa: RUF012
         **PretrainedConfig.attribute_map,
         "dropout": "classifier_dropout",
@@ -90,6 +92,8 @@ class BertPreTrainedModel(PretrainedModel):
     """Base of every BERT variant: the family's names and its initial weights."""
 
     config_class = BertConfig
+    pretrained_init_configuration = BERT.configurations
+    pretrained_resource_files_map = {"model_state": BERT.sources}  # noqa: RUF012
     base_model_prefix = "bert"
     known_heads = ("cls.predictions", "cls.seq_relationship", "classifier", "qa_outputs")
     optional_modules = ("pooler",)

@@ -5,11 +5,10 @@ from __future__ import annotations
 import inspect
 from collections.abc import Mapping
 from dataclasses import dataclass
-from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
 from offramp.errors import ConfigError, UnknownOptionError, nearest
-from offramp.models.config import PretrainedConfig, read_config
+from offramp.models.config import PretrainedConfig
 from offramp.models.tracking import INIT_ARGUMENTS, INIT_CLASS, call_arguments
 
 if TYPE_CHECKING:
@@ -48,16 +47,17 @@ def new_blueprint(
 
 def read_blueprint(
     cls: type[PretrainedModel],
-    directory: Path,
+    values: Mapping[str, Any],
+    where: str,
     config: PretrainedConfig | None,
     args: tuple[Any, ...],
     kwargs: Mapping[str, Any],
 ) -> Blueprint:
-    """What `cls.from_pretrained(directory, False, None, *args, **kwargs)` builds.
+    """What `cls.from_pretrained(where, False, None, *args, **kwargs)` builds.
 
-    `kwargs` are fields of the configuration first, then arguments of `__init__`; a name that is
-    neither raises UnknownOptionError. `args` are those of `__init__` after the configuration. Saved
-    arguments fill the rest, if the directory is this class's.
+    `values` are those of config.json. `kwargs` are fields of the configuration first, then
+    arguments of `__init__`; a name that is neither raises UnknownOptionError. `args` are those of
+    `__init__` after the configuration. Saved arguments fill the rest, if they are this class's.
     """
     from_config = cls.constructed_from_pretrained_config()
     fields: set[str] = set()
@@ -70,10 +70,10 @@ def read_blueprint(
     if config is not None and not from_config:
         raise ConfigError(f"{cls.__name__} is built from arguments of its own; leave out config=.")
     if from_config and config is None:
-        config = cls.config_class.from_pretrained(directory, **changes)
+        config = cls.config_class.from_values(values, where, **changes)
     elif changes:
         raise ConfigError(f"Pass either config= or {', '.join(changes)}=, and not both.")
-    saved = read_config(directory).get(INIT_ARGUMENTS)
+    saved = values.get(INIT_ARGUMENTS)
     if not isinstance(saved, dict) or saved.get(INIT_CLASS) != cls.__name__:
         saved = {}
     parameters = _parameters(cls)[1 if from_config else 0 :]

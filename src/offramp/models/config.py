@@ -17,8 +17,12 @@ from typing_extensions import Self, dataclass_transform
 
 from offramp.checkpoints.directory import write_file
 from offramp.errors import ConfigError, ModelNotFoundError, UnknownOptionError, nearest
+from offramp.hub.names import Request
+from offramp.models.names import locate, model_files
 
 CONFIG_FILE = "config.json"
+OLD_CONFIG_FILE = "model_config.json"
+"""PaddleNLP's name for it, read where there is no config.json."""
 Check = Callable[[Any], str | None]
 """Given a value, None if it is good, else what was expected."""
 
@@ -111,6 +115,8 @@ class PretrainedConfig:
     model_type: ClassVar[str] = ""
     attribute_map: ClassVar[Mapping[str, str]] = {"num_classes": "num_labels"}
     """{another name: the field's}; the other names work wherever the field's does."""
+    pretrained_init_configuration: ClassVar[Mapping[str, Mapping[str, Any]]] = {}
+    """{built-in name: its configuration}."""
 
     architectures: list[str] | None = None
     """Names of the classes this configuration was saved with."""
@@ -214,13 +220,40 @@ class PretrainedConfig:
         return cls(**{"extra": extra, **named, **changes})
 
     @classmethod
-    def from_pretrained(cls, directory: str | Path, **changes: Any) -> Self:
-        """The configuration in `directory`'s config.json, with fields changed by keyword."""
-        values = read_config(directory)
+    def from_pretrained(
+        cls,
+        pretrained_model_name_or_path: str | Path,
+        *,
+        subfolder: str | None = None,
+        revision: str | None = None,
+        cache_dir: str | Path | None = None,
+        local_files_only: bool = False,
+        force_download: bool = False,
+        **changes: Any,
+    ) -> Self:
+        """The configuration of a directory, of a built-in name, or of owner/name on the hub.
+
+        A file is read as config.json is. `changes` are fields. Raises ModelNotFoundError,
+        HubError or ConfigError.
+        """
+        name = pretrained_model_name_or_path
+        built_in = cls.pretrained_init_configuration.get(str(name))
+        if built_in is not None and not Path(name).exists():
+            return cls.from_dict(built_in, **changes)
+        request = Request(revision, subfolder, cache_dir, local_files_only, force_download)
+        select = model_files((CONFIG_FILE, OLD_CONFIG_FILE), None)
+        built_in_names = dict.fromkeys(cls.pretrained_init_configuration, "")
+        place = locate(name, request, select, built_in_names)
+        values = read_config(place.directory, place.file or CONFIG_FILE)
+        return cls.from_values(values, str(name), **changes)
+
+    @classmethod
+    def from_values(cls, values: Mapping[str, Any], where: str, **changes: Any) -> Self:
+        """`from_dict`, where the values must be those of a model of this class's type."""
         found = values.get("model_type")
         if found and cls.model_type and found != cls.model_type:
             raise ConfigError(
-                f"{directory} holds a {found!r} model and {cls.__name__} is for "
+                f"{where} holds a {found!r} model and {cls.__name__} is for "
                 f"{cls.model_type!r}. Use the class that belongs to {found!r}."
             )
         return cls.from_dict(values, **changes)
@@ -263,17 +296,23 @@ class PretrainedConfig:
         return json.dumps(values, indent=2, sort_keys=True, ensure_ascii=False) + "\n"
 
 
-def read_config(directory: str | Path) -> dict[str, Any]:
-    """The mapping in `directory`/config.json; ModelNotFoundError where there is none."""
+def read_config(directory: str | Path, file: str = CONFIG_FILE) -> dict[str, Any]:
+    """The mapping in `directory`'s config.json; ModelNotFoundError where there is none.
+
+    `file` is another name for it; model_config.json is read where there is nothing else.
+    """
     directory = Path(directory)
-    path = directory / CONFIG_FILE
+    path = directory / file
     if not os.path.exists(directory):  # noqa: PTH110  # Path.exists raises for a name too long
         raise ModelNotFoundError(
-            f"{directory} does not exist. Expected a directory with {CONFIG_FILE} and weights."
+            f"{directory} does not exist. Expected a directory with {file} and weights."
         )
+    old = directory / OLD_CONFIG_FILE
+    if not os.path.isfile(path) and os.path.isfile(old):  # noqa: PTH113
+        path = old
     if not os.path.isfile(path):  # noqa: PTH113
         raise ModelNotFoundError(
-            f"{directory} is not a model: it has no {CONFIG_FILE}. Pass the directory that "
+            f"{directory} is not a model: it has no {file}. Pass the directory that "
             "save_pretrained or `offramp train` wrote."
         )
     try:
@@ -284,6 +323,11 @@ def read_config(directory: str | Path) -> dict[str, Any]:
         raise ConfigError(f"{path} is not valid JSON: {error}. Save the model again.") from error
     if not isinstance(values, dict):
         raise ConfigError(f"{path} must hold a JSON object; it holds a {type(values).__name__}.")
+    if path == old and "init_class" in values:
+        raise ConfigError(
+            f"{path} has PaddleNLP's nested layout of before 2.5, which this offramp does not "
+            "read. Save the model with a later PaddleNLP."
+        )
     return values
 
 

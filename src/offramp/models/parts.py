@@ -13,7 +13,7 @@ from typing import Any, ClassVar, Literal, cast
 import torch
 from torch import Tensor, nn
 
-from offramp.errors import ConfigError
+from offramp.errors import ConfigError, UnsupportedError
 from offramp.models.config import PretrainedConfig
 from offramp.models.resizing import interpolated_rows, new_size, resized, resized_rows
 from offramp.nn.blocks import Attention, CheckpointedLayer
@@ -74,7 +74,7 @@ class ModelParts(nn.Module):
     # ------------------------------------------------------------------ embeddings
 
     def get_input_embeddings(self) -> nn.Module:
-        """The embedding of token ids. NotImplementedError where a model has none."""
+        """The embedding of token ids; UnsupportedError where a model has none."""
         return self.base_model.get_submodule(self._name_of("input_embeddings_name"))
 
     def set_input_embeddings(self, value: nn.Module) -> None:
@@ -93,7 +93,7 @@ class ModelParts(nn.Module):
     def set_output_embeddings(self, value: nn.Module) -> None:
         """Put another linear layer to the vocabulary in its place, and tie it as it was."""
         if self.output_embeddings_name is None:
-            raise NotImplementedError(
+            raise UnsupportedError(
                 f"{type(self).__name__} has no output embeddings: its head does not answer with "
                 "words of the vocabulary."
             )
@@ -152,7 +152,7 @@ class ModelParts(nn.Module):
 
         New positions come at the end, as the model initialises them, or with `init="interpolate"`
         the learned ones are stretched. `config.max_position_embeddings` follows. Raises
-        NotImplementedError for a model whose positions are not learned.
+        UnsupportedError (a NotImplementedError) for a model whose positions are not learned.
         """
         _check_init(init, ("new", "interpolate"))
         if type(new_num_position_embeddings) is not int or new_num_position_embeddings < 1:
@@ -183,7 +183,7 @@ class ModelParts(nn.Module):
     def _prune(self, heads: Mapping[int, Iterable[int]]) -> None:
         layers = [module for module in self.base_model.modules() if isinstance(module, Attention)]
         if not layers:
-            raise NotImplementedError(f"{type(self).__name__} has no attention heads to prune.")
+            raise UnsupportedError(f"{type(self).__name__} has no attention heads to prune.")
         for layer, which in heads.items():
             if not 0 <= layer < len(layers):
                 raise ConfigError(
@@ -221,7 +221,7 @@ class ModelParts(nn.Module):
     def _checkpoint_layers(self, on: bool) -> None:
         layers = [m for m in self.modules() if isinstance(m, CheckpointedLayer)]
         if not layers:
-            raise NotImplementedError(f"{type(self).__name__} has no layers to checkpoint.")
+            raise UnsupportedError(f"{type(self).__name__} has no layers to checkpoint.")
         for layer in layers:
             layer.checkpointed = on
 
@@ -247,7 +247,7 @@ class ModelParts(nn.Module):
         name: str | None = getattr(self, attribute)
         if name is None:
             what = attribute.removesuffix("_name").replace("_", " ")
-            raise NotImplementedError(f"{type(self).__name__} has no {what}.")
+            raise UnsupportedError(f"{type(self).__name__} has no {what}.")
         return name
 
     def _reconfigure(self, name: str, value: int) -> None:

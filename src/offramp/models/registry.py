@@ -1,26 +1,140 @@
-"""From what config.json says to a class, by public name."""
+"""From what a checkpoint says of itself to a class, by public name."""
 
 from __future__ import annotations
 
+import os
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import offramp
-from offramp.errors import ConfigError
+from offramp.checkpoints.weights import open_file, weights_files
+from offramp.errors import ConfigError, ModelNotFoundError, OfframpError, nearest
+from offramp.hub.names import Request
 from offramp.models.base import PretrainedModel
-from offramp.models.config import read_config
+from offramp.models.builtin import FAMILIES as BUILT_IN, all_sources
+from offramp.models.config import CONFIG_FILE, OLD_CONFIG_FILE, PretrainedConfig, read_config
+from offramp.models.names import locate, model_files
 
-SEQUENCE_CLASSIFIERS = {"bert": "BertForSequenceClassification"}
-"""model_type: the family's class for whole-row classification."""
+WEIGHTS_FILE = PretrainedModel.resource_files_names["model_state"]
+
+
+@dataclass(frozen=True)
+class Family:
+    """How a family's public classes begin ("Bert"), and its tensors ("bert")."""
+
+    classes: str
+    prefix: str
+
+
+FAMILIES: dict[str, Family] = {"bert": Family("Bert", "bert")}
+"""model_type: its family."""
+
+
+def find_class(model_type: str, task: str) -> type[PretrainedModel]:
+    """The class of a family for a task: "Model", "ForSequenceClassification", ...
+
+    Raises ConfigError, naming those that there are, for a type or a task that is not here.
+    """
+    family = _family(model_type)
+    name = family.classes + task
+    if name not in offramp.__all__:
+        known = [n for n in offramp.__all__ if n.startswith(family.classes + "For")]
+        raise ConfigError(f"There is no {name}. {family.classes} has: {', '.join(known)}.")
+    found: Any = getattr(offramp, name)
+    return found  # type: ignore[no-any-return]
+
+
+def find_config_class(model_type: str) -> type[PretrainedConfig]:
+    """The configuration class of a family."""
+    found: Any = getattr(offramp, f"{_family(model_type).classes}Config")
+    return found  # type: ignore[no-any-return]
 
 
 def sequence_classifier(directory: str | Path) -> type[PretrainedModel]:
     """The classification class of the family whose model lies in `directory`."""
-    model_type = read_config(directory).get("model_type")
-    if model_type not in SEQUENCE_CLASSIFIERS:
-        raise ConfigError(
-            f"{directory} holds a model of type {model_type!r}; this offramp classifies with "
-            f"{', '.join(SEQUENCE_CLASSIFIERS)}."
+    model_type, _ = identify(directory)
+    return find_class(model_type, "ForSequenceClassification")
+
+
+def identify(
+    name: str | Path,
+    request: Request | None = None,
+    *,
+    from_hf_hub: bool = False,
+    variant: str | None = None,
+) -> tuple[str, dict[str, Any]]:
+    """(model_type, the values of config.json) of what a name stands for.
+
+    The tensors' names decide where they begin as one family's do, since a configuration may lie;
+    then its model_type, then its architectures. Raises ConfigError where none of them is known.
+    """
+    if not from_hf_hub and not os.path.exists(name):  # noqa: PTH110  # raises for long names
+        for model_type, built_in in BUILT_IN.items():
+            if name in built_in.configurations:
+                return model_type, dict(built_in.configurations[str(name)])
+    weights = weights_files(WEIGHTS_FILE, variant)
+    place = locate(
+        name,
+        request or Request(),
+        model_files((CONFIG_FILE, OLD_CONFIG_FILE), None),
+        all_sources(),
+        hub_only=from_hf_hub,
+    )
+    if place.file is not None and not (place.directory / CONFIG_FILE).is_file():
+        raise ModelNotFoundError(
+            f"{name} is a file without a {CONFIG_FILE} beside it. Pass a model's directory."
         )
-    found: Any = getattr(offramp, SEQUENCE_CLASSIFIERS[model_type])
-    return found  # type: ignore[no-any-return]
+    values = read_config(place.directory)
+    stated = values.get("model_type")
+    found = _by_tensors(place.directory, place.file, weights) or stated
+    found = found or _by_architectures(values.get("architectures"))
+    if not found:
+        raise ConfigError(
+            f"{name} does not say what it is: config.json has no model_type. Load it with the "
+            f"class that it belongs to, or add one of {', '.join(FAMILIES)}."
+        )
+    _family(found)
+    return found, values
+
+
+def _family(model_type: object) -> Family:
+    if model_type not in FAMILIES:
+        raise ConfigError(
+            f"This offramp has no models of type {model_type!r}. Known: {', '.join(FAMILIES)}. "
+            f"{nearest(str(model_type), FAMILIES)}".rstrip()
+        )
+    return FAMILIES[str(model_type)]
+
+
+def _by_tensors(directory: Path, file: str | None, weights: tuple[str, str]) -> str | None:
+    """The one family whose prefix the tensors have, if any has it."""
+    files = [directory / name for name in ((file,) if file else weights)]
+    path = next((path for path in files if os.path.isfile(path)), None)  # noqa: PTH113
+    if path is None:
+        return None
+    try:
+        names: Mapping[str, object] = open_file(path).header
+    except OfframpError:
+        return None  # loading will say what is wrong
+    return _only(
+        model_type
+        for model_type, family in FAMILIES.items()
+        if any(name.startswith(family.prefix + ".") for name in names)
+    )
+
+
+def _by_architectures(names: object) -> str | None:
+    if not isinstance(names, list):
+        return None
+    return _only(
+        model_type
+        for model_type, family in FAMILIES.items()
+        if any(str(name).startswith(family.classes) for name in names)
+    )
+
+
+def _only(found: Iterable[str]) -> str | None:
+    listed = list(found)
+    return listed[0] if len(listed) == 1 else None

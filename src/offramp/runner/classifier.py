@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import itertools
 import threading
-import warnings
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
@@ -13,10 +12,11 @@ from pathlib import Path
 import torch
 
 from offramp.checkpoints.directory import staged
-from offramp.errors import CheckpointError, ConfigError, DataError, NewWeightsWarning
+from offramp.errors import CheckpointError, ConfigError, DataError
 from offramp.exits.attach import exits_of
 from offramp.exits.criteria import Criterion, Entropy
 from offramp.models.base import PretrainedModel
+from offramp.models.opening import Opening, open_model
 from offramp.models.registry import sequence_classifier
 from offramp.runner.run import Route, Runner
 from offramp.text.tables import Text
@@ -43,16 +43,14 @@ def load(
     weights do not fill the model, and ConfigError for a model that is no classifier.
     """
     model_class = sequence_classifier(directory)
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", NewWeightsWarning)  # an error here
-        model, report = model_class.from_pretrained(directory, output_loading_info=True)
+    model, report = open_model(model_class, directory, Opening(device=device))
     if report.initialised:
         raise CheckpointError(
             f"{directory} is not a trained classifier: it lacks {', '.join(report.initialised)}. "
             f"Train it first: offramp train --model {directory} --data ... --output ..."
         )
     tokenizer = Tokenizer.from_pretrained(directory, max_length=max_length)
-    return Classifier(model.to(device), tokenizer)
+    return Classifier(model, tokenizer)
 
 
 class Classifier:

@@ -6,7 +6,6 @@ import dataclasses
 import json
 import math
 import time
-import warnings
 from collections import Counter
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -17,10 +16,11 @@ import torch
 from torch import Tensor, nn
 
 from offramp.checkpoints.directory import check_writable, staged
-from offramp.errors import ConfigError, NewWeightsWarning, TrainingError, nearest
+from offramp.errors import ConfigError, TrainingError, nearest
 from offramp.exits.attach import add_exits, exits_of, logits_by_depth
 from offramp.models.base import PretrainedModel
 from offramp.models.losses import classification_loss
+from offramp.models.opening import Opening, open_model
 from offramp.models.registry import sequence_classifier
 from offramp.runner.classifier import Classifier
 from offramp.runner.sweep import EveryExit, every_exit
@@ -236,15 +236,8 @@ def _prepare(model: str | Path, labels: list[str], options: TrainingOptions) -> 
         exits=None,
         problem_type="single_label_classification",
     )
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", NewWeightsWarning)  # training is what they are new for
-        network, report = model_class.from_pretrained(
-            model,
-            config=config,
-            dtype=torch.float32,
-            ignore_mismatched_sizes=True,
-            output_loading_info=True,
-        )
+    opening = Opening(config=config, dtype=torch.float32, ignore_mismatched_sizes=True)
+    network, report = open_model(model_class, model, opening)
     if options.freeze_backbone and report.initialised:
         raise ConfigError(
             f"freeze_backbone keeps the head of {model}, and it lacks "

@@ -1,0 +1,1 @@
+"""Text from models that write it."""

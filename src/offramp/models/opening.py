@@ -1,0 +1,151 @@
+"""What `from_pretrained` does: a name to files, files to a blueprint, a blueprint to a model."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, TypeVar, cast
+
+import torch
+from torch import Tensor
+
+import offramp
+from offramp.checkpoints.weights import (
+    Weights,
+    given_weights,
+    open_file,
+    open_weights,
+    weights_files,
+)
+from offramp.errors import ConfigError, UnsupportedError
+from offramp.hub.names import Request, check_sha256
+from offramp.models.assembly import fill
+from offramp.models.blueprint import read_blueprint
+from offramp.models.config import OLD_CONFIG_FILE, PretrainedConfig, read_config
+from offramp.models.loading import LoadingReport
+from offramp.models.names import Place, locate, model_files, read_companions
+
+if TYPE_CHECKING:
+    from offramp.models.base import PretrainedModel
+
+M = TypeVar("M", bound="PretrainedModel")
+MODEL_STATE = "model_state"
+"""The key of `resource_files_names` under which the weights' file stands."""
+
+
+@dataclass(frozen=True)
+class Opening:
+    """The options of `from_pretrained`, which describes them."""
+
+    request: Request = field(default_factory=Request)
+    from_hf_hub: bool = False
+    config: PretrainedConfig | None = None
+    state_dict: Mapping[str, Tensor] | None = None
+    dtype: torch.dtype | str | None = None
+    device: torch.device | str | None = None
+    load_state_as_np: bool = False
+    ignore_mismatched_sizes: bool = False
+    strict: bool = False
+    variant: str | None = None
+    use_safetensors: bool | None = None
+
+    def __post_init__(self) -> None:
+        if self.use_safetensors is False:
+            raise UnsupportedError(
+                "use_safetensors=False asks for weights in another format, and this offramp reads "
+                "safetensors alone. Leave it out."
+            )
+
+
+def open_model(
+    cls: type[M],
+    name: str | Path,
+    opening: Opening,
+    args: tuple[Any, ...] = (),
+    kwargs: Mapping[str, Any] | None = None,
+) -> tuple[M, LoadingReport]:
+    """`cls.from_pretrained` without its warning of new weights: the report tells of them."""
+    dtype, device = _dtype(opening.dtype), _device(opening)
+    file = cls.resource_files_names[MODEL_STATE]
+    wanted = None if opening.state_dict is not None else weights_files(file, opening.variant)
+    place = locate(
+        name,
+        opening.request,
+        model_files((cls.model_config_file, OLD_CONFIG_FILE), wanted),
+        cls.pretrained_resource_files_map[MODEL_STATE],
+        hub_only=opening.from_hf_hub,
+    )
+    values = _config_values(cls, name, place, opening)
+    blueprint = read_blueprint(cls, values, str(name), opening.config, args, kwargs or {})
+    weights = _weights(place, file, opening)
+    with torch.device("meta"):
+        model = cast(M, blueprint.build())
+        if model.config.exits is not None and hasattr(model, "logits"):
+            offramp.build_exits(model, model.config.exits)
+    report = fill(
+        model,
+        weights,
+        dtype=dtype,
+        ignore_mismatched_sizes=opening.ignore_mismatched_sizes,
+        strict=opening.strict,
+    )
+    model._companions = read_companions(place.directory)
+    model.to(device)
+    model.eval()
+    return model, report
+
+
+def _config_values(
+    cls: type[PretrainedModel], name: str | Path, place: Place, opening: Opening
+) -> Mapping[str, Any]:
+    files = (place.directory / cls.model_config_file, place.directory / OLD_CONFIG_FILE)
+    if not any(map(os.path.isfile, files)):
+        if opening.config is not None:
+            return {}
+        if place.source is not None:  # files of a built-in name that are the weights alone
+            return cls.pretrained_init_configuration[str(name)]
+    return read_config(place.directory, cls.model_config_file)
+
+
+def _weights(place: Place, file: str, opening: Opening) -> Weights:
+    if opening.state_dict is not None:
+        return given_weights(opening.state_dict)
+    if place.file is not None:
+        if opening.variant is not None:
+            raise ConfigError(
+                f"{place.file} is one file, and variant={opening.variant!r} chooses among several. "
+                "Pass either the file or its directory with the variant."
+            )
+        return open_file(place.directory / place.file)
+    if place.source is not None and place.source.sha256 is not None:
+        check_sha256(place.directory / file, place.source.sha256)
+    return open_weights(place.directory, file, opening.variant)
+
+
+def _dtype(asked: object) -> torch.dtype | None:
+    """A type of weights by its name or as it is; None for the file's."""
+    if asked is None or asked == "auto":
+        return None
+    found = getattr(torch, asked.removeprefix("torch."), None) if isinstance(asked, str) else asked
+    if not isinstance(found, torch.dtype) or not found.is_floating_point:
+        raise ConfigError(
+            f'dtype is a floating type, such as torch.float16 or "float16"; got {asked!r}.'
+        )
+    return found
+
+
+def _device(opening: Opening) -> torch.device:
+    """Where the model goes; ConfigError for a device that is not there."""
+    if opening.device is None:
+        return torch.device("cpu") if opening.load_state_as_np else torch.get_default_device()
+    try:
+        device = torch.device(opening.device)
+        torch.empty(0, device=device)
+    except (RuntimeError, AssertionError, TypeError) as error:  # no such word; torch without CUDA
+        reason = str(error).splitlines()[0]
+        raise ConfigError(
+            f'device={opening.device!r} cannot be used here ({reason}); "cpu" can always.'
+        ) from error
+    return device
