@@ -64,6 +64,8 @@ _TABLE: dict[str, tuple[str, tuple[str, ...]]] = {
     "AutoModelForQuestionAnswering": ("offramp.models.auto", _MODELS),
     "AutoModelForSequenceClassification": ("offramp.models.auto", _MODELS),
     "AutoModelForTokenClassification": ("offramp.models.auto", _MODELS),
+    "from_transformers": ("offramp.models.bridge", _MODELS),
+    "to_transformers": ("offramp.models.bridge", _MODELS),
     "InitTrackerMeta": ("offramp.models.tracking", _MODELS),
     "GenerationMixin": ("offramp.generation.mixin", ()),
     "LoadingReport": ("offramp.models.loading", _MODELS),
@@ -155,6 +157,10 @@ if TYPE_CHECKING:
         BertForTokenClassification as BertForTokenClassification,
         BertModel as BertModel,
         BertPreTrainedModel as BertPreTrainedModel,
+    )
+    from offramp.models.bridge import (
+        from_transformers as from_transformers,
+        to_transformers as to_transformers,
     )
     from offramp.models.config import PretrainedConfig as PretrainedConfig
     from offramp.models.loading import LoadingReport as LoadingReport

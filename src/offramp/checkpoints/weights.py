@@ -120,7 +120,9 @@ def write_weights(
     from huggingface_hub import split_torch_state_dict_into_shards  # takes a while to import
 
     try:
-        if max_shard_size is True or (isinstance(max_shard_size, int) and max_shard_size < 1):
+        if not isinstance(max_shard_size, str) and not (
+            type(max_shard_size) is int and max_shard_size > 0
+        ):
             raise ValueError("not a size")
         split = split_torch_state_dict_into_shards(
             dict(tensors),
@@ -163,7 +165,7 @@ def _read_index(path: Path) -> dict[str, str]:
         index = json.loads(path.read_text(encoding="utf-8"))
         shards = index["weight_map"]
         for name, shard in shards.items():
-            if not isinstance(shard, str) or Path(shard).name != shard or "\0" in shard:
+            if not isinstance(shard, str) or not shard or Path(shard).name != shard:
                 raise ValueError(f"{name} lies in {shard!r}, which is no file beside the index")
     except (OSError, ValueError, TypeError, KeyError, AttributeError, RecursionError) as error:
         raise CheckpointError(

@@ -360,7 +360,7 @@ def _check_tables(cls: type[PretrainedModel]) -> None:
     sources = set(cls.pretrained_resource_files_map[MODEL_STATE])
     if alone := sources ^ set(cls.pretrained_init_configuration):
         raise ConfigError(
-            f"{cls.__name__}: {', '.join(sorted(alone))} must stand both in "
+            f"{cls.__name__}: {', '.join(sorted(alone)[:5])} must stand both in "
             f"{' and in '.join(_TABLES)}."
         )
 

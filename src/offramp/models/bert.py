@@ -45,7 +45,7 @@ class BertConfig(PretrainedConfig):
 
     model_type = "bert"
     pretrained_init_configuration = BERT.configurations
-    attribute_map = {  # noqa: RUF012
+    attribute_map = {
         **PretrainedConfig.attribute_map,
         "dropout": "classifier_dropout",
     }
@@ -93,7 +93,7 @@ class BertPreTrainedModel(PretrainedModel):
 
     config_class = BertConfig
     pretrained_init_configuration = BERT.configurations
-    pretrained_resource_files_map = {"model_state": BERT.sources}  # noqa: RUF012
+    pretrained_resource_files_map = {"model_state": BERT.sources}
     base_model_prefix = "bert"
     known_heads = ("cls.predictions", "cls.seq_relationship", "classifier", "qa_outputs")
     optional_modules = ("pooler",)

@@ -87,11 +87,12 @@ def read_blueprint(
     named |= _by_name(cls, parameters, args)
     takes_any = any(p.kind is p.VAR_KEYWORD for p in parameters)
     names = {p.name for p in parameters}
+    options = inspect.signature(cls.from_pretrained).parameters.keys()
     for name, value in own.items():
         if name not in names and not takes_any:
             raise UnknownOptionError(
                 f"{cls.__name__} takes no {name!r}, neither its configuration nor its __init__. "
-                f"{nearest(name, fields | names)}"
+                f"{nearest(name, fields | names | options)}"
             )
         named[name] = value
     return Blueprint(cls, config, named)

@@ -1,0 +1,284 @@
+"""What `save_pretrained` and `from_pretrained` take beside a directory."""
+
+from __future__ import annotations
+
+import json
+import threading
+from collections.abc import Mapping
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+import transformers
+from tiny import IDS, MASK, TINY
+
+import offramp
+from offramp import BertConfig, BertForMaskedLM, BertForSequenceClassification, BertModel
+
+
+def new_model(**settings: Any) -> BertForSequenceClassification:
+    torch.manual_seed(0)
+    return BertForSequenceClassification(BertConfig(**{**TINY, **settings})).eval()
+
+
+def logits(model: BertForSequenceClassification) -> torch.Tensor:
+    return model(IDS, MASK).logits
+
+
+load = BertForSequenceClassification.from_pretrained
+
+
+@pytest.fixture
+def saved(tmp_path: Path) -> Path:
+    new_model().save_pretrained(tmp_path / "saved")
+    return tmp_path / "saved"
+
+
+def names(directory: Path) -> list[str]:
+    return sorted(path.name for path in directory.iterdir())
+
+
+# Names of files
+
+
+class OwnFiles(BertForSequenceClassification):
+    model_config_file = "settings.json"
+    resource_files_names = {"model_state": "state.safetensors"}
+
+
+@pytest.mark.parametrize("shards", [None, "1KB"])
+def test_a_class_with_file_names_of_its_own(tmp_path: Path, shards: str | None) -> None:
+    torch.manual_seed(0)
+    model = OwnFiles(BertConfig(**TINY)).eval()
+    model.save_pretrained(tmp_path, max_shard_size=shards)
+    files = names(tmp_path)
+    assert "settings.json" in files
+    assert "config.json" not in files
+    assert not any(name.startswith("model") for name in files)
+    assert ("state.safetensors" in files) is (shards is None)
+    assert torch.equal(logits(OwnFiles.from_pretrained(tmp_path)), logits(model))
+    with pytest.raises(offramp.ModelNotFoundError, match=r"config\.json"):
+        load(tmp_path)
+
+
+def test_model_config_json_is_read_too(saved: Path) -> None:
+    expected = logits(load(saved))
+    (saved / "config.json").rename(saved / "model_config.json")
+    assert torch.equal(logits(load(saved)), expected)
+    assert BertConfig.from_pretrained(saved).hidden_size == TINY["hidden_size"]
+    (saved / "model_config.json").write_text('{"init_args": [{}], "init_class": "BertModel"}')
+    with pytest.raises(offramp.ConfigError, match="nested layout"):
+        load(saved)
+
+
+# Options of loading
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, "float16", "torch.float16"])
+def test_dtype_by_name(saved: Path, dtype: Any) -> None:
+    assert load(saved, dtype=dtype).dtype is torch.float16
+    assert load(saved, dtype="auto").dtype is torch.float32
+
+
+@pytest.mark.parametrize("dtype", ["float17", "int8", torch.int64, 16, "nn"])
+def test_a_dtype_that_is_none(saved: Path, dtype: Any) -> None:
+    with pytest.raises(offramp.ConfigError, match="floating type"):
+        load(saved, dtype=dtype)
+
+
+def test_a_device_is_where_the_model_goes(saved: Path) -> None:
+    assert load(saved, device="meta").device.type == "meta"
+    assert load(saved, device=torch.device("cpu")).device.type == "cpu"
+    with torch.device("meta"):  # torch's default device
+        assert load(saved).device.type == "meta"
+        assert load(saved, load_state_as_np=True).device.type == "cpu"
+        assert load(saved, load_state_as_np=True, device="meta").device.type == "meta"
+
+
+@pytest.mark.parametrize("device", ["gpu", "cuda:99", 3.5])
+def test_a_device_that_is_not_there(saved: Path, device: Any) -> None:
+    with pytest.raises(offramp.ConfigError, match="cannot be used here"):
+        load(saved, device=device)
+
+
+def test_weights_are_views_of_the_mapped_file(saved: Path) -> None:
+    """The kernel's own list of mappings says which file an address belongs to."""
+    model = load(saved, load_state_as_np=True)
+    ranges = []
+    for line in Path("/proc/self/maps").read_text().splitlines():
+        if line.endswith(str(saved / "model.safetensors")):
+            low, high = (int(end, 16) for end in line.split()[0].split("-"))
+            assert line.split()[1].endswith("p"), "a private mapping"
+            ranges.append(range(low, high))
+    for name, parameter in model.named_parameters():
+        assert any(parameter.data_ptr() in span for span in ranges), name
+    before = (saved / "model.safetensors").read_bytes()
+    with torch.no_grad():
+        for parameter in model.parameters():
+            parameter.add_(1)  # a write is the process's own
+    assert (saved / "model.safetensors").read_bytes() == before
+
+
+def test_a_state_dict_takes_the_place_of_the_file(saved: Path) -> None:
+    other = new_model()
+    with torch.no_grad():
+        other.classifier.bias += 1
+    state = other.state_dict()
+    found = load(saved, state_dict=state)
+    assert torch.equal(logits(found), logits(other))
+    found.classifier.bias.data += 1
+    assert torch.equal(state["classifier.bias"], other.classifier.bias)
+    (saved / "model.safetensors").unlink()
+    assert torch.equal(logits(load(saved, state_dict=state)), logits(other))
+    del state["bert.embeddings.LayerNorm.weight"]
+    with pytest.raises(offramp.CheckpointError, match="the state_dict given.*missing"):
+        try:
+            load(saved, state_dict=state)
+        except offramp.CheckpointError as error:
+            raise type(error)(str(error).replace("\n", " ")) from None
+
+
+def test_pickles_are_not_read_or_written(saved: Path, tmp_path: Path) -> None:
+    with pytest.raises(offramp.UnsupportedError, match="safetensors alone"):
+        load(saved, use_safetensors=False)
+    assert load(saved, use_safetensors=True)
+    with pytest.raises(offramp.UnsupportedError, match="safetensors alone"):
+        new_model().save_pretrained(tmp_path / "x", safe_serialization=False)
+    assert not (tmp_path / "x").exists()
+
+
+def test_a_misspelt_option_names_the_nearest(saved: Path) -> None:
+    with pytest.raises(offramp.UnknownOptionError, match="Did you mean 'device'"):
+        load(saved, devise="cpu")
+    with pytest.raises(offramp.UnknownOptionError, match="Did you mean 'dtype'"):
+        load(saved, torch_dtype="float16")
+
+
+# Options of saving
+
+
+def test_what_lay_beside_the_weights_goes_along(saved: Path, tmp_path: Path) -> None:
+    beside = {"vocab.txt": "[UNK]\nä\n", "tokenizer.json": "{}", "generation_config.json": "{} "}
+    for name, text in beside.items():
+        (saved / name).write_text(text)
+    (saved / "README.md").write_text("not the model's")
+    load(saved).save_pretrained(tmp_path / "again")
+    assert names(tmp_path / "again") == sorted([*beside, "config.json", "model.safetensors"])
+    for name, text in beside.items():
+        assert (tmp_path / "again" / name).read_text() == text
+
+
+def test_only_the_main_process_writes(tmp_path: Path) -> None:
+    new_model().save_pretrained(tmp_path / "x", is_main_process=False)
+    assert not (tmp_path / "x").exists()
+
+
+def test_a_state_dict_is_written_in_place_of_the_models(tmp_path: Path) -> None:
+    model = new_model()
+    state = {name: tensor + 1 for name, tensor in model.state_dict().items()}
+    model.save_pretrained(tmp_path / "x", state_dict=state)
+    found = load(tmp_path / "x").state_dict()
+    assert all(torch.equal(found[name], state[name]) for name in state)
+    for wrong in (
+        {name: state[name] for name in list(state)[1:]},
+        {**state, "more": torch.zeros(1)},
+        {**state, "classifier.bias": torch.zeros(7)},
+    ):
+        with pytest.raises(offramp.CheckpointError, match="differ in name or shape"):
+            model.save_pretrained(tmp_path / "y", state_dict=wrong)
+    assert not (tmp_path / "y").exists()
+
+
+def test_tied_weights_of_a_given_state_dict_are_written_once(tmp_path: Path) -> None:
+    model = BertForMaskedLM(BertConfig(**TINY)).eval()
+    state = model.state_dict()
+    assert "cls.predictions.decoder.weight" in state
+    model.save_pretrained(tmp_path, state_dict=state, max_shard_size=500)
+    found = BertForMaskedLM.from_pretrained(tmp_path)
+    assert torch.equal(found(IDS, MASK).logits, model(IDS, MASK).logits)
+
+
+def test_weights_of_an_earlier_save_do_not_stay(tmp_path: Path) -> None:
+    model = new_model()
+    model.save_pretrained(tmp_path, max_shard_size="1KB", variant="fp16")
+    model.save_pretrained(tmp_path, max_shard_size="1KB")
+    model.save_pretrained(tmp_path)
+    assert names(tmp_path) == ["config.json", "model.safetensors"]
+
+
+def test_a_path_that_is_a_file(tmp_path: Path) -> None:
+    (tmp_path / "x").write_text("mine")
+    with pytest.raises(offramp.SaveError, match="is a file"):
+        new_model().save_pretrained(tmp_path / "x")
+    assert (tmp_path / "x").read_text() == "mine"
+
+
+# Generation, which encoders do not
+
+
+def test_an_encoder_says_that_it_cannot_generate() -> None:
+    model = new_model()
+    assert isinstance(model, offramp.GenerationMixin)
+    assert issubclass(offramp.PretrainedModel, offramp.GenerationMixin)
+    assert not model.can_generate()
+    assert not BertModel.can_generate()
+    with pytest.raises(NotImplementedError) as caught:
+        model.generate(IDS, max_new_tokens=3)
+    message = str(caught.value)
+    assert "BertForSequenceClassification cannot generate" in message
+    assert message.count(".") == 1, "one sentence"
+
+
+# Many at once
+
+
+def test_thirty_two_threads_load_at_once(saved: Path) -> None:
+    expected = {name: t.clone() for name, t in load(saved).state_dict().items()}
+    start = threading.Barrier(32)
+    random, dtype = torch.get_rng_state(), torch.get_default_dtype()
+
+    def one(number: int) -> Mapping[str, torch.Tensor]:
+        start.wait()
+        return load(saved, dtype=torch.float64 if number % 2 else None).state_dict()
+
+    with ThreadPoolExecutor(32) as pool:
+        found = list(pool.map(one, range(32)))
+    for number, state in enumerate(found):
+        wanted = torch.float64 if number % 2 else torch.float32
+        assert state.keys() == expected.keys()
+        for name, tensor in state.items():
+            assert tensor.dtype is wanted
+            assert torch.equal(tensor.float(), expected[name])
+    assert torch.get_default_dtype() is dtype
+    assert torch.equal(torch.get_rng_state(), random), "loading draws no random number"
+
+
+def test_loading_in_one_thread_leaves_anothers_modules_and_devices_alone(saved: Path) -> None:
+    """Another thread builds models meanwhile: none of them is left on the meta device."""
+    stop = threading.Event()
+    wrong: list[str] = []
+
+    def build() -> None:
+        while not stop.is_set():
+            layer = torch.nn.Linear(3, 3)
+            if layer.weight.is_meta or layer.weight.dtype is not torch.float32:
+                wrong.append(str(layer.weight))
+
+    builder = threading.Thread(target=build)
+    builder.start()
+    try:
+        for _ in range(20):
+            load(saved, dtype=torch.float16)
+    finally:
+        stop.set()
+        builder.join()
+    assert not wrong
+
+
+def test_a_save_is_what_transformers_reads(saved: Path) -> None:
+    theirs = transformers.BertForSequenceClassification.from_pretrained(saved).eval()
+    torch.testing.assert_close(theirs(IDS, MASK).logits, logits(load(saved)), atol=1e-5, rtol=0)
+    stated = json.loads((saved / "config.json").read_text())
+    assert stated["architectures"] == ["BertForSequenceClassification"]
