@@ -103,14 +103,15 @@ class PretrainedModel(ModelParts, GenerationMixin, metaclass=InitTrackerMeta):
     def init_weights(self) -> None:
         """Prune the heads that `config.pruned_heads` names, give initial weights, tie.
 
-        A class calls it at the end of its `__init__`. What was loaded keeps its weights, and
-        modules on the meta device get none.
+        A class calls it at the end of its `__init__`. What was loaded keeps its weights. While
+        `from_pretrained` builds a model its modules are on the meta device, where `_init_weights`
+        gives no weights, but what else it sets (a norm's eps) is set.
         """
         if self.config.pruned_heads:
             self._prune(self.config.pruned_heads)
         for module in self.modules():
             own = list(module.parameters(recurse=False))
-            if own and not any(p.is_meta for p in own) and not getattr(module, "_loaded", False):
+            if own and not getattr(module, "_loaded", False):
                 self._init_weights(module)
         self.tie_weights()
 
