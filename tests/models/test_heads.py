@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 import torch
 import transformers
+from tiny import IDS, TINY
 from torch import Tensor
 
 import offramp
@@ -245,3 +246,38 @@ def test_config_keeps_the_tie(tmp_path: Path) -> None:
     _, model = pair("BertForMaskedLM", 1, tmp_path)
     values = json.loads((tmp_path / "config.json").read_text("utf-8"))
     assert model.config.tie_word_embeddings == values["tie_word_embeddings"]
+
+
+@pytest.mark.parametrize("padding", [0, 1, 6])
+@pytest.mark.parametrize("left", [True, False])
+def test_an_answer_is_never_padding_and_the_loss_never_counts_it(padding: int, left: bool) -> None:
+    """transformers' softmax runs over masked positions too, so that its loss grows with padding."""
+    torch.manual_seed(0)
+    model = offramp.BertForQuestionAnswering(offramp.BertConfig(**TINY)).eval()
+    torch.nn.init.constant_(model.qa_outputs.bias, -5.0)
+    alone = model(IDS[:1], start_positions=torch.tensor([1]), end_positions=torch.tensor([3]))
+    pads = torch.zeros(1, padding, dtype=torch.int64)
+    sides = (pads, IDS[:1]) if left else (IDS[:1], pads)
+    ids = torch.cat(sides, 1)
+    mask = torch.cat([torch.ones_like(side) * (side is not pads) for side in sides], 1)
+    places = torch.arange(4) if not left else torch.arange(4) + padding
+    position_ids = torch.zeros_like(ids).index_copy(1, places, torch.arange(4)[None])
+    found = model(
+        ids,
+        mask,
+        position_ids=position_ids,
+        start_positions=places[1:2],
+        end_positions=places[3:4],
+    )
+    torch.testing.assert_close(found.loss, alone.loss)
+    assert int(found.start_logits.argmax()) in places.tolist()
+    hidden = [place for place in range(4 + padding) if place not in places.tolist()]
+    for at in (*hidden, -1, 99):  # no place of the row's: not counted
+        rest = model(
+            ids.repeat(2, 1),
+            mask.repeat(2, 1),
+            position_ids=position_ids.repeat(2, 1),
+            start_positions=torch.tensor([int(places[1]), at]),
+            end_positions=torch.tensor([int(places[3]), at]),
+        )
+        torch.testing.assert_close(rest.loss, alone.loss)

@@ -160,3 +160,29 @@ def test_loading_leaves_the_default_type_and_the_random_numbers(
         torch.set_default_dtype(torch.float32)
     assert model.dtype is dtype
     assert torch.equal(torch.get_rng_state(), before)
+
+
+@pytest.mark.parametrize("kind", [BertForMaskedLM, BertForPreTraining])
+def test_an_untied_head_of_an_old_file_keeps_its_bias(kind: Any, tmp_path: Path) -> None:
+    """transformers 4.38 writes it as cls.predictions.bias alone; 5.23 makes a new one, of zeros."""
+    torch.manual_seed(0)
+    model = kind(BertConfig(**TINY, tie_word_embeddings=False)).eval()
+    with torch.no_grad():
+        model.cls["predictions"].decoder.bias.normal_()
+    state = dict(model.state_dict())
+    old = {name: t for name, t in state.items() if name != "cls.predictions.decoder.bias"}
+    old["cls.predictions.bias"] = state["cls.predictions.decoder.bias"]
+    again, report = kind.from_pretrained(
+        _saved(model, tmp_path), state_dict=old, output_loading_info=True
+    )
+    assert torch.equal(again(IDS, MASK)[0], model(IDS, MASK)[0])
+    assert report.copied == {"cls.predictions.decoder.bias": "cls.predictions.bias"}
+    assert "copied" in str(report)
+    del old["cls.predictions.decoder.weight"]
+    with pytest.raises(offramp.CheckpointError, match="decoder.weight is missing"):
+        kind.from_pretrained(tmp_path, state_dict=old)
+
+
+def _saved(model: PretrainedModel, directory: Path) -> Path:
+    model.save_pretrained(directory)
+    return directory

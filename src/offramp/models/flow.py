@@ -364,6 +364,12 @@ class Passed:
         return self.flow.to_padded(values, self.n_rows, self.length)
 
     @property
+    def real_mask(self) -> Tensor:
+        """Which positions are not masked, [B, L] bool."""
+        one_a_token = torch.ones_like(self.flow.hidden[..., :1], dtype=torch.bool)
+        return self.tokens(one_a_token)[..., 0]
+
+    @property
     def hidden_states(self) -> tuple[Tensor, ...] | None:
         """After the embedding and after each layer, N + 1 times [B, L, D], where asked for."""
         trace = self.flow.trace

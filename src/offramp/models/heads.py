@@ -14,6 +14,7 @@ from __future__ import annotations
 import abc
 from typing import Any, Generic, TypeVar, cast
 
+import torch
 from torch import Tensor, nn
 
 from offramp.errors import ConfigError, InputError
@@ -174,7 +175,10 @@ class MultipleChoice(Task):
 
 
 class QuestionAnswering(Task):
-    """Logits of an answer's first and last token, [B, L] each."""
+    """Logits of an answer's first and last token, [B, L] each.
+
+    At masked positions they are the type's lowest number: no answer is there.
+    """
 
     qa_outputs: nn.Module
 
@@ -213,7 +217,8 @@ class QuestionAnswering(Task):
                 "Question answering has two outputs a token, first and last; this configuration "
                 f"has num_labels={both_BL2.shape[-1]}. Load the model with num_labels=2."
             )
-        start_BL, end_BL = both_BL2.unbind(-1)
+        lowest = torch.finfo(both_BL2.dtype).min
+        start_BL, end_BL = both_BL2.masked_fill(~passed.real_mask[..., None], lowest).unbind(-1)
         loss = None
         if start_positions is not None and end_positions is not None:
             loss = span_loss(start_BL, end_BL, start_positions, end_positions)

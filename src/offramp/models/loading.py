@@ -34,9 +34,13 @@ class LoadingReport:
     dtype: torch.dtype
     twins: Mapping[str, str] = field(default_factory=dict)
     """{name dropped: name loaded} of tied tensors that the file holds twice; they must be equal."""
+    copied: Mapping[str, str] = field(default_factory=dict)
+    """{tensor of the model: name in the file} of those that got a copy of another's."""
 
     def __str__(self) -> str:
         parts = [f"{len(self.loaded)} tensors loaded as {self.dtype}"]
+        if self.copied:
+            parts.append(f"copied: {', '.join(f'{n} from {o}' for n, o in self.copied.items())}")
         if self.initialised:
             parts.append(f"new with random weights: {', '.join(self.initialised)}")
         if self.dropped:
@@ -51,7 +55,7 @@ class Expected:
     `heads` are module paths whose tensors may be absent together ("classifier", "bert.pooler");
     `known_heads` those that the family's files may have beside what this class needs; of one that
     the class has itself, no unknown tensor is dropped. `tied` are {tensor: the one of `shapes` that
-    it is}.
+    it is}; `stand_ins` {tensor: the one whose copy it gets where the file lacks it}.
     """
 
     shapes: Mapping[str, tuple[int, ...]]
@@ -59,6 +63,7 @@ class Expected:
     heads: tuple[str, ...]
     known_heads: tuple[str, ...]
     tied: Mapping[str, str] = field(default_factory=dict)
+    stand_ins: Mapping[str, str] = field(default_factory=dict)
 
 
 def plan(
@@ -111,6 +116,13 @@ def plan(
         dropped += [name for name, target in loaded.items() if _under(target, tuple(partly))]
         loaded = {n: t for n, t in loaded.items() if not _under(t, tuple(partly))}
         missing = [name for name in expected.shapes if name not in loaded.values()]
+    names = {target: name for name, target in loaded.items()}
+    copied = {
+        name: names[other]
+        for name, other in expected.stand_ins.items()
+        if name in missing and other in names
+    }
+    missing = [name for name in missing if name not in copied]
     if not faults:  # else a tensor under a wrong name would be told of twice
         for name in missing:
             head = next((head for head in expected.heads if _under(name, (head,))), None)
@@ -128,7 +140,8 @@ def plan(
             "checkpoint; for a head of another size pass ignore_mismatched_sizes=True, "
             "and to leave its exits out exits=None."
         )
-    return LoadingReport(loaded, tuple(missing), tuple(dropped), _main_dtype(found, loaded), twins)
+    dtype = _main_dtype(found, loaded)
+    return LoadingReport(loaded, tuple(missing), tuple(dropped), dtype, twins, copied)
 
 
 def _locate(name: str, expected: Expected) -> str | None:

@@ -64,13 +64,16 @@ def span_loss(
 ) -> Tensor:
     """Mean cross-entropy of an answer's first and last position, [].
 
-    A position outside the row (an answer that was cut off) is left out.
+    A position that is none of the row's (an answer that was cut off) is left out; logits of such
+    are the type's lowest number.
     """
-    length = start_logits_BL.shape[1]
-    losses = [
-        F.cross_entropy(logits_BL, at_B.reshape(-1).long().clamp(0, length), ignore_index=length)
-        for logits_BL, at_B in ((start_logits_BL, starts_B), (end_logits_BL, ends_B))
-    ]
+    losses = []
+    for logits_BL, at in ((start_logits_BL, starts_B), (end_logits_BL, ends_B)):
+        at_B = at.reshape(-1).long()
+        inside_B = (at_B >= 0) & (at_B < logits_BL.shape[1])
+        found_B = logits_BL.detach().gather(1, (at_B * inside_B)[:, None])[:, 0]
+        inside_B &= found_B > torch.finfo(logits_BL.dtype).min
+        losses.append(F.cross_entropy(logits_BL, at_B.masked_fill(~inside_B, -100)))
     return (losses[0] + losses[1]) / 2
 
 
