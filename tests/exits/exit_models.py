@@ -122,9 +122,9 @@ class ResidualConfig(PretrainedConfig):
 
     model_type = "residual"
 
-    vocab_size: int = setting(len(SPECIAL) + len(WORDS), whole(1))
-    hidden_size: int = setting(16, whole(1))
-    num_hidden_layers: int = setting(4, whole(1))
+    vocab_size: int = setting(default=len(SPECIAL) + len(WORDS), check=whole(1))
+    hidden_size: int = setting(default=16, check=whole(1))
+    num_hidden_layers: int = setting(default=4, check=whole(1))
 
 
 class ResidualStack(nn.Module):

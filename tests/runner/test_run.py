@@ -39,8 +39,8 @@ from offramp.text.tokenizer import Encoded
 class ScriptedConfig(PretrainedConfig):
     model_type = "scripted"
 
-    hidden_size: int = setting(2, whole(1))
-    num_hidden_layers: int = setting(5, whole(1))
+    hidden_size: int = setting(default=2, check=whole(1))
+    num_hidden_layers: int = setting(default=5, check=whole(1))
 
 
 class ScriptedStack(nn.Module):

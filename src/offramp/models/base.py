@@ -56,7 +56,7 @@ class PretrainedModel(ModelParts, GenerationMixin, metaclass=InitTrackerMeta):
         {MODEL_STATE: {}}
     )
     """{"model_state": {built-in name: where its files are}}, read-only; a text is a hub id."""
-    model_name_list = _ModelNames()
+    model_name_list: ClassVar[_ModelNames] = _ModelNames()
     """Every built-in name of the class."""
     base_model_class: ClassVar[type[PretrainedModel] | None] = None
     """The family's body; `register_base_model` sets it."""
@@ -77,7 +77,7 @@ class PretrainedModel(ModelParts, GenerationMixin, metaclass=InitTrackerMeta):
     def __init__(self, config: PretrainedConfig | None = None) -> None:
         super().__init__()
         if not self.constructed_from_pretrained_config():
-            config = PretrainedConfig() if config is None else config  # type: ignore[call-arg]
+            config = PretrainedConfig() if config is None else config
         elif not isinstance(config, self.config_class):
             raise ConfigError(
                 f"{type(self).__name__} is built from a {self.config_class.__name__}; got a "

@@ -50,24 +50,24 @@ class BertConfig(PretrainedConfig):
         "dropout": "classifier_dropout",
     }
 
-    vocab_size: int = setting(30522, whole(1), structural=True)
-    hidden_size: int = setting(768, whole(1), structural=True)
-    num_hidden_layers: int = setting(12, whole(1), structural=True)
-    num_attention_heads: int = setting(12, whole(1), structural=True)
-    intermediate_size: int = setting(3072, whole(1), structural=True)
-    hidden_act: str = setting("gelu", one_of(*ACTIVATIONS), structural=True)
-    hidden_dropout_prob: float = setting(0.1, number(0, 1))
-    attention_probs_dropout_prob: float = setting(0.1, number(0, 1))
-    classifier_dropout: float | None = setting(None, optional(number(0, 1)))
-    max_position_embeddings: int = setting(512, whole(1), structural=True)
-    type_vocab_size: int = setting(2, whole(1), structural=True)
-    initializer_range: float = setting(0.02, number(0, 10))
-    layer_norm_eps: float = setting(1e-12, number(0, 1), structural=True)
-    pad_token_id: int | None = setting(0, optional(whole(0)))
+    vocab_size: int = setting(default=30522, check=whole(1), structural=True)
+    hidden_size: int = setting(default=768, check=whole(1), structural=True)
+    num_hidden_layers: int = setting(default=12, check=whole(1), structural=True)
+    num_attention_heads: int = setting(default=12, check=whole(1), structural=True)
+    intermediate_size: int = setting(default=3072, check=whole(1), structural=True)
+    hidden_act: str = setting(default="gelu", check=one_of(*ACTIVATIONS), structural=True)
+    hidden_dropout_prob: float = setting(default=0.1, check=number(0, 1))
+    attention_probs_dropout_prob: float = setting(default=0.1, check=number(0, 1))
+    classifier_dropout: float | None = setting(default=None, check=optional(number(0, 1)))
+    max_position_embeddings: int = setting(default=512, check=whole(1), structural=True)
+    type_vocab_size: int = setting(default=2, check=whole(1), structural=True)
+    initializer_range: float = setting(default=0.02, check=number(0, 10))
+    layer_norm_eps: float = setting(default=1e-12, check=number(0, 1), structural=True)
+    pad_token_id: int | None = setting(default=0, check=optional(whole(0)))
     # A file that says otherwise describes a network that this class would silently not be.
-    position_embedding_type: str = setting("absolute", one_of("absolute"))
-    is_decoder: bool = setting(False, one_of(False))
-    add_cross_attention: bool = setting(False, one_of(False))
+    position_embedding_type: str = setting(default="absolute", check=one_of("absolute"))
+    is_decoder: bool = setting(default=False, check=one_of(False))
+    add_cross_attention: bool = setting(default=False, check=one_of(False))
 
     def validate(self) -> None:
         if self.hidden_size % self.num_attention_heads:

@@ -68,7 +68,7 @@ def optional(inner: Check) -> Check:
     return check
 
 
-def setting(default: Any, check: Check, *, structural: bool = False) -> Any:
+def setting(*, default: Any, check: Check, structural: bool = False) -> Any:
     """A field with a default and the check that every value set on it must pass.
 
     A `structural` one is part of the network: changed under a live model, it is an error at save.
@@ -120,15 +120,17 @@ class PretrainedConfig:
 
     architectures: list[str] | None = None
     """Names of the classes this configuration was saved with."""
-    num_labels: int = setting(2, whole(1), structural=True)
+    num_labels: int = setting(default=2, check=whole(1), structural=True)
     """C: the outputs of a classification head. Follows `id2label` and is followed by it."""
     id2label: dict[int, str] | None = None
     """Class number to class name; LABEL_0, LABEL_1, ... where none are given."""
     problem_type: str | None = setting(
-        None,
-        optional(one_of("regression", "single_label_classification", "multi_label_classification")),
+        default=None,
+        check=optional(
+            one_of("regression", "single_label_classification", "multi_label_classification")
+        ),
     )
-    tie_word_embeddings: bool = setting(True, one_of(True, False), structural=True)
+    tie_word_embeddings: bool = setting(default=True, check=one_of(True, False), structural=True)
     """Whether an output head over the vocabulary is the input embedding itself."""
     pruned_heads: dict[int, list[int]] = dataclasses.field(default_factory=dict)
     """Attention heads taken out: {layer, from 0: heads by their numbers in the whole layer}."""
@@ -273,7 +275,7 @@ class PretrainedConfig:
 
     def to_diff_dict(self) -> dict[str, Any]:
         """What of `to_dict` differs from the class's defaults, and the model's type."""
-        plain = type(self)().to_dict()  # type: ignore[call-arg]
+        plain = type(self)().to_dict()
         return {
             name: value
             for name, value in self.to_dict().items()
