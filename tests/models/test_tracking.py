@@ -205,6 +205,56 @@ def test_a_class_of_plain_arguments(tmp_path: Path) -> None:
     assert again.init_config == {"init_class": "Plain", "width": 4, "sizes": (2, 3), "bias": False}
 
 
+class PlainTagger(PretrainedModel):
+    """Built from plain arguments, and still with words, labels and exits' place."""
+
+    config_class = None  # type: ignore[assignment]
+    base_model_prefix = "tagger"
+    input_embeddings_name = "words"
+
+    def __init__(self, vocab_size: int, width: int = 4) -> None:
+        super().__init__()
+        self.words = nn.Embedding(vocab_size, width)
+
+    def forward(self, ids: Tensor) -> Tensor:
+        return self.words(ids)
+
+
+def test_a_class_of_plain_arguments_keeps_labels_and_follows_a_resize(tmp_path: Path) -> None:
+    model = PlainTagger(7)
+    model.config.id2label = {0: "no", 1: "yes", 2: "maybe"}
+    model._take(model.config)
+    model.resize_token_embeddings(9)
+    model.save_pretrained(tmp_path)
+    again = PlainTagger.from_pretrained(tmp_path)
+    assert again.config.labels == ["no", "yes", "maybe"]
+    assert again.init_config == {"init_class": "PlainTagger", "vocab_size": 9, "width": 4}
+    assert torch.equal(again.words.weight, model.words.weight)
+
+    class Unnamed(PlainTagger):
+        def __init__(self, n: int) -> None:
+            PretrainedModel.__init__(self)
+            self.words = nn.Embedding(n, 4)
+
+    with pytest.raises(NotImplementedError, match="could not be built again"):
+        Unnamed(7).resize_token_embeddings(9)
+
+
+def test_a_body_resized_beneath_its_head_is_saved(tmp_path: Path) -> None:
+    model = BertForSequenceClassification(BertConfig(**TINY)).eval()
+    model.bert.resize_token_embeddings(33)
+    model.bert.resize_position_embeddings(12)
+    model.save_pretrained(tmp_path)
+    again = BertForSequenceClassification.from_pretrained(tmp_path)
+    assert (again.config.vocab_size, again.config.max_position_embeddings) == (33, 12)
+    ids = torch.tensor([[32, 1]])
+    torch.testing.assert_close(again(ids).logits, model(ids).logits)
+    words = offramp.BertForMaskedLM(BertConfig(**TINY))
+    words.bert.resize_token_embeddings(33)  # the head is left behind
+    with pytest.raises(ConfigError, match="vocab_size"):
+        words.save_pretrained(tmp_path / "words")
+
+
 @pytest.mark.parametrize("value", [object(), {1: 2}, float("nan"), torch.ones(2), {"a": {3}}])
 def test_an_argument_that_json_cannot_hold_is_refused_at_save(value: Any, tmp_path: Path) -> None:
     model = Ranker(BertConfig(**TINY), 3, names=value)

@@ -23,7 +23,7 @@ from offramp.models.builtin import read_only
 from offramp.models.config import CONFIG_FILE, PretrainedConfig
 from offramp.models.loading import LoadingReport
 from offramp.models.opening import MODEL_STATE, Opening, open_model
-from offramp.models.parts import ModelParts
+from offramp.models.parts import RESIZABLE, ModelParts
 from offramp.models.tracking import INIT_ARGUMENTS, InitTrackerMeta, written_arguments
 
 C = TypeVar("C", bound="type[PretrainedModel]")
@@ -85,9 +85,12 @@ class PretrainedModel(ModelParts, GenerationMixin, metaclass=InitTrackerMeta):
                 ".from_pretrained(directory)."
             )
         config.validate()
+        self._take(config)
+        self._companions: dict[str, bytes] = {}  # files that lay beside the weights
+
+    def _take(self, config: PretrainedConfig) -> None:
         self.config = config
         self._built_from = config.structure()
-        self._companions: dict[str, bytes] = {}  # files that lay beside the weights
 
     @classmethod
     def constructed_from_pretrained_config(cls, init_func: object = None) -> bool:
@@ -322,7 +325,12 @@ class PretrainedModel(ModelParts, GenerationMixin, metaclass=InitTrackerMeta):
 
     def _check_savable(self) -> None:
         """Raise ConfigError if config or file would not describe the network that is there."""
-        for name, built in self._built_from.items():
+        built_from, body = dict(self._built_from), self.base_model
+        if self.output_embeddings_name is None and getattr(body, "config", None) is self.config:
+            # Beneath a head that has no words of its own the body may be resized.
+            of_body: dict[str, Any] = getattr(body, "_built_from", {})
+            built_from |= {name: of_body[name] for name in RESIZABLE if name in of_body}
+        for name, built in built_from.items():
             if getattr(self.config, name) != built:
                 raise ConfigError(
                     f"config.{name} is {getattr(self.config, name)!r} and the model was built with "

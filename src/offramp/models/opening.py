@@ -82,6 +82,10 @@ def open_model(
     weights = _weights(place, file, opening)
     with torch.device("meta"):
         model = cast(M, blueprint.build())
+        if not cls.constructed_from_pretrained_config():
+            model._take(PretrainedConfig.from_values(values, str(name)))  # labels, exits
+            if model.config.pruned_heads:
+                model._prune(model.config.pruned_heads)
         if model.config.exits is not None and hasattr(model, "logits"):
             offramp.build_exits(model, model.config.exits)
     report = fill(

@@ -18,6 +18,9 @@ from offramp.models.config import PretrainedConfig
 from offramp.models.resizing import interpolated_rows, new_size, resized, resized_rows
 from offramp.nn.blocks import Attention, CheckpointedLayer
 
+RESIZABLE = ("vocab_size", "max_position_embeddings")
+"""The fields of a configuration that follow a resize."""
+
 
 class ModelParts(nn.Module):
     """The parts of a model, found by the names that its family gives."""
@@ -126,6 +129,7 @@ class ModelParts(nn.Module):
         size = new_size(len(words.weight), new_num_tokens, pad_to_multiple_of)
         if size == len(words.weight):
             return words
+        self._check_tells("vocab_size")
         changed = copy.copy(self.config)
         changed.vocab_size = size
         changed.validate()
@@ -161,6 +165,7 @@ class ModelParts(nn.Module):
                 f"{new_num_position_embeddings!r}."
             )
         name = self._name_of("position_embeddings_name")
+        self._check_tells("max_position_embeddings")
         old = cast(nn.Embedding, self.base_model.get_submodule(name))
         fresh = resized(old, new_num_position_embeddings, "new", self._init_weights)
         if init == "interpolate" and len(fresh.weight) > len(old.weight):
@@ -250,12 +255,24 @@ class ModelParts(nn.Module):
             raise UnsupportedError(f"{type(self).__name__} has no {what}.")
         return name
 
+    def _check_tells(self, name: str) -> None:
+        """Raise UnsupportedError unless configuration or init arguments say this number."""
+        arguments = (getattr(module, "init_config", {}) for module in (self, self.base_model))
+        if not hasattr(self.config, name) and not any(name in known for known in arguments):
+            raise UnsupportedError(
+                f"{type(self).__name__} is built from neither a configuration nor an argument with "
+                f"a {name}, so that the resized model could not be built again."
+            )
+
     def _reconfigure(self, name: str, value: int) -> None:
-        """Set a structural field that the network follows already."""
-        setattr(self.config, name, value)
+        """Set a number of the configuration or init arguments that the network follows already."""
+        if hasattr(self.config, name):
+            setattr(self.config, name, value)
         for module in self.modules():
-            if isinstance(module, ModelParts) and name in module._built_from:
-                module._built_from[name] = value
+            if isinstance(module, ModelParts):
+                for known in (module._built_from, getattr(module, "init_config", {})):
+                    if name in known:
+                        known[name] = value
 
 
 def _put(root: nn.Module, path: str, module: nn.Module) -> None:
