@@ -1,8 +1,12 @@
-"""Results as dataclasses, tuples and pytrees."""
+"""Results as dataclasses, tuples, dictionaries and pytrees."""
 
 from __future__ import annotations
 
+import copy
 import dataclasses
+import pickle
+from collections.abc import Callable
+from typing import Any
 
 import pytest
 import torch
@@ -52,3 +56,44 @@ def test_results_are_pytrees() -> None:
     assert len([leaf for leaf in leaves if leaf is not None]) == 3
     again = pytree.tree_unflatten(leaves, spec)
     assert again.last_hidden_state is LOGITS
+
+
+def test_results_are_dictionaries_of_what_is_there() -> None:
+    output = SequenceClassifierOutput(logits=LOGITS)
+    assert isinstance(output, dict)
+    assert "loss" not in output
+    assert output.get("loss") is None
+    assert list(output.items()) == [("logits", LOGITS)]
+    assert {**output} == dict(output) == {"logits": LOGITS}
+    # Made anew from a mapping, which is how accelerate turns half precision into single.
+    assert SequenceClassifierOutput({"logits": LOGITS}) == output  # type: ignore[arg-type]
+    assert output != SequenceClassifierOutput(loss=LOGITS.sum(), logits=LOGITS)
+
+
+def test_results_can_be_copied_and_pickled() -> None:
+    output = SequenceClassifierOutput(logits=LOGITS)
+    for again in (copy.copy(output), copy.deepcopy(output), pickle.loads(pickle.dumps(output))):
+        assert type(again) is SequenceClassifierOutput
+        assert again.loss is None
+        assert torch.equal(again["logits"], LOGITS)
+        assert list(again.keys()) == ["logits"]
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        lambda output: output.update(loss=1),
+        lambda output: output.pop("logits"),
+        lambda output: output.setdefault("loss", 1),
+        lambda output: output.clear(),
+        lambda output: output.popitem(),
+        lambda output: output.__ior__({"loss": 1}),
+        lambda output: output.__setitem__("loss", 1),
+        lambda output: output.__delitem__("logits"),
+    ],
+)
+def test_results_are_frozen_as_dictionaries_too(change: Callable[[Any], None]) -> None:
+    output = SequenceClassifierOutput(logits=LOGITS)
+    with pytest.raises(dataclasses.FrozenInstanceError, match=r"dataclasses\.replace"):
+        change(output)
+    assert dict(output) == {"logits": LOGITS}

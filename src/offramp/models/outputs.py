@@ -1,21 +1,38 @@
-"""What models return: frozen dataclasses that also unpack and index like the ancestors' tuples."""
+"""What models return: frozen dataclasses that also unpack and index like the ancestors' tuples.
+
+They are dictionaries of what is not None too, because trainers ask `isinstance(output, dict)` and
+take it for a tuple with the loss first if it is not.
+"""
 
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Iterable, Iterator
-from typing import Any
+from collections.abc import Iterable, Iterator, Mapping
+from typing import Any, NoReturn
 
 import torch.utils._pytree as pytree
 from torch import Tensor
 
 
 @dataclasses.dataclass(frozen=True)
-class ModelOutput:
-    """Base of results. By position and when unpacked, fields that are None are left out."""
+class ModelOutput(dict[str, Any]):
+    """Base of results. By position and when unpacked, fields that are None are left out.
+
+    So they are among `keys()`, `values()` and `items()`, but iteration gives the values. As
+    accelerate makes it anew, `type(output)({name: value})` is taken for `type(output)(name=value)`.
+    """
 
     def __init_subclass__(cls) -> None:
         pytree.register_pytree_node(cls, _flatten, _unflatten)
+
+    def __post_init__(self) -> None:
+        names = [field.name for field in dataclasses.fields(self)]
+        given = getattr(self, names[0])
+        if isinstance(given, Mapping):
+            for name in names:
+                object.__setattr__(self, name, given.get(name))
+        there = {name: getattr(self, name) for name in names}
+        super().update({name: value for name, value in there.items() if value is not None})
 
     def to_tuple(self) -> tuple[Any, ...]:
         """The fields that are not None, in order."""
@@ -34,6 +51,17 @@ class ModelOutput:
                 raise KeyError(key)
             return getattr(self, key)
         return self.to_tuple()[key]
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return type(self), tuple(getattr(self, f.name) for f in dataclasses.fields(self))
+
+    def _refuse(self, *args: object, **kwargs: object) -> NoReturn:
+        raise dataclasses.FrozenInstanceError(
+            f"{type(self).__name__} cannot be changed; dataclasses.replace makes another."
+        )
+
+    __setitem__ = __delitem__ = __ior__ = _refuse
+    update = setdefault = pop = popitem = clear = _refuse
 
 
 _Shape = tuple[type[ModelOutput], tuple[str, ...]]
