@@ -499,6 +499,8 @@ def test_a_tuple_where_asked_for() -> None:
         logits, hidden_states = model(ids, output_hidden_states=True, return_dict=False)
         (only,) = model(ids, return_dict=False)
         body = model.bert(ids, return_dict=False)
+        assert torch.equal(model(ids, return_dict=None).logits, output.logits)  # not asked for
+        assert torch.equal(model.bert(ids, return_dict=None).last_hidden_state, body[0])
     assert torch.equal(logits, output.logits)
     assert torch.equal(only, output.logits)
     assert len(hidden_states) == 4

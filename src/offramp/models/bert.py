@@ -182,7 +182,7 @@ class BertModel(BertPreTrainedModel):
         head_mask: Tensor | None = None,
         output_attentions: bool = False,
         output_hidden_states: bool = False,
-        return_dict: bool = True,
+        return_dict: bool | None = True,
     ) -> BaseModelOutputWithPooling | tuple[Any, ...]:
         """Hidden states of a padded batch.
 
@@ -206,7 +206,7 @@ class BertModel(BertPreTrainedModel):
             hidden_states=passed.hidden_states,
             attentions=passed.attentions,
         )
-        return output if return_dict else output.to_tuple()
+        return output.to_tuple() if return_dict is False else output
 
 
 class BertForSequenceClassification(SequenceClassification, BertPreTrainedModel):

@@ -67,7 +67,7 @@ class LabelledTask(Task, Generic[Output]):
         head_mask: Tensor | None = None,
         output_attentions: bool = False,
         output_hidden_states: bool = False,
-        return_dict: bool = True,
+        return_dict: bool | None = True,
     ) -> Output | tuple[Any, ...]:
         """The task's output for a padded batch, with the loss where `labels` are given.
 
@@ -87,7 +87,7 @@ class LabelledTask(Task, Generic[Output]):
             Options(output_hidden_states, output_attentions, head_mask),
         )
         output = self.answer(passed, labels)
-        return output if return_dict else output.to_tuple()
+        return output.to_tuple() if return_dict is False else output
 
 
 class SequenceClassification(LabelledTask[SequenceClassifierOutput]):
@@ -143,7 +143,7 @@ class MultipleChoice(Task):
         head_mask: Tensor | None = None,
         output_attentions: bool = False,
         output_hidden_states: bool = False,
-        return_dict: bool = True,
+        return_dict: bool | None = True,
     ) -> MultipleChoiceModelOutput | tuple[Any, ...]:
         """As the other tasks' `forward`, with [B, choices, L] in place of [B, L]."""
         given = input_ids if inputs_embeds is None else inputs_embeds
@@ -171,7 +171,7 @@ class MultipleChoice(Task):
         if labels is not None:
             loss = classification_loss(logits_BC, labels, "single_label_classification")
         output = MultipleChoiceModelOutput(loss, logits_BC, passed.hidden_states, passed.attentions)
-        return output if return_dict else output.to_tuple()
+        return output.to_tuple() if return_dict is False else output
 
 
 class QuestionAnswering(Task):
@@ -195,7 +195,7 @@ class QuestionAnswering(Task):
         head_mask: Tensor | None = None,
         output_attentions: bool = False,
         output_hidden_states: bool = False,
-        return_dict: bool = True,
+        return_dict: bool | None = True,
     ) -> QuestionAnsweringModelOutput | tuple[Any, ...]:
         """As the other tasks' `forward`; `start_positions` and `end_positions` are the labels.
 
@@ -225,7 +225,7 @@ class QuestionAnswering(Task):
         output = QuestionAnsweringModelOutput(
             loss, start_BL, end_BL, passed.hidden_states, passed.attentions
         )
-        return output if return_dict else output.to_tuple()
+        return output.to_tuple() if return_dict is False else output
 
 
 class MaskedLM(LabelledTask[MaskedLMOutput]):
@@ -280,7 +280,7 @@ class WordsAndNextSentence(Task):
         head_mask: Tensor | None = None,
         output_attentions: bool = False,
         output_hidden_states: bool = False,
-        return_dict: bool = True,
+        return_dict: bool | None = True,
     ) -> PreTrainingOutput | tuple[Any, ...]:
         """As the other tasks' `forward`; `labels` [B, L] are ids, `next_sentence_label` [B] 0 or 1.
 
@@ -305,7 +305,7 @@ class WordsAndNextSentence(Task):
         output = PreTrainingOutput(
             loss, words_BLV, next_B2, passed.hidden_states, passed.attentions
         )
-        return output if return_dict else output.to_tuple()
+        return output.to_tuple() if return_dict is False else output
 
 
 def head_dropout(config: PretrainedConfig) -> nn.Dropout:
