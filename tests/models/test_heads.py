@@ -169,6 +169,7 @@ def test_tuples_and_masked_positions(name: str, tmp_path: Path) -> None:
         torch.equal(one, two)
         for one, two in zip(output, model(**inputs, return_dict=False), strict=True)
     )
+    assert type(model(**inputs, return_dict=None)) is type(output)
     masked = ~inputs["attention_mask"].bool().flatten(0, -2)
     if name in ("BertForMaskedLM", "BertForTokenClassification"):
         assert not output.logits[masked].any()

@@ -229,3 +229,20 @@ def test_gradient_checkpointing_gives_the_same_gradients() -> None:
     assert not model.is_gradient_checkpointing
     with pytest.raises(ConfigError, match="non-reentrant"):
         model.gradient_checkpointing_enable({"use_reentrant": True})
+
+
+def test_every_other_layer_can_be_checkpointed() -> None:
+    """Counted as transformers counts them: the first, and each `every_n_layers` on."""
+    model = BertModel(BertConfig(**TINY | {"num_hidden_layers": 5}))
+    layers = model.encoder.layer
+    model.activation_checkpointing_enable({"use_reentrant": False}, every_n_layers=2)
+    assert [layer.checkpointed for layer in layers] == [True, False, True, False, True]
+    assert model.is_activation_checkpointing
+    model.gradient_checkpointing_enable()
+    assert all(layer.checkpointed for layer in layers)
+    model.activation_checkpointing_disable()
+    assert not model.is_activation_checkpointing
+    with pytest.raises(ConfigError, match="every_n_layers"):
+        model.gradient_checkpointing_enable(every_n_layers=0)
+    with pytest.raises(ConfigError, match="offload"):
+        model.activation_checkpointing_enable(offload=True)

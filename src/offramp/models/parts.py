@@ -201,34 +201,65 @@ class ModelParts(nn.Module):
     # ------------------------------------------------------------------ training
 
     def gradient_checkpointing_enable(
-        self, gradient_checkpointing_kwargs: Mapping[str, Any] | None = None
+        self,
+        gradient_checkpointing_kwargs: Mapping[str, Any] | None = None,
+        every_n_layers: int = 1,
+        offload: bool = False,
     ) -> None:
         """Keep no activations inside layers while training, and compute them again: less memory.
 
-        Always the non-reentrant kind, so `{"use_reentrant": False}` is the one option taken.
+        Of `every_n_layers` layers, the first. Always the non-reentrant kind, and what is kept stays
+        on its device, so `{"use_reentrant": False}` and `offload=False` are all that is taken.
         """
         if {**(gradient_checkpointing_kwargs or {})} not in ({}, {"use_reentrant": False}):
             raise ConfigError(
                 f"gradient_checkpointing_kwargs={gradient_checkpointing_kwargs!r}; checkpointing "
                 "here is non-reentrant and has no other options. Pass nothing."
             )
-        self._checkpoint_layers(True)
+        if offload:
+            raise ConfigError(
+                "offload=True: checkpointing here leaves what it keeps on the device. Pass nothing."
+            )
+        if type(every_n_layers) is not int or every_n_layers < 1:
+            raise ConfigError(
+                f"every_n_layers is a whole number of at least 1; got {every_n_layers!r}."
+            )
+        for i, layer in enumerate(self._checkpointed_layers()):
+            layer.checkpointed = i % every_n_layers == 0
+
+    def activation_checkpointing_enable(
+        self,
+        activation_checkpointing_kwargs: Mapping[str, Any] | None = None,
+        every_n_layers: int = 1,
+        offload: bool = False,
+    ) -> None:
+        """`gradient_checkpointing_enable`, as transformers 5.23 and its Trainer call it."""
+        self.gradient_checkpointing_enable(activation_checkpointing_kwargs, every_n_layers, offload)
 
     def gradient_checkpointing_disable(self) -> None:
         """Keep activations again."""
-        self._checkpoint_layers(False)
+        for layer in self._checkpointed_layers():
+            layer.checkpointed = False
+
+    def activation_checkpointing_disable(self) -> None:
+        """`gradient_checkpointing_disable`, under transformers' newer name."""
+        self.gradient_checkpointing_disable()
 
     @property
     def is_gradient_checkpointing(self) -> bool:
         """Whether any layer recomputes its activations."""
         return any(isinstance(m, CheckpointedLayer) and m.checkpointed for m in self.modules())
 
-    def _checkpoint_layers(self, on: bool) -> None:
+    @property
+    def is_activation_checkpointing(self) -> bool:
+        """`is_gradient_checkpointing`, under transformers' newer name."""
+        return self.is_gradient_checkpointing
+
+    def _checkpointed_layers(self) -> list[CheckpointedLayer]:
         layers = [m for m in self.modules() if isinstance(m, CheckpointedLayer)]
         if not layers:
             raise UnsupportedError(f"{type(self).__name__} has no layers to checkpoint.")
-        for layer in layers:
-            layer.checkpointed = on
+        return layers
 
     # ------------------------------------------------------------------ inside
 
