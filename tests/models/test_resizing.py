@@ -246,3 +246,15 @@ def test_every_other_layer_can_be_checkpointed() -> None:
         model.gradient_checkpointing_enable(every_n_layers=0)
     with pytest.raises(ConfigError, match="offload"):
         model.activation_checkpointing_enable(offload=True)
+
+
+def test_gradients_reach_the_words_of_a_frozen_model() -> None:
+    model = BertModel(BertConfig(**TINY)).requires_grad_(False)
+    assert not model(IDS).last_hidden_state.requires_grad
+    model.enable_input_require_grads()
+    model.enable_input_require_grads()
+    assert model(IDS).last_hidden_state.requires_grad
+    assert model.get_input_embeddings().weight.grad is None
+    model.disable_input_require_grads()
+    model.disable_input_require_grads()
+    assert not model(IDS).last_hidden_state.requires_grad

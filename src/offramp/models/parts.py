@@ -12,6 +12,7 @@ from typing import Any, ClassVar, Literal, cast
 
 import torch
 from torch import Tensor, nn
+from torch.utils.hooks import RemovableHandle
 
 from offramp.errors import ConfigError, UnsupportedError
 from offramp.models.config import PretrainedConfig
@@ -39,6 +40,7 @@ class ModelParts(nn.Module):
     config: PretrainedConfig
     _built_from: dict[str, Any]
     """The structural fields of `config` that the network has."""
+    _input_gradients: RemovableHandle | None = None
 
     @property
     def base_model(self) -> nn.Module:
@@ -245,6 +247,21 @@ class ModelParts(nn.Module):
         """`gradient_checkpointing_disable`, under transformers' newer name."""
         self.gradient_checkpointing_disable()
 
+    def enable_input_require_grads(self) -> None:
+        """Let gradients reach embedded tokens though the embedding itself is frozen.
+
+        Checkpointing here does not need it; scripts that train adapters call it.
+        """
+        self.disable_input_require_grads()
+        embedding = self.get_input_embeddings()
+        self._input_gradients = embedding.register_forward_hook(_require_gradient)
+
+    def disable_input_require_grads(self) -> None:
+        """Undo `enable_input_require_grads`."""
+        if self._input_gradients is not None:
+            self._input_gradients.remove()
+        self._input_gradients = None
+
     @property
     def is_gradient_checkpointing(self) -> bool:
         """Whether any layer recomputes its activations."""
@@ -304,6 +321,10 @@ class ModelParts(nn.Module):
                 for known in (module._built_from, getattr(module, "init_config", {})):
                     if name in known:
                         known[name] = value
+
+
+def _require_gradient(module: nn.Module, args: object, output: Tensor) -> None:
+    output.requires_grad_(True)
 
 
 def _put(root: nn.Module, path: str, module: nn.Module) -> None:
