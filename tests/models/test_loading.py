@@ -634,6 +634,13 @@ def test_saving_over_the_directory_that_was_read(tmp_path: Path) -> None:
         assert torch.equal(again.state_dict()[name], expected)
 
 
+def test_a_model_knows_what_was_opened(tmp_path: Path) -> None:
+    model = BertModel(tiny_config())
+    assert model.name_or_path == ""
+    model.save_pretrained(tmp_path)
+    assert BertModel.from_pretrained(tmp_path).name_or_path == str(tmp_path)
+
+
 def test_shared_weights_are_written(tmp_path: Path) -> None:
     model = BertForSequenceClassification(tiny_config()).eval()
     first, last = model.bert.encoder.layer[0], model.bert.encoder.layer[2]

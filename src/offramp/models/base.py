@@ -66,6 +66,8 @@ class PretrainedModel(ModelParts, GenerationMixin, metaclass=InitTrackerMeta):
     """Modules of the body that files may lack (a pooler): initialised and reported."""
     init_config: dict[str, Any]
     """The arguments of construction by name, and `init_class`; see `InitTrackerMeta`."""
+    name_or_path: str
+    """What `from_pretrained` opened; empty for a new model. PEFT keeps it beside an adapter."""
 
     def __init_subclass__(cls) -> None:
         super().__init_subclass__()
@@ -86,6 +88,7 @@ class PretrainedModel(ModelParts, GenerationMixin, metaclass=InitTrackerMeta):
             )
         config.validate()
         self._take(config)
+        self.name_or_path = ""
         self._companions: dict[str, bytes] = {}  # files that lay beside the weights
 
     def _take(self, config: PretrainedConfig) -> None:

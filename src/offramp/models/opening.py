@@ -95,6 +95,7 @@ def open_model(
         ignore_mismatched_sizes=opening.ignore_mismatched_sizes,
         strict=opening.strict,
     )
+    model.name_or_path = str(name)
     model._companions = read_companions(place.directory)
     model.to(device)
     model.eval()
