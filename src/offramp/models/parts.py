@@ -283,6 +283,11 @@ class ModelParts(nn.Module):
     def _init_weights(self, module: nn.Module) -> None:
         """Initial weights of one module; a family or a user's class overrides it."""
 
+    @property
+    def _keys_to_ignore_on_save(self) -> list[str]:
+        """The tied tensors, which no file holds: transformers' Trainer asks when it loads one."""
+        return list(self._tied())
+
     def _tied(self) -> dict[str, str]:
         return dict(self.tied_weights) if self.config.tie_word_embeddings else {}
 
