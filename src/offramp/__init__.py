@@ -83,6 +83,7 @@ _TABLE: dict[str, tuple[str, tuple[str, ...]]] = {
     "load": ("offramp.runner.classifier", (*_MODELS, *_TEXT)),
     "TrainingOptions": ("offramp.training.options", (*_MODELS, *_TEXT)),
     "train": ("offramp.training.train", (*_MODELS, *_TEXT)),
+    "TrainerMixin": ("offramp.training.trainer_mixin", _MODELS),
     "evaluate": ("offramp.training.evaluation", (*_MODELS, *_TEXT)),
 }
 
@@ -176,3 +177,4 @@ if TYPE_CHECKING:
     from offramp.training.evaluation import evaluate as evaluate
     from offramp.training.options import TrainingOptions as TrainingOptions
     from offramp.training.train import train as train
+    from offramp.training.trainer_mixin import TrainerMixin as TrainerMixin
