@@ -118,6 +118,27 @@ class Interrupted(BaseException):
     """Not an Exception, as KeyboardInterrupt is not."""
 
 
+def test_a_kept_file_is_the_file_itself(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What a trainer keeps there is not copied at each save, and its log goes on."""
+    target = tmp_path / "model"
+    (target / "runs").mkdir(parents=True)
+    with (target / "runs/events").open("w") as log:
+        log.write("step 1\n")
+        log.flush()
+        with staged(target) as fresh:
+            (fresh / "config.json").write_text("{}")
+        log.write("step 2\n")
+    assert (target / "runs/events").read_text() == "step 1\nstep 2\n"
+
+    def no_links(*_: object) -> None:
+        raise PermissionError("Operation not permitted")  # what FAT says
+
+    monkeypatch.setattr(os, "link", no_links)
+    with staged(target) as fresh:
+        (fresh / "config.json").write_text("[]")
+    assert (target / "runs/events").read_text() == "step 1\nstep 2\n"
+
+
 @pytest.mark.parametrize("kind", [RuntimeError, Interrupted])
 @pytest.mark.parametrize("there_before", [True, False])
 def test_an_exception_leaves_nothing_behind(

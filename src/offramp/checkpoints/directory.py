@@ -105,11 +105,19 @@ def _keep_other_files(old: Path, new: Path) -> None:
         if _WEIGHTS.search(path.name) or kept.exists():
             continue
         if path.is_dir() and not path.is_symlink():
-            shutil.copytree(path, kept, symlinks=True)
+            shutil.copytree(path, kept, symlinks=True, copy_function=_link)
         elif path.is_symlink():
             kept.symlink_to(path.readlink())
         else:
-            shutil.copy2(path, kept)
+            _link(path, kept)
+
+
+def _link(old: str | Path, new: str | Path) -> None:
+    """The file itself under a second name: a trainer's checkpoints are large, its logs open."""
+    try:
+        os.link(old, new)
+    except OSError:  # a file system without links
+        shutil.copy2(old, new)
 
 
 def _exchange(a: Path, b: Path) -> None:
