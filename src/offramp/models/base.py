@@ -328,6 +328,7 @@ class PretrainedModel(ModelParts, GenerationMixin, metaclass=InitTrackerMeta):
 
     def _check_savable(self) -> None:
         """Raise ConfigError if config or file would not describe the network that is there."""
+        self._check_no_adapters("from_pretrained would not know")
         built_from, body = dict(self._built_from), self.base_model
         if self.output_embeddings_name is None and getattr(body, "config", None) is self.config:
             # Beneath a head that has no words of its own the body may be resized.

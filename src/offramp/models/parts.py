@@ -184,6 +184,7 @@ class ModelParts(nn.Module):
         `config.pruned_heads` keeps them, so that a saved model is built without them. Raises
         ConfigError for a layer or head that is not there, or where none would be left.
         """
+        self._check_no_adapters("Pruning would drop")
         self._prune({layer: set(heads) for layer, heads in heads_to_prune.items()})
         self.config.pruned_heads = self._pruned()
 
@@ -315,6 +316,15 @@ class ModelParts(nn.Module):
             raise UnsupportedError(
                 f"{type(self).__name__} is built from neither a configuration nor an argument with "
                 f"a {name}, so that the resized model could not be built again."
+            )
+
+    def _check_no_adapters(self, what: str) -> None:
+        """Raise ConfigError if PEFT has put modules of its own in place of the model's."""
+        if any(type(module).__module__.startswith("peft.") for module in self.modules()):
+            raise ConfigError(
+                f"{what} the PEFT adapters inside this {type(self).__name__}. Save adapters with "
+                "the PeftModel's save_pretrained, or merge them into the model first: "
+                "model = peft_model.merge_and_unload()."
             )
 
     def _reconfigure(self, name: str, value: int) -> None:
