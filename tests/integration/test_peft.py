@@ -10,6 +10,7 @@ import pytest
 import torch
 from exit_models import random_rows, tiny_config
 from safetensors.torch import load_file
+from small_task import STILL, batch, close
 from torch import Tensor
 
 import offramp
@@ -26,20 +27,14 @@ from offramp import (
 )
 from offramp.models.flow import Inputs
 
-peft = pytest.importorskip("peft", reason="needs peft, which offramp itself does not")
 transformers = pytest.importorskip("transformers", reason="compares with transformers")
+peft = pytest.importorskip("peft", reason="needs peft, which offramp itself does not")
 
 # PEFT 0.21 asks transformers' models by the name that transformers 5.23 gave up.
 theirs_is_deprecated = pytest.mark.filterwarnings(
     "ignore:`is_gradient_checkpointing` is deprecated:FutureWarning"
 )
 CLASSIFIER = peft.TaskType.SEQ_CLS
-STILL = {"hidden_dropout_prob": 0.0, "attention_probs_dropout_prob": 0.0}
-
-
-@pytest.fixture(autouse=True)
-def seeded() -> None:
-    torch.manual_seed(0)
 
 
 def base_model(**changes: Any) -> BertForSequenceClassification:
@@ -49,17 +44,6 @@ def base_model(**changes: Any) -> BertForSequenceClassification:
 def with_lora(model: Any, task: Any = CLASSIFIER, **changes: Any) -> Any:
     settings = {"target_modules": ["query", "value"], "r": 4, "lora_alpha": 16, **changes}
     return peft.get_peft_model(model, peft.LoraConfig(task_type=task, **settings))
-
-
-def batch() -> dict[str, Tensor]:
-    """Rows of 4 to 9 tokens; those with word 5 among them are of class 1."""
-    generator = torch.Generator().manual_seed(1)
-    lengths = torch.arange(16) % 6 + 4
-    ids = torch.randint(6, 22, (16, 9), generator=generator)
-    labels = torch.randint(0, 2, (16,), generator=generator)
-    ids[labels == 1, 2] = 5
-    mask = (torch.arange(9) < lengths[:, None]).long()
-    return {"input_ids": ids * mask, "attention_mask": mask, "labels": labels}
 
 
 def train(model: Any, steps: int = 12) -> list[float]:
@@ -85,10 +69,6 @@ def answers(model: Any, *, padded: bool = False) -> Tensor:
     with torch.no_grad():
         first: Tensor = model(input_ids=ids, attention_mask=attention_mask, return_dict=False)[0]
     return first[mask.bool()] if first.shape[:2] == mask.shape else first
-
-
-def close(one: Tensor, two: Tensor) -> None:
-    torch.testing.assert_close(one, two, atol=1e-5, rtol=1e-5)
 
 
 # A classifier
