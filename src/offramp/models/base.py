@@ -242,12 +242,13 @@ class PretrainedModel(ModelParts, GenerationMixin, metaclass=InitTrackerMeta):
     def save_pretrained(
         self,
         save_dir: str | Path,
-        *,
         is_main_process: bool = True,
         state_dict: Mapping[str, Tensor] | None = None,
+        *,
         max_shard_size: int | str | None = None,
         variant: str | None = None,
         safe_serialization: bool = True,
+        save_function: object = None,
     ) -> None:
         """Write config.json, model.safetensors and the files that came with the model.
 
@@ -256,7 +257,8 @@ class PretrainedModel(ModelParts, GenerationMixin, metaclass=InitTrackerMeta):
         `state_dict` is written in place of the model's own tensors, whose names and shapes it must
         have. Weights of more than `max_shard_size` (bytes, or "5GB") go into several files with an
         index. `variant` is a word in the file's name: model.VARIANT.safetensors. Nothing is written
-        where `is_main_process` is False. Raises SaveError for a path that is a file, and
+        where `is_main_process` is False. `save_function` (accelerate's) is not called: one file is
+        written as another. Raises SaveError for a path that is a file, and
         ConfigError for a model that its configuration does not describe.
         """
         if not safe_serialization:
