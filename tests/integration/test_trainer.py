@@ -191,7 +191,7 @@ def test_other_tasks(settings: Any) -> None:
         rows = Rows(what)
         trainer = Trainer(
             new(kind),
-            settings(num_train_epochs=15),
+            settings(max_steps=80),
             train_dataset=rows,
             eval_dataset=rows,
             data_collator=collate,
