@@ -35,8 +35,11 @@ class UnsupportedError(OfframpError, NotImplementedError):
     """The model has no such part, or cannot do what it is asked to."""
 
 
-class CheckpointError(OfframpError, ValueError):
-    """A checkpoint's tensors are not those of the model it is asked to fill."""
+class CheckpointError(OfframpError, ValueError, RuntimeError):
+    """A checkpoint's tensors are not those of the model it is asked to fill.
+
+    transformers raises RuntimeError for a tensor of another size, PaddleNLP ValueError.
+    """
 
 
 class SaveError(OfframpError, OSError):

@@ -334,8 +334,28 @@ def test_a_head_of_another_size_is_refused_unless_told_otherwise(tmp_path: Path)
     )
     names = ["classifier.bias", "classifier.weight"]
     assert sorted(report.initialised) == sorted(report.dropped) == names
+    assert report["mismatched_keys"] == {
+        ("classifier.weight", (3, 16), (5, 16)),
+        ("classifier.bias", (3,), (5,)),
+    }
+    assert report["missing_keys"] == report["unexpected_keys"] == set()
     assert model.classifier.weight.shape == (5, 16)
     assert torch.equal(model.bert.embeddings.word_embeddings.weight, golden()[WORDS])
+
+
+def test_the_report_has_the_keys_of_transformers_loading_info(tmp_path: Path) -> None:
+    folder = directory(tmp_path / "model", lambda t: without(t, "classifier."))
+    _, report = load_warned(BertForSequenceClassification, folder)
+    assert dict(report) == {
+        "missing_keys": {"classifier.weight", "classifier.bias"},
+        "unexpected_keys": set(),
+        "mismatched_keys": set(),
+        "error_msgs": [],
+    }
+    _, report = load_quietly(BertModel, GOLDEN)
+    assert report["unexpected_keys"] == {"classifier.weight", "classifier.bias"}
+    with pytest.raises(KeyError, match="missing_keys"):
+        report["missing"]
 
 
 def test_a_head_of_half_another_size_is_new_whole(tmp_path: Path) -> None:

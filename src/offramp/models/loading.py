@@ -8,8 +8,9 @@ the family that this class does not have are dropped and reported. Anything else
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
+from typing import Any, TypeAlias
 
 import torch
 
@@ -18,6 +19,9 @@ from offramp.errors import CheckpointError, nearest
 
 _BUFFERS = re.compile(r"(^|\.)position_ids$")
 """Constants that older transformers wrote beside the weights."""
+Mismatch: TypeAlias = tuple[str, tuple[int, ...], tuple[int, ...]]
+"""The model's name of a tensor, its shape in the file, and in the model."""
+_LOADING_INFO = ("missing_keys", "unexpected_keys", "mismatched_keys", "error_msgs")
 
 
 @dataclass(frozen=True)
@@ -36,6 +40,27 @@ class LoadingReport:
     """{name dropped: name loaded} of tied tensors that the file holds twice; they must be equal."""
     copied: Mapping[str, str] = field(default_factory=dict)
     """{tensor of the model: name in the file} of those that got a copy of another's."""
+    mismatched: Mapping[str, Mismatch] = field(default_factory=dict)
+    """{name in the file: what was initialised because of its size}; in `dropped` too."""
+
+    def __getitem__(self, key: str) -> Any:
+        """The report under the keys of transformers' `loading_info`."""
+        if key == "missing_keys":
+            return set(self.initialised) - {name for name, *_ in self.mismatched.values()}
+        if key == "unexpected_keys":
+            return set(self.dropped) - {*self.twins, *self.mismatched}
+        if key == "mismatched_keys":
+            return set(self.mismatched.values())
+        if key == "error_msgs":
+            return []
+        raise KeyError(f"{key!r}. {nearest(key, _LOADING_INFO)}")
+
+    def keys(self) -> tuple[str, ...]:
+        """The keys of transformers' `loading_info`; `dict(report)` is that dictionary."""
+        return _LOADING_INFO
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(_LOADING_INFO)
 
     def __str__(self) -> str:
         parts = [f"{len(self.loaded)} tensors loaded as {self.dtype}"]
@@ -80,6 +105,7 @@ def plan(
     loaded: dict[str, str] = {}
     dropped: list[str] = []
     faults: list[str] = []
+    mismatched: dict[str, Mismatch] = {}
     foreign_heads = tuple(head for head in expected.known_heads if not _has(expected, head))
     twins: dict[str, str] = {}
     places = {_locate(name, expected): name for name in found}
@@ -101,6 +127,7 @@ def plan(
         elif info.shape != expected.shapes[target]:
             if ignore_mismatched_sizes and _under(target, expected.heads):
                 dropped.append(name)
+                mismatched[name] = (target, info.shape, expected.shapes[target])
             else:
                 faults.append(
                     f"{name} has shape {list(info.shape)}, expected {list(expected.shapes[target])}"
@@ -140,8 +167,15 @@ def plan(
             "checkpoint; for a head of another size pass ignore_mismatched_sizes=True, "
             "and to leave its exits out exits=None."
         )
-    dtype = _main_dtype(found, loaded)
-    return LoadingReport(loaded, tuple(missing), tuple(dropped), dtype, twins, copied)
+    return LoadingReport(
+        loaded,
+        tuple(missing),
+        tuple(dropped),
+        _main_dtype(found, loaded),
+        twins,
+        copied,
+        mismatched,
+    )
 
 
 def _locate(name: str, expected: Expected) -> str | None:
