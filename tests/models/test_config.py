@@ -168,6 +168,39 @@ def test_labels_and_their_number_follow_one_another() -> None:
     assert config.labels == ["LABEL_0"]
 
 
+def test_labels_may_be_given_the_other_way_round(tmp_path: Path) -> None:
+    names, numbers = {0: "no", 1: "yes", 2: "?"}, {"no": 0, "yes": 1, "?": 2}
+    write(tmp_path, tiny())
+    for config in (
+        BertConfig(label2id=numbers),
+        BertConfig(id2label=names, label2id=numbers, num_labels=3),
+        BertConfig(label2id={"no": "0", "yes": "1", "?": "2"}),
+        BertConfig.from_pretrained(tmp_path, label2id=numbers),
+        BertConfig.from_pretrained(tmp_path, id2label=names, label2id=numbers),
+        BertForSequenceClassification.from_pretrained(
+            GOLDEN, id2label=names, label2id=numbers, ignore_mismatched_sizes=True
+        ).config,
+    ):
+        assert (config.id2label, config.label2id, config.num_labels) == (names, numbers, 3)
+    config.label2id = {"a": 1, "b": 0}
+    assert config.id2label == {0: "b", 1: "a"}
+
+
+@pytest.mark.parametrize("numbers", [{}, {"a": 1}, {"a": 0, "b": 0}, {"a": "x"}, ["a"], 3])
+def test_numbers_of_labels_count_the_classes(numbers: Any) -> None:
+    with pytest.raises(ConfigError, match=r"(label2id|id2label) must give"):
+        BertConfig(label2id=numbers)
+    with pytest.raises(ConfigError, match=r"(label2id|id2label) must give"):
+        BertConfig().label2id = numbers
+
+
+def test_labels_that_contradict_their_numbers_are_refused() -> None:
+    with pytest.raises(ConfigError, match="turned round"):
+        BertConfig(id2label={0: "no", 1: "yes"}, label2id={"no": 1, "yes": 0})
+    with pytest.raises(ConfigError, match="num_labels=5 contradicts"):
+        BertConfig(num_labels=5, label2id={"no": 1, "yes": 0})
+
+
 def test_labels_may_come_in_any_order_and_as_text() -> None:
     config = BertConfig(id2label={"1": "yes", "0": "no"})  # type: ignore[dict-item]
     assert config.labels == ["no", "yes"]
@@ -226,6 +259,28 @@ def test_unknown_keys_of_a_file_are_kept_and_written_back(tmp_path: Path) -> Non
     again = BertConfig.from_pretrained(write(tmp_path, config.to_json()))
     assert again == config
     assert again.to_json() == config.to_json()
+
+
+def test_json_by_transformers_names(tmp_path: Path) -> None:
+    config = BertConfig(hidden_size=24, vocab_size=7)
+    assert json.loads(config.to_json_string()) == config.to_diff_dict()
+    assert config.to_json_string(use_diff=False) == config.to_json()
+    for use_diff in (True, False):
+        config.to_json_file(tmp_path / "any.json", use_diff)
+        assert BertConfig.from_json_file(tmp_path / "any.json") == config
+    with pytest.raises(offramp.ModelNotFoundError, match=r"none\.json"):
+        BertConfig.from_json_file(tmp_path / "none.json")
+    assert list(config) == list(config.to_dict())
+    assert config.get_text_config(decoder=True) is config
+
+
+def test_numbers_that_do_not_go_together_may_be_written_but_not_built(tmp_path: Path) -> None:
+    config = BertConfig(hidden_size=37)
+    config.save_pretrained(tmp_path)
+    again = BertConfig.from_pretrained(tmp_path)
+    assert again == config
+    with pytest.raises(ConfigError, match="hidden_size 37"):
+        offramp.BertModel(again)
 
 
 def test_a_configuration_does_not_share_what_the_file_held() -> None:

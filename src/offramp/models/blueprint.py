@@ -63,8 +63,8 @@ def read_blueprint(
     fields: set[str] = set()
     if from_config:
         own_names = {p.name for p in _parameters(cls)}
-        aliases = set(cls.config_class.attribute_map) - own_names
-        fields = set(cls.config_class.__dataclass_fields__) | aliases
+        aliases = cls.config_class.keywords() - set(cls.config_class.__dataclass_fields__)
+        fields = cls.config_class.keywords() - (aliases & own_names)
     changes = {name: value for name, value in kwargs.items() if name in fields}
     own = {name: value for name, value in kwargs.items() if name not in fields}
     if config is not None and not from_config:

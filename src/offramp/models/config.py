@@ -9,7 +9,7 @@ import copy
 import dataclasses
 import json
 import os
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any, ClassVar, TypeVar
 
@@ -84,6 +84,11 @@ def configuration(cls: T) -> T:
 
     def checked_init(self: Any, **values: Any) -> None:
         values = built.without_aliases(values)
+        if "label2id" in values:
+            numbers = values.pop("label2id")
+            if values.get("id2label") is None:
+                values["id2label"] = _labels_of(numbers)
+            _check_inverse(values["id2label"], numbers)
         for name in values:
             if name not in built.__dataclass_fields__:
                 raise UnknownOptionError(
@@ -117,6 +122,8 @@ class PretrainedConfig:
     """{another name: the field's}; the other names work wherever the field's does."""
     pretrained_init_configuration: ClassVar[Mapping[str, Mapping[str, Any]]] = {}
     """{built-in name: its configuration}."""
+    sub_configs: ClassVar[Mapping[str, type[PretrainedConfig]]] = {}
+    """Configurations inside this one, by field, for tools that look; no family here has any."""
 
     architectures: list[str] | None = None
     """Names of the classes this configuration was saved with."""
@@ -155,6 +162,8 @@ class PretrainedConfig:
 
     def __setattr__(self, name: str, value: Any) -> None:
         name = type(self).attribute_map.get(name, name)
+        if name == "label2id":
+            name, value = "id2label", _labels_of(value)
         field = type(self).__dataclass_fields__.get(name)
         check: Check | None = field.metadata.get("check") if field else None
         expected = check(value) if check else None
@@ -169,6 +178,15 @@ class PretrainedConfig:
         labels = getattr(self, "id2label", None)
         if name == "num_labels" and labels is not None and len(labels) != value:
             object.__setattr__(self, "id2label", _default_labels(value))
+
+    def __iter__(self) -> Iterator[str]:
+        """The names of what `to_dict` has."""
+        return iter(self.to_dict())
+
+    @classmethod
+    def keywords(cls) -> set[str]:
+        """What the constructor takes: fields, their other names, and `label2id`."""
+        return {*cls.__dataclass_fields__, *cls.attribute_map, "label2id"}
 
     @classmethod
     def without_aliases(cls, values: Mapping[str, Any]) -> dict[str, Any]:
@@ -198,7 +216,7 @@ class PretrainedConfig:
 
     @property
     def label2id(self) -> dict[str, int]:
-        """Class name to class number."""
+        """Class name to class number. Set, it is `id2label` the other way round."""
         return {label: number for number, label in enumerate(self.labels)}
 
     def validate(self) -> None:
@@ -217,8 +235,9 @@ class PretrainedConfig:
             named.pop("num_labels", None)
         if changes.get("num_labels") not in (None, len(named.get("id2label") or ())):
             named.pop("id2label", None)
-        if "id2label" in changes:
+        if "id2label" in changes or "label2id" in changes:
             named.pop("num_labels", None)
+            named.pop("id2label", None)
         return cls(**{"extra": extra, **named, **changes})
 
     @classmethod
@@ -282,20 +301,31 @@ class PretrainedConfig:
             if name == "model_type" or name not in plain or plain[name] != value
         }
 
+    def get_text_config(self, decoder: bool = False, encoder: bool = False) -> Self:
+        """This configuration: transformers' tools ask for the part of one that is about text."""
+        return self
+
     def save_pretrained(self, save_dir: str | Path) -> None:
         """Write config.json into a directory; what else lies there stays."""
-        write_file(Path(save_dir) / CONFIG_FILE, self.to_json())
+        self.to_json_file(Path(save_dir) / CONFIG_FILE, use_diff=False)
+
+    def to_json_file(self, json_file_path: str | Path, use_diff: bool = True) -> None:
+        """Write `to_json_string` to a file."""
+        write_file(Path(json_file_path), self.to_json_string(use_diff))
+
+    @classmethod
+    def from_json_file(cls, json_file: str | Path) -> Self:
+        """The configuration in a file of any name."""
+        return cls.from_dict(_read(Path(json_file)))
+
+    def to_json_string(self, use_diff: bool = True) -> str:
+        """`to_diff_dict` as JSON, or `to_dict`."""
+        return _as_json(self.to_diff_dict() if use_diff else self.to_dict())
 
     def to_json(self) -> str:
         """`to_dict` as the text of config.json."""
         self.validate()
-        values = self.to_dict()
-        for key, value in values.items():
-            try:
-                json.dumps(value)
-            except (TypeError, ValueError) as error:
-                raise ConfigError(f"{key} cannot be written as JSON: {error}.") from None
-        return json.dumps(values, indent=2, sort_keys=True, ensure_ascii=False) + "\n"
+        return self.to_json_string(use_diff=False)
 
 
 def read_config(directory: str | Path, file: str = CONFIG_FILE) -> dict[str, Any]:
@@ -317,6 +347,16 @@ def read_config(directory: str | Path, file: str = CONFIG_FILE) -> dict[str, Any
             f"{directory} is not a model: it has no {file}. Pass the directory that "
             "save_pretrained or `offramp train` wrote."
         )
+    values = _read(path)
+    if path == old and "init_class" in values:
+        raise ConfigError(
+            f"{path} has PaddleNLP's nested layout of before 2.5, which this offramp does not "
+            "read. Save the model with a later PaddleNLP."
+        )
+    return values
+
+
+def _read(path: Path) -> dict[str, Any]:
     try:
         values = json.loads(path.read_text(encoding="utf-8"))
     except OSError as error:
@@ -325,12 +365,37 @@ def read_config(directory: str | Path, file: str = CONFIG_FILE) -> dict[str, Any
         raise ConfigError(f"{path} is not valid JSON: {error}. Save the model again.") from error
     if not isinstance(values, dict):
         raise ConfigError(f"{path} must hold a JSON object; it holds a {type(values).__name__}.")
-    if path == old and "init_class" in values:
-        raise ConfigError(
-            f"{path} has PaddleNLP's nested layout of before 2.5, which this offramp does not "
-            "read. Save the model with a later PaddleNLP."
-        )
     return values
+
+
+def _as_json(values: Mapping[str, Any]) -> str:
+    for key, value in values.items():
+        try:
+            json.dumps(value)
+        except (TypeError, ValueError) as error:
+            raise ConfigError(f"{key} cannot be written as JSON: {error}.") from None
+    return json.dumps(values, indent=2, sort_keys=True, ensure_ascii=False) + "\n"
+
+
+def _labels_of(numbers: Any) -> dict[int, str]:
+    """`id2label` of a `label2id`."""
+    try:
+        labels = {int(number): str(label) for label, number in numbers.items()}
+    except (AttributeError, TypeError, ValueError):
+        labels = {}
+    if not labels or len(labels) != len(numbers):
+        raise ConfigError(
+            f"label2id must give class names the numbers 0, 1, 2, ..., each once; got {numbers!r}."
+        )
+    return labels
+
+
+def _check_inverse(labels: Any, numbers: Any) -> None:
+    inverse = {label: number for number, label in _numbered_labels(labels).items()}
+    if inverse != {label: number for number, label in _labels_of(numbers).items()}:
+        raise ConfigError(
+            f"label2id={numbers!r} is not id2label={labels!r} turned round. Pass one of them."
+        )
 
 
 def _numbered_labels(value: Any) -> dict[int, str]:
