@@ -507,6 +507,23 @@ def test_a_tuple_where_asked_for() -> None:
     assert [tuple(x.shape) for x in body] == [(3, 7, 16), (3, 16)]
 
 
+@pytest.mark.parametrize("cls", [offramp.BertModel, offramp.BertForSequenceClassification])
+def test_the_configuration_says_what_forward_was_not_told(cls: Any, tmp_path: Path) -> None:
+    settings: dict[str, Any] = {"output_hidden_states": True, "output_attentions": True}
+    model = cls.from_pretrained(GOLDEN, **settings)
+    model.save_pretrained(tmp_path)
+    model = cls.from_pretrained(tmp_path)
+    ids = golden()["plain"]["in"]["input_ids"]
+    with torch.no_grad():
+        output = model(ids)
+        bare = model(ids, output_hidden_states=False, output_attentions=False)
+        model.config.return_dict = False
+        assert isinstance(model(ids), tuple)
+        assert not isinstance(model(ids, return_dict=True), tuple)
+    assert len(output.hidden_states) == len(output.attentions) + 1 == 4
+    assert bare.hidden_states is bare.attentions is None
+
+
 def test_a_body_without_a_pooler_pools_its_first_token() -> None:
     model = offramp.BertModel(tiny_config(), add_pooling_layer=False).eval()
     ids = torch.randint(0, 30, (3, 5))

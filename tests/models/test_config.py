@@ -82,6 +82,10 @@ BAD: dict[str, list[Any]] = {
     "is_decoder": [True, "no"],
     "add_cross_attention": [True],
     "problem_type": ["ranking", 3],
+    "output_hidden_states": ["yes", None],
+    "output_attentions": ["yes", None],
+    "return_dict": ["yes", None],
+    "is_encoder_decoder": [True],
     "tie_word_embeddings": ["yes", None],
 }
 

@@ -180,9 +180,9 @@ class BertModel(BertPreTrainedModel):
         inputs_embeds: Tensor | None = None,
         *,
         head_mask: Tensor | None = None,
-        output_attentions: bool = False,
-        output_hidden_states: bool = False,
-        return_dict: bool | None = True,
+        output_attentions: bool | None = None,
+        output_hidden_states: bool | None = None,
+        return_dict: bool | None = None,
     ) -> BaseModelOutputWithPooling | tuple[Any, ...]:
         """Hidden states of a padded batch.
 
@@ -198,7 +198,9 @@ class BertModel(BertPreTrainedModel):
             token_type_ids,
             position_ids,
             inputs_embeds,
-            Options(output_hidden_states, output_attentions, head_mask),
+            Options.asked(
+                self.config, output_hidden_states, output_attentions, head_mask, return_dict
+            ),
         )
         output = BaseModelOutputWithPooling(
             last_hidden_state=passed.tokens(passed.flow.hidden),
@@ -206,7 +208,7 @@ class BertModel(BertPreTrainedModel):
             hidden_states=passed.hidden_states,
             attentions=passed.attentions,
         )
-        return output.to_tuple() if return_dict is False else output
+        return passed.options.result(output)
 
 
 class BertForSequenceClassification(SequenceClassification, BertPreTrainedModel):

@@ -137,6 +137,11 @@ class PretrainedConfig:
             one_of("regression", "single_label_classification", "multi_label_classification")
         ),
     )
+    output_hidden_states: bool = setting(default=False, check=one_of(True, False))
+    """This and the next two: what `forward` does where its argument of that name is not given."""
+    output_attentions: bool = setting(default=False, check=one_of(True, False))
+    return_dict: bool = setting(default=True, check=one_of(True, False))
+    is_encoder_decoder: bool = setting(default=False, check=one_of(False))
     tie_word_embeddings: bool = setting(default=True, check=one_of(True, False), structural=True)
     """Whether an output head over the vocabulary is the input embedding itself."""
     pruned_heads: dict[int, list[int]] = dataclasses.field(default_factory=dict)

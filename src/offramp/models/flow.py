@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
-from typing import Protocol, cast
+from typing import Any, Protocol, TypeVar, cast
 
 import numpy as np
 import numpy.typing as npt
@@ -16,8 +16,12 @@ import torch
 from torch import Tensor
 
 from offramp.errors import InputError
+from offramp.models.config import PretrainedConfig
+from offramp.models.outputs import ModelOutput
 from offramp.nn.attention import Probe
 from offramp.nn.layout import Index, Layout, Packed, Padded, rows_of_tokens
+
+Output = TypeVar("Output", bound=ModelOutput)
 
 
 @dataclass(frozen=True, slots=True)
@@ -344,6 +348,29 @@ class Options:
     output_hidden_states: bool = False
     output_attentions: bool = False
     head_mask: Tensor | None = None
+    return_dict: bool = True
+
+    @classmethod
+    def asked(
+        cls,
+        config: PretrainedConfig,
+        output_hidden_states: bool | None,
+        output_attentions: bool | None,
+        head_mask: Tensor | None,
+        return_dict: bool | None,
+    ) -> Options:
+        """What `forward` was given, and what the configuration says for what is None."""
+        hidden, attentions = output_hidden_states, output_attentions
+        return cls(
+            output_hidden_states=config.output_hidden_states if hidden is None else hidden,
+            output_attentions=config.output_attentions if attentions is None else attentions,
+            head_mask=head_mask,
+            return_dict=config.return_dict if return_dict is None else return_dict,
+        )
+
+    def result(self, output: Output) -> Output | tuple[Any, ...]:
+        """The output, or its tuple."""
+        return output if self.return_dict else output.to_tuple()
 
 
 @dataclass(frozen=True, slots=True)

@@ -65,9 +65,9 @@ class LabelledTask(Task, Generic[Output]):
         labels: Tensor | None = None,
         *,
         head_mask: Tensor | None = None,
-        output_attentions: bool = False,
-        output_hidden_states: bool = False,
-        return_dict: bool | None = True,
+        output_attentions: bool | None = None,
+        output_hidden_states: bool | None = None,
+        return_dict: bool | None = None,
     ) -> Output | tuple[Any, ...]:
         """The task's output for a padded batch, with the loss where `labels` are given.
 
@@ -84,10 +84,11 @@ class LabelledTask(Task, Generic[Output]):
             token_type_ids,
             position_ids,
             inputs_embeds,
-            Options(output_hidden_states, output_attentions, head_mask),
+            Options.asked(
+                self.config, output_hidden_states, output_attentions, head_mask, return_dict
+            ),
         )
-        output = self.answer(passed, labels)
-        return output.to_tuple() if return_dict is False else output
+        return passed.options.result(self.answer(passed, labels))
 
 
 class SequenceClassification(LabelledTask[SequenceClassifierOutput]):
@@ -141,9 +142,9 @@ class MultipleChoice(Task):
         labels: Tensor | None = None,
         *,
         head_mask: Tensor | None = None,
-        output_attentions: bool = False,
-        output_hidden_states: bool = False,
-        return_dict: bool | None = True,
+        output_attentions: bool | None = None,
+        output_hidden_states: bool | None = None,
+        return_dict: bool | None = None,
     ) -> MultipleChoiceModelOutput | tuple[Any, ...]:
         """As the other tasks' `forward`, with [B, choices, L] in place of [B, L]."""
         given = input_ids if inputs_embeds is None else inputs_embeds
@@ -163,7 +164,9 @@ class MultipleChoice(Task):
             flat(token_type_ids),
             flat(position_ids),
             flat(inputs_embeds),
-            Options(output_hidden_states, output_attentions, head_mask),
+            Options.asked(
+                self.config, output_hidden_states, output_attentions, head_mask, return_dict
+            ),
         )
         logits_RC = self.classifier(self.dropout(self.stack.pool(passed.flow)))
         logits_BC = passed.rows(logits_RC).view(given.shape[:2])
@@ -171,7 +174,7 @@ class MultipleChoice(Task):
         if labels is not None:
             loss = classification_loss(logits_BC, labels, "single_label_classification")
         output = MultipleChoiceModelOutput(loss, logits_BC, passed.hidden_states, passed.attentions)
-        return output.to_tuple() if return_dict is False else output
+        return passed.options.result(output)
 
 
 class QuestionAnswering(Task):
@@ -193,9 +196,9 @@ class QuestionAnswering(Task):
         end_positions: Tensor | None = None,
         *,
         head_mask: Tensor | None = None,
-        output_attentions: bool = False,
-        output_hidden_states: bool = False,
-        return_dict: bool | None = True,
+        output_attentions: bool | None = None,
+        output_hidden_states: bool | None = None,
+        return_dict: bool | None = None,
     ) -> QuestionAnsweringModelOutput | tuple[Any, ...]:
         """As the other tasks' `forward`; `start_positions` and `end_positions` are the labels.
 
@@ -209,7 +212,9 @@ class QuestionAnswering(Task):
             token_type_ids,
             position_ids,
             inputs_embeds,
-            Options(output_hidden_states, output_attentions, head_mask),
+            Options.asked(
+                self.config, output_hidden_states, output_attentions, head_mask, return_dict
+            ),
         )
         both_BL2 = passed.tokens(self.qa_outputs(passed.flow.hidden))
         if both_BL2.shape[-1] != 2:
@@ -225,7 +230,7 @@ class QuestionAnswering(Task):
         output = QuestionAnsweringModelOutput(
             loss, start_BL, end_BL, passed.hidden_states, passed.attentions
         )
-        return output.to_tuple() if return_dict is False else output
+        return passed.options.result(output)
 
 
 class MaskedLM(LabelledTask[MaskedLMOutput]):
@@ -278,9 +283,9 @@ class WordsAndNextSentence(Task):
         next_sentence_label: Tensor | None = None,
         *,
         head_mask: Tensor | None = None,
-        output_attentions: bool = False,
-        output_hidden_states: bool = False,
-        return_dict: bool | None = True,
+        output_attentions: bool | None = None,
+        output_hidden_states: bool | None = None,
+        return_dict: bool | None = None,
     ) -> PreTrainingOutput | tuple[Any, ...]:
         """As the other tasks' `forward`; `labels` [B, L] are ids, `next_sentence_label` [B] 0 or 1.
 
@@ -293,7 +298,9 @@ class WordsAndNextSentence(Task):
             token_type_ids,
             position_ids,
             inputs_embeds,
-            Options(output_hidden_states, output_attentions, head_mask),
+            Options.asked(
+                self.config, output_hidden_states, output_attentions, head_mask, return_dict
+            ),
         )
         words_BLV = passed.tokens(self.words(passed.flow.hidden))
         next_B2 = passed.rows(self.next_sentence(self.stack.pool(passed.flow)))
@@ -305,7 +312,7 @@ class WordsAndNextSentence(Task):
         output = PreTrainingOutput(
             loss, words_BLV, next_B2, passed.hidden_states, passed.attentions
         )
-        return output.to_tuple() if return_dict is False else output
+        return passed.options.result(output)
 
 
 def head_dropout(config: PretrainedConfig) -> nn.Dropout:
