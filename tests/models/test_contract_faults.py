@@ -43,6 +43,39 @@ def test_a_loaded_body_keeps_its_weights_in_a_new_model(tmp_path: Path) -> None:
     assert not model.score.bias.any(), "the new head is initialised"
 
 
+@pytest.mark.parametrize("loaded", [False, True])
+def test_weights_are_initialised_once(loaded: bool, tmp_path: Path) -> None:
+    config = BertConfig(**TINY | {"tie_word_embeddings": False})
+    model = BertForMaskedLM(config)
+    if loaded:
+        model.save_pretrained(tmp_path)
+        model = BertForMaskedLM.from_pretrained(tmp_path)
+    with torch.no_grad():
+        for parameter in model.parameters():
+            parameter.fill_(3.0)  # as if trained
+    model.prune_heads({0: [1]})
+    model.resize_token_embeddings(25)
+    model.resize_position_embeddings(15)
+    model.set_input_embeddings(nn.Embedding(25, 8))
+    before = {name: tensor.clone() for name, tensor in model.state_dict().items()}
+    model.post_init()
+    AroundABody(model.bert)
+    for name, tensor in model.state_dict().items():
+        assert torch.equal(tensor, before[name]), name
+    model.cls["predictions"].transform.dense = nn.Linear(8, 8)
+    model.init_weights()
+    assert not model.cls["predictions"].transform.dense.bias.any(), "a new module is initialised"
+
+
+def test_a_model_from_the_meta_device_is_initialised() -> None:
+    with torch.device("meta"):
+        model = BertModel(BertConfig(**TINY))
+    model.to_empty(device="cpu")
+    torch.nn.init.constant_(model.pooler.dense.bias, torch.nan)
+    model.init_weights()
+    assert not any(parameter.isnan().any() for parameter in model.parameters())
+
+
 class Temperature(nn.Module):
     """A module that says nothing of how it is initialised."""
 

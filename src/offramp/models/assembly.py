@@ -107,8 +107,7 @@ def _assign(model: PretrainedModel, tensors: dict[str, Tensor], report: LoadingR
             f"{', '.join(unmade)}: a buffer's values are known when it is made alone, and "
             "from_pretrained makes models without values. Compute it in forward instead."
         )
-    for module in model.modules():
-        module._loaded = True  # type: ignore[assignment]  # for `init_weights`
+    model._keep_weights()
     model.tie_weights()
 
 

@@ -23,8 +23,13 @@ from offramp.models.builtin import read_only
 from offramp.models.config import CONFIG_FILE, PretrainedConfig
 from offramp.models.loading import LoadingReport
 from offramp.models.opening import MODEL_STATE, Opening, open_model
-from offramp.models.parts import RESIZABLE, ModelParts
-from offramp.models.tracking import INIT_ARGUMENTS, InitTrackerMeta, written_arguments
+from offramp.models.parts import RESIZABLE, ModelParts, is_initialised
+from offramp.models.tracking import (
+    INIT_ARGUMENTS,
+    InitTrackerMeta,
+    is_building,
+    written_arguments,
+)
 
 C = TypeVar("C", bound="type[PretrainedModel]")
 
@@ -109,7 +114,8 @@ class PretrainedModel(ModelParts, GenerationMixin, metaclass=InitTrackerMeta):
     def init_weights(self) -> None:
         """Prune the heads that `config.pruned_heads` names, give initial weights, tie.
 
-        A class calls it at the end of its `__init__`. What was loaded keeps its weights. While
+        A class calls it at the end of its `__init__`, and a head's `_init_weights` holds for the
+        body that is built inside it. What was loaded or built before keeps its weights. While
         `from_pretrained` builds a model its modules are on the meta device, where `_init_weights`
         gives no weights, but what else it sets (a norm's eps) is set.
         """
@@ -117,9 +123,11 @@ class PretrainedModel(ModelParts, GenerationMixin, metaclass=InitTrackerMeta):
             self._prune(self.config.pruned_heads)
         for module in self.modules():
             own = list(module.parameters(recurse=False))
-            if own and not getattr(module, "_loaded", False):
+            if own and not is_initialised(module):
                 self._init_weights(module)
         self.tie_weights()
+        if not is_building():
+            self._keep_weights()
 
     def post_init(self) -> None:
         """`init_weights`, under the name that transformers' classes call at the same place."""

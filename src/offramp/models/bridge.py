@@ -45,8 +45,7 @@ def from_transformers(model: nn.Module) -> PretrainedModel:
     for theirs_name, own_name in report.loaded.items():
         _put_parameter(own, own_name, state[theirs_name])
     own.tie_weights()
-    for module in own.modules():
-        module._loaded = True
+    own._keep_weights()
     made: PretrainedModel = own.train(model.training)
     return made
 

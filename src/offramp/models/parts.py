@@ -199,7 +199,10 @@ class ModelParts(nn.Module):
                 )
             layers[layer].check_prunable(which)
         for layer, which in heads.items():
+            initialised = is_initialised(layers[layer].self.query)
             layers[layer].prune(which)
+            for module in layers[layer].modules() if initialised else ():
+                mark_initialised(module)
 
     # ------------------------------------------------------------------ training
 
@@ -289,6 +292,12 @@ class ModelParts(nn.Module):
         """The tied tensors, which no file holds: transformers' Trainer asks when it loads one."""
         return list(self._tied())
 
+    def _keep_weights(self) -> None:
+        """Let `init_weights` leave the weights that there are alone from here on."""
+        for module in self.modules():
+            if not any(parameter.is_meta for parameter in module.parameters(recurse=False)):
+                mark_initialised(module)
+
     def _tied(self) -> dict[str, str]:
         return dict(self.tied_weights) if self.config.tie_word_embeddings else {}
 
@@ -338,6 +347,16 @@ class ModelParts(nn.Module):
                         known[name] = value
 
 
+def is_initialised(module: nn.Module) -> bool:
+    """Whether the module's own weights were loaded or initialised: `init_weights` leaves them."""
+    return bool(getattr(module, "_initialised", False))
+
+
+def mark_initialised(module: nn.Module) -> None:
+    """Let `init_weights` leave the module's own weights alone from here on."""
+    module._initialised = True  # type: ignore[assignment]  # nn.Module takes it for a tensor
+
+
 def _require_gradient(module: nn.Module, args: object, output: Tensor) -> None:
     output.requires_grad_(True)
 
@@ -347,6 +366,8 @@ def _put(root: nn.Module, path: str, module: nn.Module) -> None:
         raise TypeError(
             f"{path} takes a module, such as nn.Embedding; got {type(module).__name__}."
         )
+    if is_initialised(root.get_submodule(path)):
+        mark_initialised(module)
     parent, _, name = path.rpartition(".")
     setattr(root.get_submodule(parent), name, module)
 

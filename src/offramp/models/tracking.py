@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import inspect
 import json
+import threading
 from abc import ABCMeta
 from collections.abc import Mapping
 from typing import Any, TypeVar
@@ -19,6 +20,9 @@ INIT_ARGUMENTS = "init_args"
 """The key of config.json under which `init_config` stands."""
 
 
+_building = threading.local()
+
+
 class InitTrackerMeta(ABCMeta):
     """Metaclass of `PretrainedModel`: gives each instance its `init_config`.
 
@@ -30,13 +34,25 @@ class InitTrackerMeta(ABCMeta):
     """
 
     def __call__(cls: type[T], *args: Any, **kwargs: Any) -> T:
-        made: Any = super().__call__(*args, **kwargs)  # type: ignore[misc]
+        outermost = not is_building()
+        _building.now = True
+        try:
+            made: Any = super().__call__(*args, **kwargs)  # type: ignore[misc]
+        finally:
+            _building.now = not outermost
+        if outermost:
+            made._keep_weights()
         bound = bind(cls, args, kwargs)
         made.init_config = {
             INIT_CLASS: cls.__name__,
             **{name: getattr(value, "init_config", value) for name, value in bound.items()},
         }
         return made  # type: ignore[no-any-return]
+
+
+def is_building() -> bool:
+    """Whether a model's construction is under way in this thread."""
+    return getattr(_building, "now", False)
 
 
 def bind(cls: type, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> dict[str, Any]:
