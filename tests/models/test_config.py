@@ -46,6 +46,23 @@ def test_an_unknown_keyword_names_the_nearest(wrong: str, meant: str) -> None:
         BertConfig(**{wrong: 3})
 
 
+@pytest.mark.parametrize("name", ["attribute_map", "sub_configs", "model_types"])
+def test_what_belongs_to_the_class_is_no_keyword(name: str) -> None:
+    for make in (
+        lambda: BertConfig(**{name: {}}),
+        lambda: BertForSequenceClassification.from_pretrained(GOLDEN, **{name: {}}),
+    ):
+        with pytest.raises(offramp.UnknownOptionError, match=name):
+            make()
+
+
+def test_a_configuration_is_built_again_from_its_dictionary() -> None:
+    config = BertConfig(hidden_size=24, id2label={0: "no", 1: "yes"})
+    assert BertConfig(**config.to_dict()) == BertConfig(**config.to_diff_dict()) == config
+    with pytest.raises(ConfigError, match="model_type 'bert' and no other"):
+        BertConfig(model_type="roberta")
+
+
 def test_positional_arguments_are_refused() -> None:
     with pytest.raises(TypeError):
         BertConfig(30522)  # type: ignore[misc]

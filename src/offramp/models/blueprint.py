@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import inspect
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -63,8 +64,8 @@ def read_blueprint(
     fields: set[str] = set()
     if from_config:
         own_names = {p.name for p in _parameters(cls)}
-        aliases = cls.config_class.keywords() - set(cls.config_class.__dataclass_fields__)
-        fields = cls.config_class.keywords() - (aliases & own_names)
+        own_fields = {field.name for field in dataclasses.fields(cls.config_class)}
+        fields = own_fields | (cls.config_class.keywords() - own_names)
     changes = {name: value for name, value in kwargs.items() if name in fields}
     own = {name: value for name, value in kwargs.items() if name not in fields}
     if config is not None and not from_config:

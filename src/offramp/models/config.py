@@ -89,11 +89,13 @@ def configuration(cls: T) -> T:
             if values.get("id2label") is None:
                 values["id2label"] = _labels_of(numbers)
             _check_inverse(values["id2label"], numbers)
+        if values.pop("model_type", built.model_type) != built.model_type:
+            raise ConfigError(f"A {cls.__name__} has model_type {built.model_type!r} and no other.")
+        known = {field.name for field in dataclasses.fields(built)}
         for name in values:
-            if name not in built.__dataclass_fields__:
+            if name not in known:
                 raise UnknownOptionError(
-                    f"{cls.__name__} has no setting {name!r}. "
-                    f"{nearest(name, built.__dataclass_fields__)}"
+                    f"{cls.__name__} has no setting {name!r}. {nearest(name, known)}"
                 )
         labels, n_labels = values.get("id2label"), values.get("num_labels")
         if labels is not None and n_labels is not None and len(labels) != n_labels:
@@ -191,7 +193,7 @@ class PretrainedConfig:
     @classmethod
     def keywords(cls) -> set[str]:
         """What the constructor takes: fields, their other names, and `label2id`."""
-        return {*cls.__dataclass_fields__, *cls.attribute_map, "label2id"}
+        return {field.name for field in dataclasses.fields(cls)} | {*cls.attribute_map, "label2id"}
 
     @classmethod
     def without_aliases(cls, values: Mapping[str, Any]) -> dict[str, Any]:
