@@ -129,26 +129,4 @@ REASONS = (
         ("test_from_pretrained_no_checkpoint",),
         "None",
     ),
-    # ------------------------------------------------------------------ until they are built
-    Reason(
-        "pending: can_generate",
-        (
-            "test_generation_tester_mixin_inheritance",
-            "test_model_base_model_prefix",
-            "test_save_load",
-        ),
-        "has no attribute 'can_generate'",
-    ),
-    Reason(
-        "pending: subfolder= of a configuration's from_pretrained",
-        ("test_config__config_from_and_save_pretrained_subfolder",),
-        r"has no config\.json",
-    ),
-    Reason(
-        "pending: offramp.AutoModel and AutoModelForSequenceClassification, which then take the "
-        "place of transformers' in this test. It will still read transformers' log for a head of "
-        "another size; offramp says it with NewWeightsWarning.",
-        ("test_load_with_mismatched_shapes",),
-        "RuntimeError not raised|'Reinit due to size mismatch' not found",
-    ),
 )

@@ -302,14 +302,15 @@ def private_names(config_class: type, model_classes: Sequence[type]) -> None:
 
 def classes_of(family: str) -> tuple[Any, tuple[Any, ...]]:
     """The family's configuration and models among offramp's public names, the body first."""
-    configs = (getattr(offramp, name) for name in offramp.__all__ if name.endswith("Config"))
+    names = (name for name in offramp.__all__ if name.endswith("Config") and name != "AutoConfig")
+    configs = (getattr(offramp, name) for name in names)
     named = {config.model_type: config for config in configs if config.model_type}
     if family not in named:
         sys.exit(f"offramp has no configuration of model_type {family!r}; it has {sorted(named)}.")
     stem = named[family].__name__.removesuffix("Config")
-    names = [n for n in offramp.__all__ if n == stem + "Model" or n.startswith(stem + "For")]
-    names.sort(key=lambda name: (name != stem + "Model", name))
-    return named[family], tuple(getattr(offramp, name) for name in names)
+    found = [n for n in offramp.__all__ if n == stem + "Model" or n.startswith(stem + "For")]
+    found.sort(key=lambda name: (name != stem + "Model", name))
+    return named[family], tuple(getattr(offramp, name) for name in found)
 
 
 class Tester:

@@ -37,6 +37,11 @@ class ModelParts(nn.Module):
     tied_weights: ClassVar[Mapping[str, str]] = {}
     """{tensor: the tensor that it shares} while `config.tie_word_embeddings` holds."""
 
+    main_input_name: ClassVar[str] = "input_ids"
+    """The argument of `forward` that says how large a batch is; trainers read it."""
+    supports_gradient_checkpointing: ClassVar[bool] = True
+    """Whether layers can recompute their activations; trainers read it."""
+
     config: PretrainedConfig
     _built_from: dict[str, Any]
     """The structural fields of `config` that the network has."""
@@ -175,6 +180,10 @@ class ModelParts(nn.Module):
         _put(self.base_model, name, fresh)
         self._reconfigure("max_position_embeddings", new_num_position_embeddings)
         return fresh
+
+    def get_position_embeddings(self) -> nn.Module:
+        """The embedding of positions; UnsupportedError where they are not learned."""
+        return self.base_model.get_submodule(self._name_of("position_embeddings_name"))
 
     # ------------------------------------------------------------------ heads of attention
 
