@@ -6,7 +6,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check
 
-.PHONY: demo test check format lint types imports unit test-slow clean
+.PHONY: demo test check format lint types imports unit test-slow common-tests clean
 
 demo: $(VENV)/.demo
 	$(BIN)/offramp demo
@@ -32,6 +32,10 @@ unit: $(VENV)/.dev
 
 test-slow: $(VENV)/.dev
 	$(BIN)/python -m pytest -m slow
+
+# transformers' own tests of models and configurations, fetched with pip, on offramp's classes.
+common-tests: $(VENV)/.dev
+	$(BIN)/python tools/transformers_common_tests.py
 
 # Torch first and alone, so that no other package chooses its build.
 $(VENV)/.torch: constraints.txt

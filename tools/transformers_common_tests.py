@@ -45,9 +45,9 @@ from typing import Any
 from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
-from transformers_common_reasons import REASONS, Reason
 
 import offramp
+from transformers_common_reasons import REASONS, Reason
 
 VERSION = "5.23.0"
 SHA256 = "19d647a4d5d903a7c644ca5cde2d86efc3dde7d8c687ae7988806ff2205efa71"
@@ -292,6 +292,10 @@ def private_names(config_class: type, model_classes: Sequence[type]) -> None:
         "_keep_in_fp32_modules": frozenset(),  # all weights are cast alike
         "_keep_in_fp32_modules_strict": frozenset(),
         "_can_set_experts_implementation": classmethod(lambda cls: False),  # no experts
+        "_can_set_attn_implementation": classmethod(lambda cls: True),  # set_attn_implementation
+        "_supports_sdpa": True,
+        "_supports_flash_attn": False,
+        "_supports_flex_attn": False,
     }
     for classes, names in (((config_class,), of_configs), (model_classes, of_models)):
         for cls in classes:

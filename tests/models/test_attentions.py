@@ -176,3 +176,27 @@ def test_every_class_hands_the_mask_of_heads_on(name: str) -> None:
     logits = [key for key, value in without.items() if key.endswith("logits")]
     assert logits
     assert not any(torch.allclose(found[key], without[key]) for key in logits)
+
+
+def test_eager_attention_is_the_same_and_can_be_switched(tmp_path: Path) -> None:
+    torch.manual_seed(0)
+    model = BertForSequenceClassification(BertConfig(**TINY)).eval()
+    model.save_pretrained(tmp_path)
+    fast = model(IDS, MASK, output_hidden_states=True)
+    seen: list[bool] = []
+    first = model.bert.encoder.layer[0].attention.self
+    first.register_forward_hook(lambda module, args, output: seen.append(args[0].dim() == 3))
+    model(IDS, MASK)
+    model.set_attn_implementation("eager")
+    open_ = model(IDS, MASK, output_hidden_states=True)
+    assert seen == [False, True], "packed, then padded"
+    torch.testing.assert_close(open_.logits, fast.logits, atol=1e-6, rtol=1e-5)
+    for one, two in zip(open_.hidden_states, fast.hidden_states, strict=True):
+        torch.testing.assert_close(one, two, atol=1e-6, rtol=1e-5)
+    assert open_.attentions is None
+    model.save_pretrained(tmp_path)
+    assert "attn_implementation" not in (tmp_path / "config.json").read_text()
+    again = BertForSequenceClassification.from_pretrained(tmp_path, attn_implementation="eager")
+    assert again.config.attn_implementation == "eager"
+    with pytest.raises(ValueError, match="one of 'sdpa', 'eager'; got 'flash'"):
+        model.set_attn_implementation("flash")

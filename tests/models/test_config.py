@@ -102,6 +102,7 @@ BAD: dict[str, list[Any]] = {
     "output_hidden_states": ["yes", None],
     "output_attentions": ["yes", None],
     "return_dict": ["yes", None],
+    "attn_implementation": ["flash_attention_2", None],
     "is_encoder_decoder": [True],
     "tie_word_embeddings": ["yes", None],
 }

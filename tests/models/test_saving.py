@@ -140,6 +140,24 @@ def test_a_state_dict_takes_the_place_of_the_file(saved: Path) -> None:
             raise type(error)(str(error).replace("\n", " ")) from None
 
 
+def test_a_model_of_tensors_and_a_configuration_alone() -> None:
+    model = new_model()
+    state = model.state_dict()
+    found, report = load(None, config=model.config, state_dict=state, output_loading_info=True)
+    assert report.initialised == report.dropped == ()
+    assert all(torch.equal(tensor, state[name]) for name, tensor in found.state_dict().items())
+    assert not found.training
+    for given in ({}, {"config": model.config}, {"state_dict": state}):
+        with pytest.raises(offramp.ConfigError, match="both config= and state_dict="):
+            load(None, **given)
+
+
+def test_the_older_name_of_dtype(saved: Path) -> None:
+    assert load(saved, torch_dtype="float16").dtype is torch.float16
+    with pytest.raises(offramp.ConfigError, match="one setting"):
+        load(saved, dtype=torch.float32, torch_dtype=torch.float16)
+
+
 def test_pickles_are_not_read_or_written(saved: Path, tmp_path: Path) -> None:
     with pytest.raises(offramp.UnsupportedError, match="safetensors alone"):
         load(saved, use_safetensors=False)
@@ -153,7 +171,7 @@ def test_a_misspelt_option_names_the_nearest(saved: Path) -> None:
     with pytest.raises(offramp.UnknownOptionError, match="Did you mean 'device'"):
         load(saved, devise="cpu")
     with pytest.raises(offramp.UnknownOptionError, match="Did you mean 'dtype'"):
-        load(saved, torch_dtype="float16")
+        load(saved, dtipe="float16")
 
 
 # Options of saving

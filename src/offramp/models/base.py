@@ -139,7 +139,7 @@ class PretrainedModel(ModelParts, GenerationMixin, metaclass=InitTrackerMeta):
     @classmethod
     def from_pretrained(
         cls,
-        pretrained_model_name_or_path: str | Path,
+        pretrained_model_name_or_path: str | Path | None,
         from_hf_hub: bool = ...,
         subfolder: str | None = ...,
         *args: Any,
@@ -151,7 +151,7 @@ class PretrainedModel(ModelParts, GenerationMixin, metaclass=InitTrackerMeta):
     @classmethod
     def from_pretrained(
         cls,
-        pretrained_model_name_or_path: str | Path,
+        pretrained_model_name_or_path: str | Path | None,
         from_hf_hub: bool = ...,
         subfolder: str | None = ...,
         *args: Any,
@@ -162,13 +162,14 @@ class PretrainedModel(ModelParts, GenerationMixin, metaclass=InitTrackerMeta):
     @classmethod
     def from_pretrained(
         cls,
-        pretrained_model_name_or_path: str | Path,
+        pretrained_model_name_or_path: str | Path | None,
         from_hf_hub: bool = False,
         subfolder: str | None = None,
         *args: Any,
         config: PretrainedConfig | None = None,
         state_dict: Mapping[str, Tensor] | None = None,
         dtype: torch.dtype | str | None = None,
+        torch_dtype: torch.dtype | str | None = None,
         device: torch.device | str | None = None,
         load_state_as_np: bool = False,
         ignore_mismatched_sizes: bool = False,
@@ -186,8 +187,8 @@ class PretrainedModel(ModelParts, GenerationMixin, metaclass=InitTrackerMeta):
 
         The name is, in this order: a directory or one file of weights; a built-in name
         (`model_name_list`), whose files an installed package, the hub's cache or a mirror has;
-        or owner/name on the hub. With `from_hf_hub` it is a name on the hub and nothing else.
-        `subfolder` is a folder inside.
+        or owner/name on the hub. With `from_hf_hub` it is a name on the hub and nothing else; None
+        is nothing at all, for `config` and `state_dict`. `subfolder` is a folder inside.
 
         `args` go to the class's `__init__`, after the configuration. `kwargs` that are fields of
         the configuration change it; the others go to `__init__`, in place of the arguments that
@@ -196,6 +197,7 @@ class PretrainedModel(ModelParts, GenerationMixin, metaclass=InitTrackerMeta):
         - `config`: a configuration in place of the file's.
         - `state_dict`: tensors in place of the file's; they are copied.
         - `dtype`: `torch.float32`, "float16", ...; the file's where it is None or "auto".
+          `torch_dtype` is its older name.
         - `device`: where the model goes; torch's default device where it is None.
         - `load_state_as_np`: keep the weights in host memory, as views of the mapped file, even
           where torch's default device is another.
@@ -216,12 +218,14 @@ class PretrainedModel(ModelParts, GenerationMixin, metaclass=InitTrackerMeta):
                 f"of __init__: {cls.__name__}.from_pretrained(name, False, None, {from_hf_hub!r}), "
                 "or by keyword."
             )
+        if dtype is not None and torch_dtype not in (None, dtype):
+            raise ConfigError(f"dtype={dtype} and torch_dtype={torch_dtype} are one setting.")
         opening = Opening(
             Request(revision, subfolder, cache_dir, local_files_only, force_download),
             from_hf_hub,
             config,
             state_dict,
-            dtype,
+            dtype if torch_dtype is None else torch_dtype,
             device,
             load_state_as_np,
             ignore_mismatched_sizes,

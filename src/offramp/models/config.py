@@ -120,7 +120,10 @@ class PretrainedConfig:
     """
 
     model_type: ClassVar[str] = ""
-    attribute_map: ClassVar[Mapping[str, str]] = {"num_classes": "num_labels"}
+    attribute_map: ClassVar[Mapping[str, str]] = {
+        "num_classes": "num_labels",
+        "_attn_implementation": "attn_implementation",
+    }
     """{another name: the field's}; the other names work wherever the field's does."""
     pretrained_init_configuration: ClassVar[Mapping[str, Mapping[str, Any]]] = {}
     """{built-in name: its configuration}."""
@@ -143,6 +146,8 @@ class PretrainedConfig:
     """This and the next two: what `forward` does where its argument of that name is not given."""
     output_attentions: bool = setting(default=False, check=one_of(True, False))
     return_dict: bool = setting(default=True, check=one_of(True, False))
+    attn_implementation: str = setting(default="sdpa", check=one_of("sdpa", "eager"))
+    """"eager" computes attention openly on padded rows, which is slow; not written to a file."""
     is_encoder_decoder: bool = setting(default=False, check=one_of(False))
     tie_word_embeddings: bool = setting(default=True, check=one_of(True, False), structural=True)
     """Whether an output head over the vocabulary is the input embedding itself."""
@@ -238,6 +243,7 @@ class PretrainedConfig:
         extra = {k: copy.deepcopy(v) for k, v in values.items() if k not in fields}
         extra.pop("model_type", None)
         extra.pop("label2id", None)  # made from id2label
+        named.pop("attn_implementation", None)  # how a model is run is not the file's to say
         if named.get("id2label") is not None:
             named.pop("num_labels", None)
         if changes.get("num_labels") not in (None, len(named.get("id2label") or ())):
@@ -290,7 +296,7 @@ class PretrainedConfig:
         """What config.json holds: fields, the file's other keys, label2id and model_type."""
         values = dict(copy.deepcopy(self.extra))
         for field in dataclasses.fields(self):
-            if field.name not in ("extra", "num_labels"):
+            if field.name not in ("extra", "num_labels", "attn_implementation"):
                 values[field.name] = copy.deepcopy(getattr(self, field.name))
         values["id2label"] = {str(number): label for number, label in enumerate(self.labels)}
         values["label2id"] = self.label2id

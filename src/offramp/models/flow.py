@@ -349,6 +349,8 @@ class Options:
     output_attentions: bool = False
     head_mask: Tensor | None = None
     return_dict: bool = True
+    eager: bool = False
+    """Attention computed openly, on padded rows, as it is where attentions are asked for."""
 
     @classmethod
     def asked(
@@ -366,6 +368,7 @@ class Options:
             output_attentions=config.output_attentions if attentions is None else attentions,
             head_mask=head_mask,
             return_dict=config.return_dict if return_dict is None else return_dict,
+            eager=config.attn_implementation == "eager",
         )
 
     def result(self, output: Output) -> Output | tuple[Any, ...]:
@@ -428,7 +431,7 @@ def pass_layers(
                 f"{list(head_mask.shape)}."
             )
         head_mask = head_mask.expand(stack.n_layers, -1)
-    look = options.output_attentions or head_mask is not None
+    look = options.output_attentions or options.eager or head_mask is not None
     inputs = Inputs.from_padded(
         input_ids,
         attention_mask,
@@ -441,7 +444,7 @@ def pass_layers(
         stack,
         inputs,
         trace=options.output_hidden_states,
-        probe=Probe(head_mask) if look else None,
+        probe=Probe(head_mask, keeps=options.output_attentions) if look else None,
     )
     shape = input_ids.shape if input_ids is not None else cast(Tensor, inputs_embeds).shape
     return Passed(flow, shape[0], shape[1], options)

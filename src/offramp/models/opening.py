@@ -61,7 +61,7 @@ class Opening:
 
 def open_model(
     cls: type[M],
-    name: str | Path,
+    name: str | Path | None,
     opening: Opening,
     args: tuple[Any, ...] = (),
     kwargs: Mapping[str, Any] | None = None,
@@ -70,14 +70,18 @@ def open_model(
     dtype, device = _dtype(opening.dtype), _device(opening)
     file = cls.resource_files_names[MODEL_STATE]
     wanted = None if opening.state_dict is not None else weights_files(file, opening.variant)
-    place = locate(
-        name,
-        opening.request,
-        model_files((cls.model_config_file, OLD_CONFIG_FILE), wanted),
-        cls.pretrained_resource_files_map[MODEL_STATE],
-        hub_only=opening.from_hf_hub,
-    )
-    values = _config_values(cls, name, place, opening)
+    place = None
+    if name is not None:
+        place = locate(
+            name,
+            opening.request,
+            model_files((cls.model_config_file, OLD_CONFIG_FILE), wanted),
+            cls.pretrained_resource_files_map[MODEL_STATE],
+            hub_only=opening.from_hf_hub,
+        )
+    elif opening.config is None or opening.state_dict is None:
+        raise ConfigError("Without a name both config= and state_dict= are needed.")
+    values = {} if place is None else _config_values(cls, str(name), place, opening)
     blueprint = read_blueprint(cls, values, str(name), opening.config, args, kwargs or {})
     weights = _weights(place, file, opening)
     with torch.device("meta"):
@@ -95,28 +99,29 @@ def open_model(
         ignore_mismatched_sizes=opening.ignore_mismatched_sizes,
         strict=opening.strict,
     )
-    model.name_or_path = str(name)
-    model._companions = read_companions(place.directory)
+    if place is not None:
+        model.name_or_path = str(name)
+        model._companions = read_companions(place.directory)
     model.to(device)
     model.eval()
     return model, report
 
 
 def _config_values(
-    cls: type[PretrainedModel], name: str | Path, place: Place, opening: Opening
+    cls: type[PretrainedModel], name: str, place: Place, opening: Opening
 ) -> Mapping[str, Any]:
     files = (place.directory / cls.model_config_file, place.directory / OLD_CONFIG_FILE)
     if not any(map(os.path.isfile, files)):
         if opening.config is not None:
             return {}
         if place.source is not None:  # files of a built-in name that are the weights alone
-            return cls.pretrained_init_configuration[str(name)]
+            return cls.pretrained_init_configuration[name]
     return read_config(place.directory, cls.model_config_file)
 
 
-def _weights(place: Place, file: str, opening: Opening) -> Weights:
-    if opening.state_dict is not None:
-        return given_weights(opening.state_dict)
+def _weights(place: Place | None, file: str, opening: Opening) -> Weights:
+    if place is None or opening.state_dict is not None:
+        return given_weights(opening.state_dict or {})
     if place.file is not None:
         if opening.variant is not None:
             raise ConfigError(

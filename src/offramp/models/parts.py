@@ -213,6 +213,18 @@ class ModelParts(nn.Module):
             for module in layers[layer].modules() if initialised else ():
                 mark_initialised(module)
 
+    # ------------------------------------------------------------------ running
+
+    def set_attn_implementation(self, attn_implementation: str) -> None:
+        """How attention is computed: "sdpa" (torch's fused kernels, packed rows) or "eager".
+
+        "eager" lays rows out with padding and computes probabilities openly, as a reference; the
+        answers are the same. Raises ConfigError for other names.
+        """
+        for module in self.modules():
+            if isinstance(module, ModelParts):
+                module.config.attn_implementation = attn_implementation
+
     # ------------------------------------------------------------------ training
 
     def gradient_checkpointing_enable(

@@ -15,12 +15,25 @@ from offramp.nn.layout import Layout, Padded
 class Probe:
     """Looks into attention, on padded batches.
 
-    `head_mask_NH`, where given, multiplies each head's probabilities, layer by layer;
+    `head_mask_NH`, where given, multiplies each head's probabilities, layer by layer. With `keeps`
     `probabilities` collects them, [B, H, L, L] a layer, as they weighed the values.
     """
 
     head_mask_NH: Tensor | None = None
+    keeps: bool = True
     probabilities: list[Tensor] = field(default_factory=list)
+    layers_seen: int = 0
+
+    def see(self, weights_BHLL: Tensor, heads: list[int] | None) -> Tensor:
+        """The next layer's probabilities as they shall weigh the values."""
+        if self.head_mask_NH is not None:
+            of_layer_H = self.head_mask_NH[self.layers_seen].to(weights_BHLL)
+            kept_H = of_layer_H if heads is None else of_layer_H[heads]
+            weights_BHLL = weights_BHLL * kept_H[:, None, None]
+        if self.keeps:
+            self.probabilities.append(weights_BHLL)
+        self.layers_seen += 1
+        return weights_BHLL
 
 
 def self_attention(
@@ -92,12 +105,7 @@ def _attend_openly(
     if mask is not None:
         weights_BHLL = weights_BHLL * mask
     weights_BHLL = F.dropout(weights_BHLL, dropout, training=dropout > 0)
-    if probe.head_mask_NH is not None:
-        of_layer_H = probe.head_mask_NH[len(probe.probabilities)].to(weights_BHLL)
-        kept_H = of_layer_H if heads is None else of_layer_H[heads]
-        weights_BHLL = weights_BHLL * kept_H[:, None, None]
-    probe.probabilities.append(weights_BHLL)
-    return (weights_BHLL @ v).transpose(1, 2).flatten(2)
+    return (probe.see(weights_BHLL, heads) @ v).transpose(1, 2).flatten(2)
 
 
 def _by_head(x_BLD: Tensor, n_heads: int) -> Tensor:
