@@ -32,6 +32,7 @@ class Criterion(abc.ABC):
     """Decides after each ramp which rows leave. Immutable, so threads may share one."""
 
     name: ClassVar[str]
+    """What config.json calls the criterion."""
 
     def start(self, n_rows: int) -> Tensor:
         """The state before the first ramp, [R, S]; S = 0 for a criterion without memory."""
@@ -63,7 +64,9 @@ class Entropy(Criterion):
 
     name: ClassVar[str] = "entropy"
     threshold: float = 0.0
+    """Nats, at the ramp after the first layer."""
     growth: float = 1.0
+    """By what the threshold is multiplied from layer to layer, from 0.1 to 10."""
 
     def __post_init__(self) -> None:
         good = isinstance(self.threshold, (int, float)) and not isinstance(self.threshold, bool)
@@ -80,6 +83,7 @@ class Entropy(Criterion):
             )
 
     def update(self, state_RS: Tensor, depth: int, logits_RC: Tensor) -> Decision:
+        """Rows leave whose entropy is below threshold x growth^(depth - 1); NaN stays in."""
         entropy_R = logits_entropy(logits_RC)
         threshold = self.threshold * self.growth ** (depth - 1)
         # |dH| <= 2 H |dlogits|, so ln H moves by at most twice a change of the logits. Nothing
@@ -95,10 +99,12 @@ class Entropy(Criterion):
         )
 
     def to_dict(self) -> dict[str, Any]:
+        """The name, the threshold and the growth."""
         return {"name": self.name, "threshold": self.threshold, "growth": self.growth}
 
     @classmethod
     def from_dict(cls, values: Mapping[str, Any]) -> Self:
+        """The criterion that `to_dict` described; growth 1 where none is given."""
         return cls(values["threshold"], values.get("growth", 1.0))
 
 

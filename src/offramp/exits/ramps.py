@@ -30,6 +30,7 @@ class Ramp(nn.Module):
         self.classifier = nn.Linear(hidden, n_labels)
 
     def forward(self, flow: Flow) -> Tensor:
+        """The logits [R, C] of a finished flow, in its row order."""
         return self.answer(self.pool(flow))
 
     def pool(self, flow: Flow) -> Tensor:

@@ -25,7 +25,11 @@ class AutoConfig:
     def from_pretrained(
         cls, pretrained_model_name_or_path: str | Path, **kwargs: Any
     ) -> PretrainedConfig:
-        """As the family's own `from_pretrained`: a directory, a built-in name, or owner/name."""
+        """As the family's own `from_pretrained`: a directory, a built-in name, or owner/name.
+
+        `kwargs` are fields of the configuration, and `subfolder`, `revision`, `cache_dir`,
+        `local_files_only`, `force_download`. Raises ConfigError for a family that is not here.
+        """
         request = _request(kwargs, kwargs.pop("subfolder", None))
         changes = {key: value for key, value in kwargs.items() if key not in _LOOK_UP}
         model_type, values = identify(pretrained_model_name_or_path, request)
@@ -33,7 +37,10 @@ class AutoConfig:
 
     @classmethod
     def for_model(cls, model_type: str, **kwargs: Any) -> PretrainedConfig:
-        """A new configuration of a type."""
+        """A new configuration of a type, such as "bert"; `kwargs` are its fields.
+
+        Raises ConfigError, listing the known ones, for a type that is not here.
+        """
         return find_config_class(model_type)(**kwargs)
 
 

@@ -51,6 +51,7 @@ class PretrainedModel(ModelParts, GenerationMixin, metaclass=InitTrackerMeta):
     """
 
     config_class: ClassVar[type[PretrainedConfig]] = PretrainedConfig
+    """The class of `config`; None for a model that is built from its own arguments alone."""
     model_config_file: ClassVar[str] = CONFIG_FILE
     """The configuration's file; model_config.json is read where it is absent."""
     resource_files_names: ClassVar[Mapping[str, str]] = read_only({MODEL_STATE: WEIGHTS_FILE})
@@ -62,13 +63,15 @@ class PretrainedModel(ModelParts, GenerationMixin, metaclass=InitTrackerMeta):
     )
     """{"model_state": {built-in name: where its files are}}, read-only; a text is a hub id."""
     model_name_list: ClassVar[_ModelNames] = _ModelNames()
-    """Every built-in name of the class."""
+    """Every built-in name of the class: a list, on the class and on an instance."""
     base_model_class: ClassVar[type[PretrainedModel] | None] = None
     """The family's body; `register_base_model` sets it."""
     known_heads: ClassVar[tuple[str, ...]] = ()
     """Modules that files of the family may hold and a class may lack: dropped and reported."""
     optional_modules: ClassVar[tuple[str, ...]] = ()
     """Modules of the body that files may lack (a pooler): initialised and reported."""
+    config: PretrainedConfig
+    """What the model was built from; resizing and pruning keep it up to date."""
     init_config: dict[str, Any]
     """The arguments of construction by name, and `init_class`; see `InitTrackerMeta`."""
     name_or_path: str
@@ -410,3 +413,4 @@ def register_base_model(cls: C) -> C:
 
 
 PreTrainedModel = PretrainedModel
+"""transformers' spelling of `PretrainedModel`: the same class."""

@@ -41,7 +41,11 @@ from offramp.nn.pooling import pool_first
 
 @configuration
 class BertConfig(PretrainedConfig):
-    """The numbers of a BERT; defaults are bert-base-uncased's."""
+    """The numbers of a BERT; defaults are bert-base-uncased's.
+
+    The names are those of transformers' config.json. A `structural` setting is part of the network
+    and cannot change under a live model.
+    """
 
     model_type = "bert"
     pretrained_init_configuration = BERT.configurations
@@ -51,25 +55,43 @@ class BertConfig(PretrainedConfig):
     }
 
     vocab_size: int = setting(default=30522, check=whole(1), structural=True)
+    """V: the rows of the word embedding."""
     hidden_size: int = setting(default=768, check=whole(1), structural=True)
+    """D: the width of a hidden state; a multiple of `num_attention_heads`."""
     num_hidden_layers: int = setting(default=12, check=whole(1), structural=True)
+    """N: how many layers there are."""
     num_attention_heads: int = setting(default=12, check=whole(1), structural=True)
+    """H: the heads of each layer's attention, those that were pruned counted."""
     intermediate_size: int = setting(default=3072, check=whole(1), structural=True)
+    """The width of the perceptron's middle."""
     hidden_act: str = setting(default="gelu", check=one_of(*ACTIVATIONS), structural=True)
+    """The activation in the perceptron and before the words."""
     hidden_dropout_prob: float = setting(default=0.1, check=number(0, 1))
+    """Dropout after the embeddings, after attention and after the perceptron, in training."""
     attention_probs_dropout_prob: float = setting(default=0.1, check=number(0, 1))
+    """Dropout of attention probabilities, in training."""
     classifier_dropout: float | None = setting(default=None, check=optional(number(0, 1)))
+    """Dropout before a classifier, in training; `hidden_dropout_prob` where it is None."""
     max_position_embeddings: int = setting(default=512, check=whole(1), structural=True)
+    """The most tokens that a row may have."""
     type_vocab_size: int = setting(default=2, check=whole(1), structural=True)
+    """How many token types there are: the first text and the second, of a pair."""
     initializer_range: float = setting(default=0.02, check=number(0, 10))
+    """Standard deviation of new weights."""
     layer_norm_eps: float = setting(default=1e-12, check=number(0, 1), structural=True)
+    """What the norms add to the variance."""
     pad_token_id: int | None = setting(default=0, check=optional(whole(0)))
+    """The token of padding, whose embedding starts as zeros; the mask says where padding is."""
     # A file that says otherwise describes a network that this class would silently not be.
     position_embedding_type: str = setting(default="absolute", check=one_of("absolute"))
+    """Learned positions from 0; no other kind."""
     is_decoder: bool = setting(default=False, check=one_of(False))
+    """False: each token sees the whole row."""
     add_cross_attention: bool = setting(default=False, check=one_of(False))
+    """False: there is no second sequence to look at."""
 
     def validate(self) -> None:
+        """ConfigError unless the heads share the width evenly and `pad_token_id` is a word."""
         if self.hidden_size % self.num_attention_heads:
             raise ConfigError(
                 f"hidden_size {self.hidden_size} is not a multiple of num_attention_heads "
@@ -89,7 +111,11 @@ TIED = {
 
 
 class BertPreTrainedModel(PretrainedModel):
-    """Base of every BERT variant: the family's names and its initial weights."""
+    """Base of every BERT variant: the family's names and its initial weights.
+
+    A class of one's own derives from it, builds a `BertModel` as `self.bert` and its heads beside
+    it, and ends `__init__` with `self.init_weights()`.
+    """
 
     config_class = BertConfig
     pretrained_init_configuration = BERT.configurations
@@ -121,6 +147,7 @@ class BertModel(BertPreTrainedModel):
     """BERT's body, with or without the pooler over the first token."""
 
     pools_first = True
+    """`pool` reads the first token of a row and nothing else."""
 
     def __init__(self, config: BertConfig, add_pooling_layer: bool = True) -> None:
         super().__init__(config)
@@ -131,9 +158,15 @@ class BertModel(BertPreTrainedModel):
 
     @property
     def n_layers(self) -> int:
+        """N, the number of steps."""
         return len(self.encoder.layer)
 
     def start(self, inputs: Inputs) -> Flow:
+        """Words, positions and token types, added and normalised.
+
+        Raises InputError for a row that is too long, an id that has no row in its table, or
+        `inputs_embeds` of another width.
+        """
         longest = self.config.max_position_embeddings
         length = max(
             [block.length for block in inputs.layout.blocks]
@@ -161,13 +194,16 @@ class BertModel(BertPreTrainedModel):
         )
 
     def step(self, flow: Flow, i: int, queries: Tensor | None = None) -> Flow:
+        """Pass layer i, from 0; with `queries`, one packed token a row [R], for those alone."""
         hidden = self.encoder.layer[i](flow.hidden, flow.layout, queries, flow.probe)
         return flow.advanced(hidden) if queries is None else flow.narrowed(hidden, queries)
 
     def finish(self, flow: Flow) -> Flow:
+        """The flow as it is: BERT has nothing between its last layer and a pooler."""
         return flow
 
     def pool(self, flow: Flow) -> Tensor:
+        """The pooled first token of each row, [R, D]; its hidden state where there is no pooler."""
         first_RD = pool_first(flow.hidden, flow.layout)
         return first_RD if self.pooler is None else self.pooler(first_RD)
 
@@ -212,7 +248,11 @@ class BertModel(BertPreTrainedModel):
 
 
 class BertForSequenceClassification(SequenceClassification, BertPreTrainedModel):
-    """BERT with a linear classifier over the pooled row."""
+    """BERT with a linear classifier over the pooled row: logits [B, C].
+
+    `labels` are class numbers [B], or targets for regression (C = 1) and for several labels a row
+    ([B, C], floating); `config.problem_type` decides, or else their type.
+    """
 
     def __init__(self, config: BertConfig) -> None:
         super().__init__(config)
@@ -224,7 +264,10 @@ class BertForSequenceClassification(SequenceClassification, BertPreTrainedModel)
 
 
 class BertForTokenClassification(TokenClassification, BertPreTrainedModel):
-    """BERT with a linear classifier over each token."""
+    """BERT with a linear classifier over each token: logits [B, L, C].
+
+    `labels` are class numbers [B, L], -100 where there is none. There is no pooler.
+    """
 
     def __init__(self, config: BertConfig) -> None:
         super().__init__(config)
@@ -236,7 +279,11 @@ class BertForTokenClassification(TokenClassification, BertPreTrainedModel):
 
 
 class BertForMultipleChoice(MultipleChoice, BertPreTrainedModel):
-    """BERT with a linear score over the pooled first token of each choice."""
+    """BERT with a linear score over the pooled first token of each choice: logits [B, choices].
+
+    All arguments of `forward` have the choices as their second dimension; `labels` [B] are the
+    numbers of the right ones.
+    """
 
     def __init__(self, config: BertConfig) -> None:
         super().__init__(config)
@@ -247,7 +294,11 @@ class BertForMultipleChoice(MultipleChoice, BertPreTrainedModel):
 
 
 class BertForQuestionAnswering(QuestionAnswering, BertPreTrainedModel):
-    """BERT with a linear layer that finds the first and last token of an answer."""
+    """BERT with a linear layer that finds the first and last token of an answer.
+
+    `start_logits` and `end_logits` are [B, L], at masked positions the type's lowest number: no
+    answer is there. The configuration has num_labels=2. There is no pooler.
+    """
 
     def __init__(self, config: BertConfig) -> None:
         super().__init__(config)
@@ -258,7 +309,10 @@ class BertForQuestionAnswering(QuestionAnswering, BertPreTrainedModel):
 
 
 class BertForMaskedLM(MaskedLM, BertPreTrainedModel):
-    """BERT with the head that guesses masked words, tied to the word embedding."""
+    """BERT with the head that guesses masked words, tied to the word embedding: logits [B, L, V].
+
+    `labels` are the words' ids [B, L], -100 where none is asked for. There is no pooler.
+    """
 
     output_embeddings_name = "cls.predictions.decoder"
     tied_weights = TIED
@@ -270,12 +324,16 @@ class BertForMaskedLM(MaskedLM, BertPreTrainedModel):
         self.init_weights()
 
     def words(self, hidden: Tensor) -> Tensor:
+        """[.., V] from hidden states [.., D]."""
         logits: Tensor = self.cls["predictions"](hidden)
         return logits
 
 
 class BertForNextSentencePrediction(NextSentence, BertPreTrainedModel):
-    """BERT with the head that says whether the second sentence of a pair follows the first."""
+    """BERT with the head that says whether the second sentence of a pair follows the first.
+
+    Logits are [B, 2] and `labels` [B]: it follows (0), or was drawn at random (1).
+    """
 
     def __init__(self, config: BertConfig) -> None:
         super().__init__(config)
@@ -284,12 +342,16 @@ class BertForNextSentencePrediction(NextSentence, BertPreTrainedModel):
         self.init_weights()
 
     def next_sentence(self, pooled_RD: Tensor) -> Tensor:
+        """[R, 2] from pooled rows: the second sentence follows, or does not."""
         logits_R2: Tensor = self.cls["seq_relationship"](pooled_RD)
         return logits_R2
 
 
 class BertForPreTraining(WordsAndNextSentence, BertPreTrainedModel):
-    """BERT with both heads of its pretraining: masked words and next sentence."""
+    """BERT with both heads of its pretraining: masked words and next sentence.
+
+    `prediction_logits` are [B, L, V], `seq_relationship_logits` [B, 2].
+    """
 
     output_embeddings_name = "cls.predictions.decoder"
     tied_weights = TIED
@@ -306,10 +368,12 @@ class BertForPreTraining(WordsAndNextSentence, BertPreTrainedModel):
         self.init_weights()
 
     def words(self, hidden: Tensor) -> Tensor:
+        """[.., V] from hidden states [.., D]."""
         logits: Tensor = self.cls["predictions"](hidden)
         return logits
 
     def next_sentence(self, pooled_RD: Tensor) -> Tensor:
+        """[R, 2] from pooled rows: the second sentence follows, or does not."""
         logits_R2: Tensor = self.cls["seq_relationship"](pooled_RD)
         return logits_R2
 

@@ -120,6 +120,7 @@ class PretrainedConfig:
     """
 
     model_type: ClassVar[str] = ""
+    """The family's name in config.json, such as "bert"; a file of another's is refused."""
     attribute_map: ClassVar[Mapping[str, str]] = {
         "num_classes": "num_labels",
         "_attn_implementation": "attn_implementation",
@@ -142,6 +143,7 @@ class PretrainedConfig:
             one_of("regression", "single_label_classification", "multi_label_classification")
         ),
     )
+    """The loss of a classification head; with None the labels' type and C decide."""
     output_hidden_states: bool = setting(default=False, check=one_of(True, False))
     """This and the next two: what `forward` does where its argument of that name is not given."""
     output_attentions: bool = setting(default=False, check=one_of(True, False))

@@ -106,6 +106,7 @@ class SequenceClassification(LabelledTask[SequenceClassifierOutput]):
         return logits_RC
 
     def answer(self, passed: Passed, labels: Tensor | None) -> SequenceClassifierOutput:
+        """Logits [B, C] and, where there are labels, `classification_loss`."""
         logits_BC = passed.rows(self.logits(passed.flow))
         loss = None
         if labels is not None:
@@ -120,6 +121,7 @@ class TokenClassification(LabelledTask[TokenClassifierOutput]):
     """
 
     def answer(self, passed: Passed, labels: Tensor | None) -> TokenClassifierOutput:
+        """Logits [B, L, C] and, where there are labels, the mean loss over those but -100."""
         logits_BLC = passed.tokens(self.classifier(self.dropout(passed.flow.hidden)))
         loss = None if labels is None else token_loss(logits_BLC, labels)
         return TokenClassifierOutput(loss, logits_BLC, passed.hidden_states, passed.attentions)
@@ -241,6 +243,7 @@ class MaskedLM(LabelledTask[MaskedLMOutput]):
         """[.., V] from hidden states [.., D]."""
 
     def answer(self, passed: Passed, labels: Tensor | None) -> MaskedLMOutput:
+        """Logits [B, L, V] and, where there are labels, the mean loss over those but -100."""
         logits_BLV = passed.tokens(self.words(passed.flow.hidden))
         loss = None if labels is None else token_loss(logits_BLV, labels)
         return MaskedLMOutput(loss, logits_BLV, passed.hidden_states, passed.attentions)
@@ -254,6 +257,7 @@ class NextSentence(LabelledTask[NextSentencePredictorOutput]):
         """[R, 2] from pooled rows."""
 
     def answer(self, passed: Passed, labels: Tensor | None) -> NextSentencePredictorOutput:
+        """Logits [B, 2] and, where there are labels, the mean cross-entropy."""
         logits_B2 = passed.rows(self.next_sentence(self.stack.pool(passed.flow)))
         loss = None
         if labels is not None:

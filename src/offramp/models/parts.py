@@ -306,7 +306,12 @@ class ModelParts(nn.Module):
     # ------------------------------------------------------------------ inside
 
     def _init_weights(self, module: nn.Module) -> None:
-        """Initial weights of one module; a family or a user's class overrides it."""
+        """Give one module its own parameters' initial values; a class overrides it.
+
+        `init_weights` calls it for each module with parameters, as do resizing for new rows and
+        `from_pretrained` for what the file lacks: there a parameter that is left without values
+        by it and by the module's `reset_parameters` raises ConfigError.
+        """
 
     @property
     def _keys_to_ignore_on_save(self) -> list[str]:

@@ -76,10 +76,12 @@ class Packed:
 
     @property
     def n_rows(self) -> int:
+        """R, the number of rows."""
         return len(self.lengths_R)
 
     @property
     def n_tokens(self) -> int:
+        """T, the sum of the rows' lengths."""
         return self.blocks[-1].stop if self.blocks else 0
 
     def take(self, rows: Index) -> tuple[Packed, Index]:
