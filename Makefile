@@ -1,4 +1,5 @@
 # make demo: the main job on real weights and text. make test: everything that must hold.
+# make docs: the documentation, into site/.
 # TORCH_INDEX=<index URL>: take torch from there (a CPU or a CUDA build; see the README). To change
 # the build afterwards, `make clean` first.
 PYTHON ?= python3
@@ -6,7 +7,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check
 
-.PHONY: demo test check format lint types imports unit test-slow common-tests clean
+.PHONY: demo docs test check format lint types imports unit test-slow common-tests clean
 
 demo: $(VENV)/.demo
 	$(BIN)/offramp demo
@@ -37,6 +38,9 @@ test-slow: $(VENV)/.dev
 common-tests: $(VENV)/.dev
 	$(BIN)/python tools/transformers_common_tests.py
 
+docs: $(VENV)/.docs
+	NO_MKDOCS_2_WARNING=1 $(BIN)/python -m mkdocs build --strict
+
 # Torch first and alone, so that no other package chooses its build.
 $(VENV)/.torch: constraints.txt
 	@$(PYTHON) -c 'import sys; sys.exit("offramp needs Python 3.10 or newer; this is " + sys.version.split()[0] + ". Pass PYTHON=python3.x" if sys.version_info < (3, 10) else 0)'
@@ -54,5 +58,9 @@ $(VENV)/.dev: $(VENV)/.demo
 	$(PIP) -c constraints.txt -e '.[dev]'
 	@touch $@
 
+$(VENV)/.docs: $(VENV)/.demo
+	$(PIP) -c constraints.txt -e '.[docs]'
+	@touch $@
+
 clean:
-	rm -rf $(VENV) .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache
+	rm -rf site $(VENV) .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache
