@@ -314,7 +314,8 @@ def classes_of(family: str) -> tuple[Any, tuple[Any, ...]]:
     stem = named[family].__name__.removesuffix("Config")
     found = [n for n in offramp.__all__ if n == stem + "Model" or n.startswith(stem + "For")]
     found.sort(key=lambda name: (name != stem + "Model", name))
-    return named[family], tuple(getattr(offramp, name) for name in found)
+    classes = dict.fromkeys(getattr(offramp, name) for name in found)  # a class may have two names
+    return named[family], tuple(classes)
 
 
 class Tester:

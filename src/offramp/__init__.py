@@ -47,6 +47,8 @@ _TABLE: dict[str, tuple[str, tuple[str, ...]]] = {
     "PreTrainedModel": ("offramp.models.base", _MODELS),
     "BertConfig": ("offramp.models.bert", _MODELS),
     "BertPreTrainedModel": ("offramp.models.bert", _MODELS),
+    "BertPretrainedModel": ("offramp.models.bert", _MODELS),
+    "BertForPretraining": ("offramp.models.bert", _MODELS),
     "BertModel": ("offramp.models.bert", _MODELS),
     "BertForSequenceClassification": ("offramp.models.bert", _MODELS),
     "BertForMaskedLM": ("offramp.models.bert", _MODELS),
@@ -153,11 +155,13 @@ if TYPE_CHECKING:
         BertForMultipleChoice as BertForMultipleChoice,
         BertForNextSentencePrediction as BertForNextSentencePrediction,
         BertForPreTraining as BertForPreTraining,
+        BertForPretraining as BertForPretraining,
         BertForQuestionAnswering as BertForQuestionAnswering,
         BertForSequenceClassification as BertForSequenceClassification,
         BertForTokenClassification as BertForTokenClassification,
         BertModel as BertModel,
         BertPreTrainedModel as BertPreTrainedModel,
+        BertPretrainedModel as BertPretrainedModel,
     )
     from offramp.models.bridge import (
         from_transformers as from_transformers,

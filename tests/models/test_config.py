@@ -96,6 +96,7 @@ BAD: dict[str, list[Any]] = {
     "layer_norm_eps": [-1e-12, "1e-12", None],
     "pad_token_id": [-1, 0.5, "0"],
     "position_embedding_type": ["relative_key", "relative_key_query", None],
+    "pool_act": ["relu", None],
     "is_decoder": [True, "no"],
     "add_cross_attention": [True],
     "problem_type": ["ranking", 3],

@@ -8,9 +8,10 @@ from typing import Any
 
 import pytest
 import torch
-from tiny import IDS, TINY
+from tiny import IDS, MASK, TINY
 from torch import Tensor, nn
 
+import offramp
 from offramp import (
     BertConfig,
     BertForMaskedLM,
@@ -175,7 +176,7 @@ def test_saved_arguments_of_another_kind_are_no_arguments(tmp_path: Path) -> Non
 @pytest.mark.parametrize("shape", [(1, 4), (3, 4), (2, 1, 4)])
 def test_a_head_mask_of_another_shape_is_refused(shape: tuple[int, ...]) -> None:
     model = BertModel(BertConfig(**TINY)).eval()
-    with pytest.raises(InputError, match=r"head_mask must be \[heads\] or \[2, heads\]"):
+    with pytest.raises(InputError, match=r"head_mask must be \[4\] or \[2, 4\]"):
         model(IDS, head_mask=torch.ones(shape))
 
 
@@ -205,3 +206,40 @@ def test_what_could_not_be_built_again_is_not_saved(kind: Any, tmp_path: Path) -
 def test_from_config_builds_the_body_first() -> None:
     model = AroundABody.from_config(BertConfig(**TINY))
     assert model.bert.config.vocab_size == 20
+
+
+def test_a_head_mask_of_other_heads_is_refused() -> None:
+    model = BertModel(BertConfig(**TINY)).eval()
+    for heads in (1, 3, 5):
+        with pytest.raises(offramp.InputError, match=rf"must be \[4\].*got \[{heads}\]"):
+            model(IDS, MASK, head_mask=torch.ones(heads))
+
+
+@pytest.mark.parametrize("kind", ["BertForTokenClassification", "BertForMaskedLM"])
+def test_labels_of_masked_positions_do_not_count(kind: str) -> None:
+    model = getattr(offramp, kind)(BertConfig(**TINY)).eval()
+    labels = IDS % 2
+    left_out = labels.masked_fill(MASK == 0, -100)
+    assert (labels != left_out).any()
+    assert model(IDS, MASK, labels=labels).loss == model(IDS, MASK, labels=left_out).loss
+
+
+def test_another_pooler_s_activation_is_refused(tmp_path: Path) -> None:
+    BertModel(BertConfig(**TINY)).save_pretrained(tmp_path)
+    with pytest.raises(ConfigError, match="pool_act must be one of 'tanh'; got 'relu'"):
+        BertModel.from_pretrained(tmp_path, pool_act="relu")
+
+
+@pytest.mark.parametrize(
+    ("option", "remedy"),
+    [("trust_remote_code", "No code of a checkpoint"), ("device_map", "pass device=")],
+)
+def test_options_that_are_none_say_what_to_do(option: str, remedy: str, tmp_path: Path) -> None:
+    BertModel(BertConfig(**TINY)).save_pretrained(tmp_path)
+    with pytest.raises(offramp.UnknownOptionError, match=remedy):
+        BertModel.from_pretrained(tmp_path, **{option: True})
+
+
+def test_paddle_s_spellings() -> None:
+    assert offramp.BertPretrainedModel is offramp.BertPreTrainedModel
+    assert offramp.BertForPretraining is offramp.BertForPreTraining

@@ -89,8 +89,8 @@ def add_exits(
     """
     if not isinstance(model, PretrainedModel) or not hasattr(model, "logits"):
         raise ConfigError(
-            f"add_exits takes a model with a head, such as BertForSequenceClassification; got "
-            f"{type(model).__name__}."
+            "add_exits takes a model that gives each row one answer (it has `logits`), such as "
+            f"BertForSequenceClassification; got {type(model).__name__}."
         )
     if hasattr(model, "exits"):
         raise ConfigError(

@@ -85,6 +85,8 @@ class BertConfig(PretrainedConfig):
     # A file that says otherwise describes a network that this class would silently not be.
     position_embedding_type: str = setting(default="absolute", check=one_of("absolute"))
     """Learned positions from 0; no other kind."""
+    pool_act: str = setting(default="tanh", check=one_of("tanh"))
+    """The pooler's activation, which PaddleNLP's files name."""
     is_decoder: bool = setting(default=False, check=one_of(False))
     """False: each token sees the whole row."""
     add_cross_attention: bool = setting(default=False, check=one_of(False))
@@ -475,3 +477,9 @@ __all__ = [
     "BertModel",
     "BertPreTrainedModel",
 ]
+
+
+BertPretrainedModel = BertPreTrainedModel
+"""PaddleNLP's spelling."""
+BertForPretraining = BertForPreTraining
+"""PaddleNLP's spelling."""

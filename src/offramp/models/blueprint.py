@@ -16,6 +16,17 @@ if TYPE_CHECKING:
     from offramp.models.base import PretrainedModel
 
 
+_DECLINED = {
+    "trust_remote_code": "No code of a checkpoint is ever run here; leave it out.",
+    "weights_only": "No pickle is read here; leave it out.",
+    "token": "Nothing is downloaded here; leave it out.",
+    "device_map": 'A model goes to one device: pass device=, such as "cuda".',
+    "low_cpu_mem_usage": "Weights are always mapped from the file; leave it out.",
+    "quantization_config": "Weights are not quantised here; leave it out.",
+}
+"""Options of transformers that are no options here, and what to do instead."""
+
+
 @dataclass(frozen=True)
 class Blueprint:
     """A class, the configuration (None where it takes none), and its other arguments by name."""
@@ -91,9 +102,10 @@ def read_blueprint(
     options = inspect.signature(cls.from_pretrained).parameters.keys()
     for name, value in own.items():
         if name not in names and not takes_any:
+            remedy = _DECLINED.get(name) or nearest(name, fields | names | options)
             raise UnknownOptionError(
                 f"{cls.__name__} takes no {name!r}, neither its configuration nor its __init__. "
-                f"{nearest(name, fields | names | options)}"
+                + remedy
             )
         named[name] = value
     return Blueprint(cls, config, named)

@@ -277,6 +277,9 @@ class LayerStack(Protocol):
     `pools_first = True` beside that method: the last layer is then run for those tokens alone.
     """
 
+    config: Any
+    """The model's configuration; a head mask is held against its number of heads."""
+
     @property
     def n_layers(self) -> int:
         """N, the number of steps."""
@@ -425,12 +428,13 @@ def pass_layers(
     """A padded batch through all layers; the arguments are those of `forward`."""
     head_mask = options.head_mask
     if head_mask is not None:
-        if head_mask.dim() not in (1, 2) or head_mask.shape[:-1] not in ((), (stack.n_layers,)):
+        n_layers, n_heads = stack.n_layers, stack.config.num_attention_heads
+        if head_mask.shape not in ((n_heads,), (n_layers, n_heads)):
             raise InputError(
-                f"head_mask must be [heads] or [{stack.n_layers}, heads]; got "
-                f"{list(head_mask.shape)}."
+                f"head_mask must be [{n_heads}] or [{n_layers}, {n_heads}], a number a head or a "
+                f"layer's head; got {list(head_mask.shape)}."
             )
-        head_mask = head_mask.expand(stack.n_layers, -1)
+        head_mask = head_mask.expand(n_layers, -1)
     look = options.output_attentions or options.eager or head_mask is not None
     inputs = Inputs.from_padded(
         input_ids,

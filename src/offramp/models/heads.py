@@ -123,7 +123,7 @@ class TokenClassification(LabelledTask[TokenClassifierOutput]):
     def answer(self, passed: Passed, labels: Tensor | None) -> TokenClassifierOutput:
         """Logits [B, L, C] and, where there are labels, the mean loss over those but -100."""
         logits_BLC = passed.tokens(self.classifier(self.dropout(passed.flow.hidden)))
-        loss = None if labels is None else token_loss(logits_BLC, labels)
+        loss = None if labels is None else token_loss(logits_BLC, labels, passed.real_mask)
         return TokenClassifierOutput(loss, logits_BLC, passed.hidden_states, passed.attentions)
 
 
@@ -245,7 +245,7 @@ class MaskedLM(LabelledTask[MaskedLMOutput]):
     def answer(self, passed: Passed, labels: Tensor | None) -> MaskedLMOutput:
         """Logits [B, L, V] and, where there are labels, the mean loss over those but -100."""
         logits_BLV = passed.tokens(self.words(passed.flow.hidden))
-        loss = None if labels is None else token_loss(logits_BLV, labels)
+        loss = None if labels is None else token_loss(logits_BLV, labels, passed.real_mask)
         return MaskedLMOutput(loss, logits_BLV, passed.hidden_states, passed.attentions)
 
 
@@ -310,7 +310,7 @@ class WordsAndNextSentence(Task):
         next_B2 = passed.rows(self.next_sentence(self.stack.pool(passed.flow)))
         loss = None
         if labels is not None and next_sentence_label is not None:
-            loss = token_loss(words_BLV, labels) + classification_loss(
+            loss = token_loss(words_BLV, labels, passed.real_mask) + classification_loss(
                 next_B2, next_sentence_label, "single_label_classification"
             )
         output = PreTrainingOutput(

@@ -47,8 +47,8 @@ def classification_loss(
     return F.cross_entropy(logits_RC, labels_R, weight=class_weights_C)
 
 
-def token_loss(logits_BLC: Tensor, labels_BL: Tensor) -> Tensor:
-    """Mean cross-entropy over the tokens whose label is not -100, []."""
+def token_loss(logits_BLC: Tensor, labels_BL: Tensor, real_BL: Tensor) -> Tensor:
+    """Mean cross-entropy over the real tokens whose label is not -100, []."""
     if logits_BLC.shape[:-1] != labels_BL.shape:
         raise InputError(
             f"labels must be {list(logits_BLC.shape[:-1])}, one a token; got "
@@ -56,6 +56,7 @@ def token_loss(logits_BLC: Tensor, labels_BL: Tensor) -> Tensor:
         )
     labels_T = labels_BL.reshape(-1).long()
     _check_classes(labels_T, logits_BLC.shape[-1])
+    labels_T = labels_T.masked_fill(~real_BL.reshape(-1), -100)
     return F.cross_entropy(logits_BLC.reshape(len(labels_T), -1), labels_T)
 
 

@@ -56,6 +56,7 @@ class ModelOutput(dict[str, Any]):
         return type(self), tuple(getattr(self, f.name) for f in dataclasses.fields(self))
 
     def _refuse(self, *args: object, **kwargs: object) -> NoReturn:
+        """Raise FrozenInstanceError: a result cannot be changed."""
         raise dataclasses.FrozenInstanceError(
             f"{type(self).__name__} cannot be changed; dataclasses.replace makes another."
         )
