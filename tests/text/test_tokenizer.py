@@ -8,7 +8,7 @@ import pytest
 import transformers
 from hypothesis import given, settings, strategies as st
 
-from offramp.errors import DataError, ModelNotFoundError
+from offramp.errors import DataError, ModelNotFoundError, SaveError
 from offramp.models.names import model_directory
 from offramp.text.tables import read_table
 from offramp.text.tokenizer import Text, Tokenizer
@@ -308,3 +308,16 @@ def test_a_special_token_of_null_is_the_default(tmp_path: Path) -> None:
         Tokenizer.from_pretrained(d).encode(["zzz unknown"])[0].ids for d in (directory, plain)
     )
     assert one.tolist() == two.tolist()
+
+
+def test_saved_beside_what_lies_there_and_refused_where_a_file_is(tmp_path: Path) -> None:
+    tokenizer = Tokenizer.from_pretrained(vocabulary(tmp_path / "model", CASED_VOCABULARY))
+    (tmp_path / "new").mkdir()
+    (tmp_path / "new" / "other").write_text("mine")
+    for directory in ("new", "not/yet/there"):
+        tokenizer.save_pretrained(tmp_path / directory)
+        again = Tokenizer.from_pretrained(tmp_path / directory)
+        assert again.encode(["the Paris"])[0].ids.tolist() == [2, 6, 9, 3]
+    assert (tmp_path / "new" / "other").read_text() == "mine"
+    with pytest.raises(SaveError, match="other"):
+        tokenizer.save_pretrained(tmp_path / "new" / "other")

@@ -13,7 +13,7 @@ import tokenizers
 from tokenizers.implementations.bert_wordpiece import BertWordPieceTokenizer
 from typing_extensions import Self
 
-from offramp.errors import DataError, ModelNotFoundError
+from offramp.errors import DataError, ModelNotFoundError, SaveError
 from offramp.text.tables import Text
 
 _CONFIG_FILE = "tokenizer_config.json"
@@ -114,6 +114,18 @@ class Tokenizer:
             )
             for encoding in encodings
         ]
+
+    def save_pretrained(self, save_directory: str | Path) -> None:
+        """Write the tokenizer's files into a directory, which is made if need be.
+
+        What else lies there stays: trainers call it beside a model's `save_pretrained`.
+        """
+        directory = Path(save_directory)
+        try:
+            directory.mkdir(parents=True, exist_ok=True)
+            self.write_files(directory)
+        except OSError as error:
+            raise SaveError(f"{directory} cannot be written to: {error}.") from error
 
     def write_files(self, directory: str | Path) -> None:
         """Write tokenizer.json and tokenizer_config.json into a directory."""
