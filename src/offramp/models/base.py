@@ -267,8 +267,8 @@ class PretrainedModel(ModelParts, GenerationMixin, metaclass=InitTrackerMeta):
     ) -> None:
         """Write config.json, model.safetensors and the files that came with the model.
 
-        These are the tokenizer's and generation_config.json, where it was loaded with such. The
-        directory is there whole or not at all; weights of an earlier save do not stay in it.
+        These are the tokenizer's and generation_config.json, where it was loaded with such and the
+        directory has none of its own. It is there whole or not at all; weights of an earlier save do not stay in it.
         `state_dict` is written in place of the model's own tensors, whose names and shapes it must
         have. Weights of more than `max_shard_size` (bytes, or "5GB") go into several files with an
         index. `variant` is a word in the file's name: model.VARIANT.safetensors. Nothing is written
@@ -287,8 +287,10 @@ class PretrainedModel(ModelParts, GenerationMixin, metaclass=InitTrackerMeta):
             self.write_files(
                 fresh, state_dict=state_dict, max_shard_size=max_shard_size, variant=variant
             )
+            there = companions_in(save_dir)
             for name, content in self._companions.items():
-                (fresh / name).write_bytes(content)
+                if not there.intersection(companions_of(name)):
+                    (fresh / name).write_bytes(content)
 
     def save_model_config(self, save_dir: str | Path) -> None:
         """Deprecated: `config.save_pretrained`."""

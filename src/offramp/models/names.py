@@ -11,7 +11,7 @@ from offramp.errors import HubError, ModelNotFoundError, nearest
 from offramp.hub.names import Request, Select, Source, find, is_hub_name
 from offramp.models.builtin import all_sources
 
-COMPANIONS = (
+TOKENIZER_FILES = (
     "tokenizer.json",
     "tokenizer_config.json",
     "special_tokens_map.json",
@@ -21,9 +21,9 @@ COMPANIONS = (
     "merges.txt",
     "spiece.model",
     "sentencepiece.bpe.model",
-    "generation_config.json",
 )
-"""Files that belong to a model beside its configuration and weights: the tokenizer's, mostly."""
+COMPANIONS = (*TOKENIZER_FILES, "generation_config.json")
+"""Files that belong to a model beside its configuration and weights."""
 
 
 @dataclass(frozen=True)
@@ -91,6 +91,16 @@ def model_files(config_files: Iterable[str], weights: tuple[str, str] | None) ->
         return [*found, *(name for name in names if name in COMPANIONS)] if found else []
 
     return select
+
+
+def companions_of(name: str) -> tuple[str, ...]:
+    """The files that are of one making with this one: a tokenizer's are not mixed."""
+    return TOKENIZER_FILES if name in TOKENIZER_FILES else (name,)
+
+
+def companions_in(directory: str | Path) -> set[str]:
+    """Which of them lie in a directory."""
+    return {name for name in COMPANIONS if (Path(directory) / name).is_file()}
 
 
 def read_companions(directory: Path) -> dict[str, bytes]:
