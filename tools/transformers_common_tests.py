@@ -103,7 +103,7 @@ def main() -> None:
         sdist = options.sdist or download(Path(folder))
         unpack(sdist, Path(folder))
         with common_tests(Path(folder)) as (modeling, configuration):
-            for family in options.family or FAMILIES:
+            for family in options.family or families():
                 began = time.perf_counter()
                 case = test_case(family, modeling, configuration)
                 reasons = [reason for reason in REASONS if reason.is_for(family)]
@@ -304,11 +304,16 @@ def private_names(config_class: type, model_classes: Sequence[type]) -> None:
                     setattr(cls, name, value)
 
 
-def classes_of(family: str) -> tuple[Any, tuple[Any, ...]]:
-    """The family's configuration and models among offramp's public names, the body first."""
+def families() -> dict[str, Any]:
+    """{model_type: configuration} of every family among offramp's public names."""
     names = (name for name in offramp.__all__ if name.endswith("Config") and name != "AutoConfig")
     configs = (getattr(offramp, name) for name in names)
-    named = {config.model_type: config for config in configs if config.model_type}
+    return {config.model_type: config for config in configs if config.model_type}
+
+
+def classes_of(family: str) -> tuple[Any, tuple[Any, ...]]:
+    """The family's configuration and models among offramp's public names, the body first."""
+    named = families()
     if family not in named:
         sys.exit(f"offramp has no configuration of model_type {family!r}; it has {sorted(named)}.")
     stem = named[family].__name__.removesuffix("Config")

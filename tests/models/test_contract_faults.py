@@ -243,3 +243,122 @@ def test_options_that_are_none_say_what_to_do(option: str, remedy: str, tmp_path
 def test_paddle_s_spellings() -> None:
     assert offramp.BertPretrainedModel is offramp.BertPreTrainedModel
     assert offramp.BertForPretraining is offramp.BertForPreTraining
+
+
+# What a class of one's own may hold, beside modules with parameters
+
+
+class Whitened(BertPreTrainedModel):
+    """A head with a parameter, a constant and a count of its own, and a norm that counts."""
+
+    def __init__(self, config: BertConfig, known: bool = True) -> None:
+        super().__init__(config)
+        self.bert = BertModel(config)
+        self.norm = nn.BatchNorm1d(config.hidden_size)
+        self.query = nn.Parameter(torch.zeros(config.hidden_size))
+        self.register_buffer("classes", torch.arange(3))
+        self.known = known
+        self.init_weights()
+
+    def _init_weights(self, module: nn.Module) -> None:
+        super()._init_weights(module)
+        if module is self and self.known:
+            nn.init.ones_(self.query)
+            self.classes.copy_(torch.arange(3))
+
+    def forward(self, ids: Tensor, mask: Tensor) -> Tensor:
+        pooled = self.norm(self.bert(ids, mask).pooler_output)
+        return pooled @ self.query + self.classes.sum()
+
+
+def test_loose_parameters_and_counts_are_saved_loaded_and_initialised(tmp_path: Path) -> None:
+    model = Whitened(BertConfig(**TINY))
+    assert model.query.tolist() == [1.0] * 8
+    model.train()(IDS, MASK)  # moves the norm's statistics and its count
+    model.eval().save_pretrained(tmp_path / "own")
+    again = Whitened.from_pretrained(tmp_path / "own")
+    assert again.norm.num_batches_tracked == 1
+    for name, tensor in model.state_dict().items():
+        assert torch.equal(again.state_dict()[name], tensor), name
+    half = Whitened.from_pretrained(tmp_path / "own", dtype=torch.float16)
+    assert (half.query.dtype, half.classes.dtype) == (torch.float16, torch.int64)
+
+    model.bert.save_pretrained(tmp_path / "body")
+    with pytest.warns(NewWeightsWarning, match="query"):
+        fresh = Whitened.from_pretrained(tmp_path / "body")
+    assert fresh.query.tolist() == [1.0] * 8
+    assert fresh.classes.tolist() == [0, 1, 2]
+    assert fresh.norm.running_var.tolist() == [1.0] * 8
+    with pytest.raises(ConfigError, match="no initial weights"):
+        Whitened.from_pretrained(tmp_path / "body", known=False)
+
+
+def test_a_number_of_another_kind_is_refused(tmp_path: Path) -> None:
+    model = Whitened(BertConfig(**TINY))
+    model.save_pretrained(tmp_path)
+    state = model.state_dict()
+    for name in ("classes", "query"):
+        changed = state[name].float() if name == "classes" else state[name].long()
+        with pytest.raises(offramp.CheckpointError, match=f"{name} has type"):
+            Whitened.from_pretrained(tmp_path, state_dict={**state, name: changed})
+        with pytest.raises(offramp.CheckpointError, match="kind of number"):
+            model.save_pretrained(tmp_path / "x", state_dict={**state, name: changed})
+
+
+class Scaled(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.weight = nn.Parameter(torch.empty(8))
+        self.register_buffer("scale", torch.full((8,), 2.0))
+
+    def reset_parameters(self) -> None:
+        nn.init.ones_(self.weight)
+
+
+class WithScaled(BertPreTrainedModel):
+    def __init__(self, config: BertConfig) -> None:
+        super().__init__(config)
+        self.bert = BertModel(config)
+        self.head = Scaled()
+        self.init_weights()
+
+
+def test_a_constant_that_nobody_sets_is_refused_and_not_random(tmp_path: Path) -> None:
+    BertModel(BertConfig(**TINY)).save_pretrained(tmp_path)
+    with pytest.raises(ConfigError, match=r"scale of head \(Scaled\): a buffer's values"):
+        WithScaled.from_pretrained(tmp_path)
+
+
+class Shared(BertPreTrainedModel):
+    """Two layers that are one tensor, which `tied_weights` does not say."""
+
+    def __init__(self, config: BertConfig) -> None:
+        super().__init__(config)
+        self.bert = BertModel(config)
+        self.one, self.two = nn.Linear(8, 8), nn.Linear(8, 8)
+        self.two.weight = self.one.weight
+        self.init_weights()
+
+
+def test_what_is_one_tensor_is_one_after_loading(tmp_path: Path) -> None:
+    model = Shared(BertConfig(**TINY))
+    model.save_pretrained(tmp_path)
+    again = Shared.from_pretrained(tmp_path)
+    assert again.two.weight is again.one.weight
+    assert torch.equal(again.one.weight, model.one.weight)
+    assert again.num_parameters() == model.num_parameters()
+    state = {**model.state_dict(), "two.weight": torch.zeros(8, 8)}
+    with pytest.raises(offramp.CheckpointError, match="one tensor of this Shared, and differ"):
+        Shared.from_pretrained(tmp_path, state_dict=state)
+    model.bert.save_pretrained(tmp_path / "body")
+    with pytest.warns(NewWeightsWarning):
+        fresh = Shared.from_pretrained(tmp_path / "body")
+    assert fresh.two.weight is fresh.one.weight
+
+
+def test_a_renamed_argument_of_init_is_told_of(tmp_path: Path) -> None:
+    BertModel(BertConfig(**TINY), add_pooling_layer=False).save_pretrained(tmp_path)
+    path = tmp_path / "config.json"
+    path.write_text(path.read_text().replace("add_pooling_layer", "add_pooler_layer"))
+    with pytest.raises(ConfigError, match="saved with add_pooler_layer.*'add_pooling_layer'"):
+        BertModel.from_pretrained(tmp_path)

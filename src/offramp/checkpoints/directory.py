@@ -8,7 +8,7 @@ import re
 import secrets
 import shutil
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from offramp.errors import OfframpError, SaveError
@@ -18,17 +18,21 @@ LONGEST_NAME = 220
 
 _AT_FDCWD = -100
 _RENAME_EXCHANGE = 2
-# Weights of an earlier save would be read in place of this one's, so they never stay.
-_WEIGHTS = re.compile(r"\.(safetensors|bin|pdparams)(\.index(\.[\w-]+)?\.json)?$")
+WEIGHTS = re.compile(
+    r"(model|pytorch_model|model_state|tf_model|flax_model)"  # a model's own, in any format:
+    r"(\.[\w-]+)?(-\d+-of-\d+)?"  # of a variant, or a shard
+    r"\.(safetensors|bin|pdparams|h5|msgpack)(\.index(\.[\w-]+)?\.json)?"
+)
+"""Weights of an earlier save: they would be read in place of this one's, so they do not stay."""
 
 
 @contextmanager
-def staged(target: str | Path) -> Iterator[Path]:
+def staged(target: str | Path, replaced: re.Pattern[str] = WEIGHTS) -> Iterator[Path]:
     """A fresh sibling directory to write into, which takes `target`'s place when the block ends.
 
     The change is one rename (one exchange where `target` exists), so a reader or a crash finds
     the old directory or the new one. Files of the old one that are neither written anew nor
-    weights are kept. If the block raises, nothing of it remains.
+    `replaced` by their names are kept. If the block raises, nothing of it remains.
     """
     target = check_writable(target)
     fresh = target.parent / f".{target.name}.{secrets.token_hex(6)}.tmp"
@@ -36,10 +40,10 @@ def staged(target: str | Path) -> Iterator[Path]:
         target.parent.mkdir(parents=True, exist_ok=True)
         fresh.mkdir()
         yield fresh
-        if target.is_dir():
-            _keep_other_files(target, fresh)
         for path in fresh.rglob("*"):
             _flush(path)
+        if target.is_dir():
+            _keep_other_files(target, fresh, replaced)
         _flush(fresh)
         if target.is_dir():
             shutil.copystat(target, fresh)
@@ -57,16 +61,20 @@ def staged(target: str | Path) -> Iterator[Path]:
 
 def write_file(path: Path, text: str) -> None:
     """Write one file, which is there whole or as it was; its directory is made if need be."""
-    fresh = path.with_name(f".{path.name}.{secrets.token_hex(6)}.tmp")
+    fresh = None
     try:
+        path = path.expanduser()
         path.parent.mkdir(parents=True, exist_ok=True)
+        fresh = path.with_name(f".{path.name}.{secrets.token_hex(6)}.tmp")
         fresh.write_text(text, encoding="utf-8")
         _flush(fresh)
         fresh.replace(path)
-    except OSError as error:
+    except (OSError, ValueError, RuntimeError) as error:  # no space; a NUL; ~ of an unknown user
         raise SaveError(f"{path} could not be written: {error}.") from error
     finally:
-        fresh.unlink(missing_ok=True)
+        if fresh is not None:
+            with suppress(OSError, ValueError):
+                fresh.unlink(missing_ok=True)
 
 
 def check_writable(target: str | Path) -> Path:
@@ -76,9 +84,10 @@ def check_writable(target: str | Path) -> Path:
     """
     try:
         target = Path(target).expanduser().resolve()  # a link stays a link to what is replaced
-    except RuntimeError as error:  # ~ of an unknown user
-        raise SaveError(f"{target} is no path: {error}.") from error
-    if len(os.fsencode(target.name)) > LONGEST_NAME:
+        length = len(os.fsencode(target.name))
+    except (RuntimeError, ValueError, OSError) as error:  # ~ of an unknown user; a NUL
+        raise SaveError(f"{str(target)[:200]!r} is no path: {error}.") from error
+    if length > LONGEST_NAME:
         raise SaveError(f"The name {target.name[:40]}... is too long; shorten it.")
     if target.exists() and not target.is_dir():
         raise SaveError(f"{target} is a file; a model is saved to a directory.")
@@ -90,8 +99,9 @@ def check_writable(target: str | Path) -> Path:
     there = next(parent for parent in target.parents if parent.exists())
     if not there.is_dir():
         raise SaveError(f"{there} is a file; {target} cannot lie in it.")
-    if not os.access(there, os.W_OK):
-        raise SaveError(f"{there} may not be written to.")
+    for place in (there, target):
+        if place.exists() and not os.access(place, os.W_OK):
+            raise SaveError(f"{place} may not be written to.")
     if target.is_dir():
         for path in target.iterdir():
             if path.exists() and not (path.is_file() or path.is_dir()):
@@ -99,10 +109,10 @@ def check_writable(target: str | Path) -> Path:
     return target
 
 
-def _keep_other_files(old: Path, new: Path) -> None:
+def _keep_other_files(old: Path, new: Path, replaced: re.Pattern[str]) -> None:
     for path in old.iterdir():
         kept = new / path.name
-        if _WEIGHTS.search(path.name) or kept.exists():
+        if replaced.fullmatch(path.name) or kept.exists():
             continue
         if path.is_dir() and not path.is_symlink():
             shutil.copytree(path, kept, symlinks=True, copy_function=_link)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import struct
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -14,6 +13,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor
 
+from offramp.checkpoints.strict_json import parse_json
 from offramp.errors import CheckpointError, ModelNotFoundError
 
 WEIGHTS_FILE = "model.safetensors"
@@ -22,6 +22,14 @@ _FLOATS = {
     "F32": torch.float32,
     "F16": torch.float16,
     "BF16": torch.bfloat16,
+}
+_INTEGERS = {
+    "BOOL": torch.bool,
+    "U8": torch.uint8,
+    "I8": torch.int8,
+    "I16": torch.int16,
+    "I32": torch.int32,
+    "I64": torch.int64,
 }
 _LONGEST_HEADER = 100_000_000  # the format's own limit, bytes
 _OTHER_WEIGHTS = (".bin", ".safetensors", ".pdparams", ".index.json", ".h5", ".ot")
@@ -46,7 +54,7 @@ def read_header(path: str | Path) -> dict[str, TensorInfo]:
             (length,) = struct.unpack("<Q", file.read(8))
             if length > _LONGEST_HEADER:
                 raise ValueError(f"a header of {length} bytes")
-            header = json.loads(file.read(length), object_pairs_hook=_no_name_twice)
+            header = parse_json(file.read(length))
         header.pop("__metadata__", None)
         return {name: _info(entry) for name, entry in header.items()}
     except OSError as error:
@@ -83,9 +91,10 @@ def write_tensors(path: str | Path, tensors: Mapping[str, Tensor]) -> None:
     seen: set[int] = set()
     for name, tensor in tensors.items():
         tensor = tensor.detach().contiguous().cpu()
-        # The format has no sharing: a tensor that two names have is written under both.
-        on_host[name] = tensor.clone() if tensor.data_ptr() in seen else tensor
-        seen.add(tensor.data_ptr())
+        # The format has no sharing: memory that two names have is written under both.
+        memory = tensor.untyped_storage().data_ptr()
+        on_host[name] = tensor.clone() if memory in seen else tensor
+        seen.add(memory)
     path.touch()
     mode = path.stat().st_mode  # by the umask; the library would leave 0600
     try:
@@ -95,11 +104,6 @@ def write_tensors(path: str | Path, tensors: Mapping[str, Tensor]) -> None:
     path.chmod(mode)
 
 
-def is_floating(info: TensorInfo) -> bool:
-    """Whether the header's type is a floating-point one (F32, F16, BF16, F64, F8_...)."""
-    return info.dtype.startswith(("F", "BF"))
-
-
 def torch_dtype(info: TensorInfo) -> torch.dtype | None:
     """The header's floating type in torch's terms; None for one that weights do not have here."""
     return _FLOATS.get(info.dtype)
@@ -107,7 +111,7 @@ def torch_dtype(info: TensorInfo) -> torch.dtype | None:
 
 def tensor_info(tensor: Tensor) -> TensorInfo:
     """What a header would say of a tensor."""
-    names = {dtype: name for name, dtype in _FLOATS.items()}
+    names = {dtype: name for name, dtype in (_FLOATS | _INTEGERS).items()}
     return TensorInfo(tuple(tensor.shape), names.get(tensor.dtype, str(tensor.dtype)))
 
 
@@ -116,12 +120,3 @@ def _info(entry: dict[str, Any]) -> TensorInfo:
     if not isinstance(dtype, str) or not all(isinstance(size, int) for size in shape):
         raise ValueError(f"a tensor of type {dtype!r} and shape {shape!r}")
     return TensorInfo(tuple(shape), dtype)
-
-
-def _no_name_twice(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    found = dict(pairs)
-    if len(found) < len(pairs):
-        names = [name for name, _ in pairs]
-        twice = next(name for name in names if names.count(name) > 1)
-        raise ValueError(f"{twice!r} is named twice")
-    return found

@@ -12,8 +12,10 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
+import torch
 from torch import Tensor
 
+from offramp.checkpoints.directory import WEIGHTS
 from offramp.checkpoints.safetensors_file import (
     TensorInfo,
     read_header,
@@ -21,9 +23,11 @@ from offramp.checkpoints.safetensors_file import (
     tensor_info,
     write_tensors,
 )
+from offramp.checkpoints.strict_json import parse_json
 from offramp.errors import CheckpointError, ConfigError
 
 INDEX_SUFFIX = ".index.json"
+_SIZE = re.compile(r"\d+(\.\d+)?\s*[KMGT]B", re.IGNORECASE | re.ASCII)
 _INDEX = re.compile(r"\.index(\.[\w-]+)?\.json$")
 
 
@@ -56,11 +60,21 @@ class Weights:
 
 
 def given_weights(tensors: Mapping[str, Tensor]) -> Weights:
-    """Tensors in memory in place of a file's; CheckpointError for what is no tensor."""
+    """Tensors in memory in place of a file's; CheckpointError for what is none with values."""
+    if not isinstance(tensors, Mapping):
+        raise CheckpointError(
+            f"state_dict is a mapping of names to tensors; got a {type(tensors).__name__}."
+        )
     for name, tensor in tensors.items():
-        if not isinstance(tensor, Tensor):
+        if not isinstance(name, str) or not isinstance(tensor, Tensor):
             raise CheckpointError(
-                f"state_dict[{name!r}] is a {type(tensor).__name__}; expected a torch.Tensor."
+                f"state_dict[{name!r}] is a {type(tensor).__name__}; expected a torch.Tensor under "
+                "a text."
+            )
+        if tensor.layout is not torch.strided or tensor.is_meta:
+            raise CheckpointError(
+                f"state_dict[{name!r}] is {'on the meta device' if tensor.is_meta else 'sparse'}; "
+                "expected dense tensors with values."
             )
     header = {name: tensor_info(tensor) for name, tensor in tensors.items()}
     return Weights("the state_dict given", header, {}, dict(tensors))
@@ -116,29 +130,38 @@ def write_weights(
     if max_shard_size is None:
         write_tensors(directory / name, tensors)
         return
+    if not _is_size(max_shard_size):
+        raise ConfigError(
+            f'max_shard_size is a number of bytes or a text such as "5GB"; got {max_shard_size!r}.'
+        )
     stem, _, suffix = name.rpartition(".")
     from huggingface_hub import split_torch_state_dict_into_shards  # takes a while to import
 
-    try:
-        if not isinstance(max_shard_size, str) and not (
-            type(max_shard_size) is int and max_shard_size > 0
-        ):
-            raise ValueError("not a size")
-        split = split_torch_state_dict_into_shards(
-            dict(tensors),
-            filename_pattern=f"{stem}{{suffix}}.{suffix}",
-            max_shard_size=max_shard_size,
-        )
-    except (ValueError, TypeError, AttributeError) as error:
-        raise ConfigError(
-            f'max_shard_size is a number of bytes or a text such as "5GB"; got {max_shard_size!r}.'
-        ) from error
+    split = split_torch_state_dict_into_shards(
+        dict(tensors),
+        filename_pattern=f"{stem}{{suffix}}.{suffix}",
+        max_shard_size=max_shard_size,
+    )
     for shard, names in split.filename_to_tensors.items():
         write_tensors(directory / shard, {name: tensors[name] for name in names})
     if split.is_sharded:
         index = {"metadata": split.metadata, "weight_map": split.tensor_to_filename}
         text = json.dumps(index, indent=2, sort_keys=True) + "\n"
         (directory / weights_files(file, variant)[1]).write_text(text, encoding="utf-8")
+
+
+def replaced_by(file: str, variant: str | None = None) -> re.Pattern[str]:
+    """The names of an earlier save's weights that a save takes away.
+
+    That of a variant takes away the variant's, and any other all: they would be read in its place.
+    """
+    stem = re.escape(file.rpartition(".")[0])
+    shard, index = r"(-\d+-of-\d+)?\.safetensors", r"\.safetensors\.index"
+    if variant is not None:
+        word = re.escape(variant)
+        return re.compile(rf"{stem}\.{word}{shard}|{stem}{index}\.{word}\.json")
+    own = rf"{stem}(\.[\w-]+)?{shard}|{stem}{index}(\.[\w-]+)?\.json"
+    return re.compile(f"{own}|{WEIGHTS.pattern}")
 
 
 def weights_files(file: str, variant: str | None = None) -> tuple[str, str]:
@@ -159,13 +182,19 @@ def with_variant(file: str, variant: str | None) -> str:
     return f"{stem}.{variant}.{suffix}"
 
 
+def _is_size(value: object) -> bool:
+    if isinstance(value, str):
+        return bool(_SIZE.fullmatch(value.strip())) and float(value.strip()[:-2]) > 0
+    return type(value) is int and value > 0
+
+
 def _read_index(path: Path) -> dict[str, str]:
     """{tensor: file beside the index}; CheckpointError for anything else."""
     try:
-        index = json.loads(path.read_text(encoding="utf-8"))
+        index = parse_json(path.read_text(encoding="utf-8"))
         shards = index["weight_map"]
         for name, shard in shards.items():
-            if not isinstance(shard, str) or not shard or Path(shard).name != shard:
+            if not isinstance(shard, str) or Path(shard).name != shard or shard in ("", ".."):
                 raise ValueError(f"{name} lies in {shard!r}, which is no file beside the index")
     except (OSError, ValueError, TypeError, KeyError, AttributeError, RecursionError) as error:
         raise CheckpointError(

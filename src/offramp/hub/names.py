@@ -29,7 +29,9 @@ Download = Callable[[str, "Request", Select], Path]
 download: Download | None = None
 """What is asked last. This offramp has none and says how to fetch a model by hand."""
 
-_HUB_NAME = re.compile(r"[A-Za-z0-9][\w.-]{0,95}(/[A-Za-z0-9][\w.-]{0,95})?")
+# As the hub's client has it: letters, digits, and - _ . between them.
+_PART = r"\w(?:[\w.-]{0,94}\w)?"
+_HUB_NAME = re.compile(rf"{_PART}(/{_PART})?", re.ASCII)
 _REVISION = re.compile(r"[A-Za-z0-9_][\w./-]*")
 
 
@@ -46,6 +48,16 @@ class Source:
     package: str | None = None
     mirrors: tuple[str, ...] = ()
     sha256: str | None = None
+
+    def __post_init__(self) -> None:
+        if self.hub_id is not None and not is_hub_name(self.hub_id):
+            raise ConfigError(f"hub_id is owner/name on the hub; got {self.hub_id!r}.")
+        package = (self.package or "x").partition("/")
+        if not package[0].isidentifier() or (package[1] and not is_inside(package[2])):
+            raise ConfigError(
+                "package is an installed package and a folder in it, such as 'carrier/model'; got "
+                f"{self.package!r}."
+            )
 
 
 @dataclass(frozen=True)
@@ -67,6 +79,11 @@ class Request:
             raise ConfigError(
                 f"subfolder is a path inside the model's directory; got {self.subfolder!r}."
             )
+        for name in ("local_files_only", "force_download"):
+            if not isinstance(getattr(self, name), bool):
+                raise ConfigError(f"{name} is True or False; got {getattr(self, name)!r}.")
+        if self.cache_dir is not None and "\0" in str(self.cache_dir):
+            raise ConfigError(f"cache_dir is no path: {self.cache_dir!r}.")
         if self.force_download and self.local_files_only:
             raise ConfigError("force_download=True and local_files_only=True exclude each other.")
 
@@ -83,10 +100,11 @@ def find(source: Source, request: Request, select: Select, *, hub_only: bool = F
         tried.append(f"the hub cache ({source.hub_id})")
         places += [cached] if cached else []
     if not hub_only:
-        mirrors = [Path(mirror).expanduser() for mirror in source.mirrors]
+        mirrors = [Path(mirror) for mirror in source.mirrors]
         if source.hub_id:
             listed = os.environ.get(MIRRORS, "").split(os.pathsep)
             mirrors += [Path(mirror, source.hub_id) for mirror in listed if mirror]
+        mirrors = [Path(os.path.expanduser(mirror)) for mirror in mirrors]  # noqa: PTH111  # ~nobody
         tried += map(str, mirrors)
         places += mirrors
     for place in places:
@@ -103,7 +121,8 @@ def find(source: Source, request: Request, select: Select, *, hub_only: bool = F
 
 def is_hub_name(name: str) -> bool:
     """Whether `name` could be a repository: "name" or "owner/name"."""
-    return bool(_HUB_NAME.fullmatch(name)) and ".." not in name and "--" not in name
+    good = _HUB_NAME.fullmatch(name) and not name.endswith(".git")
+    return bool(good) and ".." not in name and "--" not in name
 
 
 def is_inside(path: str) -> bool:

@@ -10,6 +10,7 @@ from offramp.errors import ConfigError
 from offramp.hub.names import Request
 from offramp.models.base import PretrainedModel
 from offramp.models.config import PretrainedConfig
+from offramp.models.opening import check_positions
 from offramp.models.registry import find_class, find_config_class, identify
 
 _LOOK_UP = ("revision", "cache_dir", "local_files_only", "force_download")
@@ -33,7 +34,7 @@ class AutoConfig:
         request = _request(kwargs, kwargs.pop("subfolder", None))
         changes = {key: value for key, value in kwargs.items() if key not in _LOOK_UP}
         model_type, values = identify(pretrained_model_name_or_path, request)
-        return find_config_class(model_type).from_dict(values, **changes)
+        return find_config_class(model_type).from_dict(_of_type(values, model_type), **changes)
 
     @classmethod
     def for_model(cls, model_type: str, **kwargs: Any) -> PretrainedConfig:
@@ -67,6 +68,7 @@ class _AutoModel:
         Arguments and results are those of `PretrainedModel.from_pretrained`. The family is that of
         the tensors' names, or what config.json says: its model_type, or its architectures.
         """
+        check_positions(cls.__name__, from_hf_hub, subfolder)
         name = pretrained_model_name_or_path
         config = kwargs.get("config")
         if isinstance(config, PretrainedConfig):
@@ -79,6 +81,7 @@ class _AutoModel:
                 variant=kwargs.get("variant"),
             )
             if values.get("model_type") not in (None, model_type):  # the tensors know better
+                values = _of_type(values, model_type)
                 kwargs["config"] = find_config_class(model_type).from_dict(values)
         chosen = find_class(model_type, cls.task)
         return chosen.from_pretrained(name, from_hf_hub, subfolder, *args, **kwargs)
@@ -86,6 +89,8 @@ class _AutoModel:
     @classmethod
     def from_config(cls, config: PretrainedConfig, **kwargs: Any) -> PretrainedModel:
         """A new model with random weights; `kwargs` go to its `__init__`."""
+        if not isinstance(config, PretrainedConfig):
+            raise ConfigError(f"{cls.__name__}.from_config takes a configuration; got {config!r}.")
         return find_class(config.model_type, cls.task).from_config(config, **kwargs)
 
 
@@ -135,6 +140,10 @@ class AutoModelForMultipleChoice(_AutoModel):
     """The model that chooses among several rows."""
 
     task = "ForMultipleChoice"
+
+
+def _of_type(values: Mapping[str, Any], model_type: str) -> dict[str, Any]:
+    return {**values, "model_type": model_type}
 
 
 def _request(kwargs: Mapping[str, Any], subfolder: str | None) -> Request:

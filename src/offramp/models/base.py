@@ -14,7 +14,7 @@ from typing_extensions import Self
 
 from offramp.checkpoints.directory import staged
 from offramp.checkpoints.safetensors_file import WEIGHTS_FILE
-from offramp.checkpoints.weights import write_weights
+from offramp.checkpoints.weights import given_weights, replaced_by, write_weights
 from offramp.errors import CheckpointError, ConfigError, NewWeightsWarning, UnsupportedError
 from offramp.generation.mixin import GenerationMixin
 from offramp.hub.names import Request, Source
@@ -22,7 +22,8 @@ from offramp.models.blueprint import new_blueprint
 from offramp.models.builtin import read_only
 from offramp.models.config import CONFIG_FILE, PretrainedConfig
 from offramp.models.loading import LoadingReport
-from offramp.models.opening import MODEL_STATE, Opening, open_model
+from offramp.models.names import companions_in, companions_of
+from offramp.models.opening import MODEL_STATE, Opening, check_positions, open_model
 from offramp.models.parts import RESIZABLE, ModelParts, is_initialised
 from offramp.models.tracking import (
     INIT_ARGUMENTS,
@@ -90,9 +91,9 @@ class PretrainedModel(ModelParts, GenerationMixin, metaclass=InitTrackerMeta):
             config = PretrainedConfig() if config is None else config
         elif not isinstance(config, self.config_class):
             raise ConfigError(
-                f"{type(self).__name__} is built from a {self.config_class.__name__}; got a "
-                f"{type(config).__name__}. To load weights: {type(self).__name__}"
-                ".from_pretrained(directory)."
+                f"{type(self).__name__} is built from a {self.config_class.__name__} of offramp; "
+                f"got a {type(config).__name__} of {type(config).__module__}. To load weights: "
+                f"{type(self).__name__}.from_pretrained(directory)."
             )
         config.validate()
         self._take(config)
@@ -214,13 +215,7 @@ class PretrainedModel(ModelParts, GenerationMixin, metaclass=InitTrackerMeta):
         Raises ModelNotFoundError, HubError, ConfigError, CheckpointError or TypeError, and in none
         of these cases is a model made.
         """
-        if not isinstance(from_hf_hub, bool) or not isinstance(subfolder, str | None):
-            raise TypeError(
-                f"{cls.__name__}.from_pretrained takes (name, from_hf_hub=False, subfolder=None, "
-                f"*args); got from_hf_hub={from_hf_hub!r}, subfolder={subfolder!r}. For arguments "
-                f"of __init__: {cls.__name__}.from_pretrained(name, False, None, {from_hf_hub!r}), "
-                "or by keyword."
-            )
+        check_positions(cls.__name__, from_hf_hub, subfolder)
         if dtype is not None and torch_dtype not in (None, dtype):
             raise ConfigError(f"dtype={dtype} and torch_dtype={torch_dtype} are one setting.")
         opening = Opening(
@@ -268,7 +263,8 @@ class PretrainedModel(ModelParts, GenerationMixin, metaclass=InitTrackerMeta):
         """Write config.json, model.safetensors and the files that came with the model.
 
         These are the tokenizer's and generation_config.json, where it was loaded with such and the
-        directory has none of its own. It is there whole or not at all; weights of an earlier save do not stay in it.
+        directory has none of its own. It is there whole or not at all. Weights of an earlier save
+        do not stay in it, but those of a variant leave the others; other files do stay.
         `state_dict` is written in place of the model's own tensors, whose names and shapes it must
         have. Weights of more than `max_shard_size` (bytes, or "5GB") go into several files with an
         index. `variant` is a word in the file's name: model.VARIANT.safetensors. Nothing is written
@@ -283,11 +279,12 @@ class PretrainedModel(ModelParts, GenerationMixin, metaclass=InitTrackerMeta):
             )
         if not is_main_process:
             return
-        with staged(save_dir) as fresh:
+        replaced = replaced_by(self.resource_files_names[MODEL_STATE], variant)
+        with staged(save_dir, replaced) as fresh:
             self.write_files(
                 fresh, state_dict=state_dict, max_shard_size=max_shard_size, variant=variant
             )
-            there = companions_in(save_dir)
+            there = companions_in(Path(save_dir).expanduser())
             for name, content in self._companions.items():
                 if not there.intersection(companions_of(name)):
                     (fresh / name).write_bytes(content)
@@ -314,7 +311,9 @@ class PretrainedModel(ModelParts, GenerationMixin, metaclass=InitTrackerMeta):
         config = copy.deepcopy(self.config)
         config.architectures = [type(self).__name__]
         config.extra.pop("torch_dtype", None)
-        config.extra["dtype"] = str(self.dtype).removeprefix("torch.")
+        tensors = self._tensors(state_dict)
+        types = (t.dtype for t in tensors.values() if t.is_floating_point())
+        config.extra["dtype"] = str(next(types, self.dtype)).removeprefix("torch.")
         config.extra.pop(INIT_ARGUMENTS, None)
         arguments = written_arguments(self.init_config, self.base_model_prefix)
         if len(arguments) > 1:  # more than the class's name
@@ -324,7 +323,7 @@ class PretrainedModel(ModelParts, GenerationMixin, metaclass=InitTrackerMeta):
         (directory / self.model_config_file).write_text(config.to_json(), encoding="utf-8")
         write_weights(
             directory,
-            self._tensors(state_dict),
+            tensors,
             self.resource_files_names[MODEL_STATE],
             variant,
             max_shard_size,
@@ -336,14 +335,22 @@ class PretrainedModel(ModelParts, GenerationMixin, metaclass=InitTrackerMeta):
         own = {name: tensor for name, tensor in self.state_dict().items() if name not in tied}
         if given is None:
             return own
-        shapes = {name: tuple(tensor.shape) for name, tensor in own.items()}
-        found = {name: tuple(t.shape) for name, t in given.items() if name not in tied}
-        if wrong := sorted(dict(shapes.items() ^ found.items())):
+        found = dict(given_weights(given).given)
+        for name, source in tied.items():  # either name of a pair will do
+            tensor = found.pop(name, None)
+            if tensor is not None and not torch.equal(found.setdefault(source, tensor), tensor):
+                raise CheckpointError(
+                    f"state_dict has different {name} and {source}, which are one tensor of this "
+                    f"{type(self).__name__}."
+                )
+        kinds = {name: (t.shape, t.is_floating_point()) for name, t in found.items()}
+        own_kinds = {name: (t.shape, t.is_floating_point()) for name, t in own.items()}
+        if wrong := sorted(dict(own_kinds.items() ^ kinds.items())):
             raise CheckpointError(
                 f"state_dict is not this {type(self).__name__}'s: {', '.join(wrong[:5])} differ in "
-                "name or shape. Pass what model.state_dict() gives."
+                "name, shape or kind of number. Pass what model.state_dict() gives."
             )
-        return {name: given[name] for name in own}
+        return {name: found[name] for name in own}
 
     def _check_savable(self) -> None:
         """Raise ConfigError if config or file would not describe the network that is there."""

@@ -90,6 +90,13 @@ def read_blueprint(
         saved = {}
     parameters = _parameters(cls)[1 if from_config else 0 :]
     named: dict[str, Any] = {k: v for k, v in saved.items() if k != INIT_CLASS}
+    takes_any = any(p.kind is p.VAR_KEYWORD for p in parameters)
+    names = {p.name for p in parameters}
+    if not takes_any and (gone := sorted(named.keys() - names - {cls.base_model_prefix})):
+        raise ConfigError(
+            f"{where} was saved with {', '.join(gone)}, and {cls.__name__}.__init__ takes none of "
+            f"that name. {nearest(gone[0], names)} Rename it under init_args of the configuration."
+        )
     if _is_built_around_a_body(cls):
         body = cls.base_model_class
         assert body is not None
@@ -97,8 +104,6 @@ def read_blueprint(
         inner = {k: v for k, v in named.get(cls.base_model_prefix, {}).items() if k != INIT_CLASS}
         named[cls.base_model_prefix] = Blueprint(body, config, {**inner, **of_body})
     named |= _by_name(cls, parameters, args)
-    takes_any = any(p.kind is p.VAR_KEYWORD for p in parameters)
-    names = {p.name for p in parameters}
     options = inspect.signature(cls.from_pretrained).parameters.keys()
     for name, value in own.items():
         if name not in names and not takes_any:

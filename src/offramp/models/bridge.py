@@ -60,6 +60,10 @@ def to_transformers(model: PretrainedModel) -> Any:
     requires_backends("to_transformers", "transformers")
     import transformers
 
+    if not isinstance(model, PretrainedModel):
+        raise ConfigError(
+            f"to_transformers takes a model of offramp; got a {type(model).__name__}."
+        )
     name = type(model).__name__
     their_class = getattr(transformers, name, None)
     if their_class is None:

@@ -32,6 +32,15 @@ def read_only(value: Any) -> Any:
     return value
 
 
+def writable(value: Any) -> Any:
+    """A copy to the same depth, of dictionaries and lists: the inverse of `read_only`."""
+    if isinstance(value, Mapping):
+        return {key: writable(item) for key, item in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [writable(item) for item in value]
+    return value
+
+
 def _family(model_type: str, rows: Iterable[tuple[str, str | Source, Settings]]) -> BuiltIn:
     configurations: dict[str, Settings] = {}
     sources: dict[str, Source] = {}

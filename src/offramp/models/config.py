@@ -8,7 +8,6 @@ from __future__ import annotations
 import copy
 import dataclasses
 import json
-import os
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any, ClassVar, TypeVar
@@ -16,9 +15,11 @@ from typing import Any, ClassVar, TypeVar
 from typing_extensions import Self, dataclass_transform
 
 from offramp.checkpoints.directory import write_file
+from offramp.checkpoints.strict_json import parse_json
 from offramp.errors import ConfigError, ModelNotFoundError, UnknownOptionError, nearest
 from offramp.hub.names import Request
-from offramp.models.names import locate, model_files
+from offramp.models.builtin import writable
+from offramp.models.names import exists, is_file, locate, model_files
 
 CONFIG_FILE = "config.json"
 OLD_CONFIG_FILE = "model_config.json"
@@ -188,6 +189,9 @@ class PretrainedConfig:
         if name == "id2label" and value is not None:
             value = _numbered_labels(value)
             object.__setattr__(self, "num_labels", len(value))
+        if field is None and not hasattr(type(self), name) and not name.startswith("_"):
+            self.extra[name] = value  # kept and written, as a file's own keys are
+            return
         object.__setattr__(self, name, value)
         labels = getattr(self, "id2label", None)
         if name == "num_labels" and labels is not None and len(labels) != value:
@@ -238,13 +242,25 @@ class PretrainedConfig:
 
     @classmethod
     def from_dict(cls, values: Mapping[str, Any], **changes: Any) -> Self:
-        """A configuration from a file's mapping; `changes` are fields and override it."""
+        """A configuration from a file's mapping; `changes` are fields and override it.
+
+        Raises ConfigError where the mapping says that it is of another `model_type`.
+        """
+        found = values.get("model_type")
+        if found and cls.model_type and found != cls.model_type:
+            raise ConfigError(
+                f"These are the values of a {found!r} model, and {cls.__name__} is for "
+                f"{cls.model_type!r}. Use the class that belongs to {found!r}."
+            )
         fields = {f.name for f in dataclasses.fields(cls)} - {"extra"}
+        values = {name: writable(value) for name, value in values.items()}
         values, changes = cls.without_aliases(values), cls.without_aliases(changes)
         named = {k: copy.deepcopy(v) for k, v in values.items() if k in fields}
         extra = {k: copy.deepcopy(v) for k, v in values.items() if k not in fields}
         extra.pop("model_type", None)
-        extra.pop("label2id", None)  # made from id2label
+        numbers = extra.pop("label2id", None)  # made from id2label, unless it stands alone
+        if numbers is not None and named.get("id2label") is None:
+            named["id2label"] = _labels_of(numbers)
         named.pop("attn_implementation", None)  # how a model is run is not the file's to say
         if named.get("id2label") is not None:
             named.pop("num_labels", None)
@@ -274,7 +290,7 @@ class PretrainedConfig:
         """
         name = pretrained_model_name_or_path
         built_in = cls.pretrained_init_configuration.get(str(name))
-        if built_in is not None and not Path(name).exists():
+        if built_in is not None and not exists(name):
             return cls.from_dict(built_in, **changes)
         request = Request(revision, subfolder, cache_dir, local_files_only, force_download)
         select = model_files((CONFIG_FILE, OLD_CONFIG_FILE), None)
@@ -331,7 +347,7 @@ class PretrainedConfig:
     @classmethod
     def from_json_file(cls, json_file: str | Path) -> Self:
         """The configuration in a file of any name."""
-        return cls.from_dict(_read(Path(json_file)))
+        return cls.from_dict(_read(Path(json_file).expanduser()))
 
     def to_json_string(self, use_diff: bool = True) -> str:
         """`to_diff_dict` as JSON, or `to_dict`."""
@@ -350,14 +366,14 @@ def read_config(directory: str | Path, file: str = CONFIG_FILE) -> dict[str, Any
     """
     directory = Path(directory)
     path = directory / file
-    if not os.path.exists(directory):  # noqa: PTH110  # Path.exists raises for a name too long
+    if not exists(directory):
         raise ModelNotFoundError(
             f"{directory} does not exist. Expected a directory with {file} and weights."
         )
     old = directory / OLD_CONFIG_FILE
-    if not os.path.isfile(path) and os.path.isfile(old):  # noqa: PTH113
+    if not is_file(path) and is_file(old):
         path = old
-    if not os.path.isfile(path):  # noqa: PTH113
+    if not is_file(path):
         raise ModelNotFoundError(
             f"{directory} is not a model: it has no {file}. Pass the directory that "
             "save_pretrained or `offramp train` wrote."
@@ -373,7 +389,7 @@ def read_config(directory: str | Path, file: str = CONFIG_FILE) -> dict[str, Any
 
 def _read(path: Path) -> dict[str, Any]:
     try:
-        values = json.loads(path.read_text(encoding="utf-8"))
+        values = parse_json(path.read_text(encoding="utf-8"))
     except OSError as error:
         raise ModelNotFoundError(f"{path} cannot be read: {error.strerror}.") from error
     except (ValueError, RecursionError) as error:  # bad JSON, bad UTF-8, nested without end
@@ -386,7 +402,7 @@ def _read(path: Path) -> dict[str, Any]:
 def _as_json(values: Mapping[str, Any]) -> str:
     for key, value in values.items():
         try:
-            json.dumps(value)
+            json.dumps(value, allow_nan=False)
         except (TypeError, ValueError) as error:
             raise ConfigError(f"{key} cannot be written as JSON: {error}.") from None
     return json.dumps(values, indent=2, sort_keys=True, ensure_ascii=False) + "\n"

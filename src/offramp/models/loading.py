@@ -14,7 +14,7 @@ from typing import Any, TypeAlias
 
 import torch
 
-from offramp.checkpoints.safetensors_file import TensorInfo, is_floating, torch_dtype
+from offramp.checkpoints.safetensors_file import TensorInfo, torch_dtype
 from offramp.errors import CheckpointError, nearest
 
 _BUFFERS = re.compile(r"(^|\.)position_ids$")
@@ -80,7 +80,8 @@ class Expected:
     `heads` are module paths whose tensors may be absent together ("classifier", "bert.pooler");
     `known_heads` those that the family's files may have beside what this class needs; of one that
     the class has itself, no unknown tensor is dropped. `tied` are {tensor: the one of `shapes` that
-    it is}; `stand_ins` {tensor: the one whose copy it gets where the file lacks it}.
+    it is}; `stand_ins` {tensor: the one whose copy it gets where the file lacks it}; `integers`
+    {buffer: its type in a file}, of buffers that are no floating numbers.
     """
 
     shapes: Mapping[str, tuple[int, ...]]
@@ -89,6 +90,7 @@ class Expected:
     known_heads: tuple[str, ...]
     tied: Mapping[str, str] = field(default_factory=dict)
     stand_ins: Mapping[str, str] = field(default_factory=dict)
+    integers: Mapping[str, str] = field(default_factory=dict)
 
 
 def plan(
@@ -132,7 +134,9 @@ def plan(
                 faults.append(
                     f"{name} has shape {list(info.shape)}, expected {list(expected.shapes[target])}"
                 )
-        elif not is_floating(info) or torch_dtype(info) is None:
+        elif expected.integers.get(target, info.dtype) != info.dtype:
+            faults.append(f"{name} has type {info.dtype}, expected {expected.integers[target]}")
+        elif target not in expected.integers and torch_dtype(info) is None:
             faults.append(f"{name} has type {info.dtype}, expected F64, F32, F16 or BF16")
         else:
             loaded[name] = target
@@ -194,9 +198,9 @@ def _spellings(name: str, expected: Expected) -> tuple[str, ...]:
 
 
 def _under(name: str, modules: tuple[str, ...]) -> bool:
-    return any(name.startswith(module + ".") for module in modules)
+    return any(name == module or name.startswith(module + ".") for module in modules)
 
 
 def _main_dtype(found: Mapping[str, TensorInfo], loaded: Mapping[str, str]) -> torch.dtype:
-    dtypes = [torch_dtype(found[name]) or torch.float32 for name in loaded]
+    dtypes = [dtype for name in loaded if (dtype := torch_dtype(found[name]))]
     return max(set(dtypes), key=dtypes.count, default=torch.float32)

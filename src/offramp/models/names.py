@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import os
+import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from offramp.errors import HubError, ModelNotFoundError, nearest
+from offramp.errors import ConfigError, HubError, ModelNotFoundError, nearest
 from offramp.hub.names import Request, Select, Source, find, is_hub_name
 from offramp.models.builtin import all_sources
 
@@ -24,6 +25,8 @@ TOKENIZER_FILES = (
 )
 COMPANIONS = (*TOKENIZER_FILES, "generation_config.json")
 """Files that belong to a model beside its configuration and weights."""
+
+_SHARD = re.compile(r"-\d{5}-of-(\d{5})$")
 
 
 @dataclass(frozen=True)
@@ -46,14 +49,14 @@ def locate(
     """What `name` stands for: a path that exists, a built-in name, or owner/name, in that order.
 
     `select` says whether a directory has what is wanted. With `hub_only` it is a name on the hub,
-    looked up in the hub's cache. Raises ModelNotFoundError, or HubError (one of it).
+    looked up in the hub's cache. Raises ModelNotFoundError, HubError (one of it), or ConfigError
+    for options that a path does not have.
     """
-    path, text = Path(name), os.fspath(name)
+    text = os.fspath(name)
     if not hub_only:
-        if os.path.isfile(path):  # noqa: PTH113  # Path.is_file raises for a name too long
-            return Place(path.parent, path.name)
-        if os.path.isdir(path):  # noqa: PTH112
-            return Place(path / (request.subfolder or ""))
+        path = Path(text).expanduser() if text.startswith("~/") else Path(text)
+        if exists(path):
+            return _of_path(path, request)
         if text in built_in:
             source = built_in[text]
             source = source if isinstance(source, Source) else Source(hub_id=source)
@@ -64,50 +67,61 @@ def locate(
         except HubError as error:
             what = "" if hub_only else f"{text} is no directory here, nor a built-in name. "
             raise HubError(what + str(error)) from error
+    if hub_only:
+        raise ModelNotFoundError(f"{text!r} is no name on the hub; expected owner/name.")
     raise ModelNotFoundError(
-        f"{text} does not exist. Expected a directory with config.json and weights, a built-in "
-        f"name, or owner/name on the hub. {nearest(text, built_in)}".rstrip()
-        if not hub_only
-        else f"{text!r} is no name on the hub; expected owner/name."
+        f"{text or 'An empty name'} does not exist. Expected a directory with config.json and "
+        f"weights, a built-in name, or owner/name on the hub. {nearest(text, built_in)}".rstrip()
     )
 
 
-def model_files(config_files: Iterable[str], weights: tuple[str, str] | None) -> Select:
+def exists(path: str | Path) -> bool:
+    """Whether there is such a path; False for what can be none (too long, a NUL)."""
+    try:
+        return os.path.exists(path)  # noqa: PTH110  # Path.exists raises for a name too long
+    except ValueError:
+        return False
+
+
+def is_file(path: str | Path) -> bool:
+    """Whether there is such a file; False for what can be none."""
+    return exists(path) and Path(path).is_file()
+
+
+def model_files(
+    config_files: Iterable[str], weights: tuple[str, str] | None, *, config_needed: bool = True
+) -> Select:
     """What of a listing a model needs: its configuration, its weights, what belongs to them.
 
-    `weights` are the names of the one file and of the index; with None no weights are wanted.
+    `weights` are the names of the one file and of the index; with None no weights are wanted. Of a
+    listing that lacks any of it nothing is taken.
     """
     configs = tuple(config_files)
 
     def select(listing: Iterable[str]) -> list[str]:
         names = list(listing)
         found = [name for name in names if name in configs]
-        if weights is not None:
-            file, index = weights
-            stem, _, suffix = file.rpartition(".")
-            shards = [n for n in names if n.startswith(f"{stem}-") and n.endswith(f".{suffix}")]
-            tensors = [file] if file in names else [index, *shards] if index in names else []
-            found = [*found, *tensors] if tensors else []
-        return [*found, *(name for name in names if name in COMPANIONS)] if found else []
+        tensors = [] if weights is None else _weights_among(names, *weights)
+        if (config_needed and not found) or (weights is not None and not tensors):
+            return []
+        return [*found, *tensors, *(name for name in names if name in COMPANIONS)]
 
     return select
 
 
 def companions_of(name: str) -> tuple[str, ...]:
-    """The files that are of one making with this one: a tokenizer's are not mixed."""
+    """The files that are of one making with this one: two tokenizers' are not mixed."""
     return TOKENIZER_FILES if name in TOKENIZER_FILES else (name,)
 
 
 def companions_in(directory: str | Path) -> set[str]:
-    """Which of them lie in a directory."""
-    return {name for name in COMPANIONS if (Path(directory) / name).is_file()}
+    """Which of a model's companions lie in a directory."""
+    return {name for name in COMPANIONS if is_file(Path(directory) / name)}
 
 
 def read_companions(directory: Path) -> dict[str, bytes]:
     """The contents of a directory's tokenizer and generation files, by name."""
-    return {
-        name: (directory / name).read_bytes() for name in COMPANIONS if (directory / name).is_file()
-    }
+    return {name: (directory / name).read_bytes() for name in sorted(companions_in(directory))}
 
 
 def model_directory(name: str | Path) -> Path:
@@ -115,7 +129,31 @@ def model_directory(name: str | Path) -> Path:
 
     Raises ModelNotFoundError, or HubError for a name whose files are not here.
     """
-    if os.path.isfile(name):  # noqa: PTH113
+    if is_file(name):
         raise ModelNotFoundError(f"{name} is a file; expected a model's directory.")
     weights = ("model.safetensors", "model.safetensors.index.json")
     return locate(name, Request(), model_files(("config.json",), weights), all_sources()).directory
+
+
+def _of_path(path: Path, request: Request) -> Place:
+    if request.revision not in (None, "main") or request.force_download:
+        raise ConfigError(
+            f"{path} lies on this machine; revision= and force_download= are for names on the hub."
+        )
+    if not path.is_file():
+        return Place(path / (request.subfolder or ""))
+    if request.subfolder is not None:
+        raise ConfigError(f"{path} is a file; subfolder= goes with a directory.")
+    return Place(path.parent, path.name)
+
+
+def _weights_among(names: list[str], file: str, index: str) -> list[str]:
+    """The one file, or the index with all of its shards; nothing where some are lacking."""
+    if file in names:
+        return [file]
+    if index not in names:
+        return []
+    stem, _, suffix = file.rpartition(".")
+    shards = [n for n in names if n.startswith(f"{stem}-") and n.endswith(f".{suffix}")]
+    totals = {found[1] for n in shards if (found := _SHARD.search(n.rpartition(".")[0]))}
+    return [index, *shards] if totals == {f"{len(shards):05d}"} else []

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -19,13 +18,13 @@ from offramp.checkpoints.weights import (
     open_weights,
     weights_files,
 )
-from offramp.errors import ConfigError, UnsupportedError
+from offramp.errors import ConfigError, HubError, UnsupportedError
 from offramp.hub.names import Request, check_sha256
 from offramp.models.assembly import fill
 from offramp.models.blueprint import read_blueprint
 from offramp.models.config import OLD_CONFIG_FILE, PretrainedConfig, read_config
 from offramp.models.loading import LoadingReport
-from offramp.models.names import Place, locate, model_files, read_companions
+from offramp.models.names import Place, is_file, locate, model_files, read_companions
 
 if TYPE_CHECKING:
     from offramp.models.base import PretrainedModel
@@ -52,11 +51,26 @@ class Opening:
     use_safetensors: bool | None = None
 
     def __post_init__(self) -> None:
-        if self.use_safetensors is False:
+        for name in ("load_state_as_np", "ignore_mismatched_sizes", "strict"):
+            if not isinstance(getattr(self, name), bool):
+                raise ConfigError(f"{name} is True or False; got {getattr(self, name)!r}.")
+        if self.use_safetensors not in (None, True):
             raise UnsupportedError(
-                "use_safetensors=False asks for weights in another format, and this offramp reads "
-                "safetensors alone. Leave it out."
+                f"use_safetensors={self.use_safetensors!r} asks for weights in another format, and "
+                "this offramp reads safetensors alone. Leave it out."
             )
+
+
+def check_positions(cls_name: str, from_hf_hub: object, subfolder: object) -> None:
+    """TypeError, showing the right call, for arguments of `__init__` in the place of these two."""
+    if isinstance(from_hf_hub, bool) and isinstance(subfolder, str | None):
+        return
+    meant = from_hf_hub if not isinstance(from_hf_hub, bool) else subfolder
+    raise TypeError(
+        f"{cls_name}.from_pretrained takes (name, from_hf_hub=False, subfolder=None, *args); got "
+        f"from_hf_hub={from_hf_hub!r}, subfolder={subfolder!r}. For arguments of __init__: "
+        f"{cls_name}.from_pretrained(name, False, None, {meant!r}), or by keyword."
+    )
 
 
 def open_model(
@@ -75,7 +89,12 @@ def open_model(
         place = locate(
             name,
             opening.request,
-            model_files((cls.model_config_file, OLD_CONFIG_FILE), wanted),
+            model_files(
+                (cls.model_config_file, OLD_CONFIG_FILE),
+                wanted,
+                config_needed=opening.config is None
+                and str(name) not in cls.pretrained_init_configuration,
+            ),
             cls.pretrained_resource_files_map[MODEL_STATE],
             hub_only=opening.from_hf_hub,
         )
@@ -111,7 +130,7 @@ def _config_values(
     cls: type[PretrainedModel], name: str, place: Place, opening: Opening
 ) -> Mapping[str, Any]:
     files = (place.directory / cls.model_config_file, place.directory / OLD_CONFIG_FILE)
-    if not any(map(os.path.isfile, files)):
+    if not any(map(is_file, files)):
         if opening.config is not None:
             return {}
         if place.source is not None:  # files of a built-in name that are the weights alone
@@ -129,9 +148,15 @@ def _weights(place: Place | None, file: str, opening: Opening) -> Weights:
                 "Pass either the file or its directory with the variant."
             )
         return open_file(place.directory / place.file)
+    weights = open_weights(place.directory, file, opening.variant)
     if place.source is not None and place.source.sha256 is not None:
+        if set(weights.files.values()) != {place.directory / file}:
+            raise HubError(
+                f"{weights.source} is not the one file whose sha256 is known, {file}; it cannot be "
+                "checked."
+            )
         check_sha256(place.directory / file, place.source.sha256)
-    return open_weights(place.directory, file, opening.variant)
+    return weights
 
 
 def _dtype(asked: object) -> torch.dtype | None:
@@ -148,14 +173,18 @@ def _dtype(asked: object) -> torch.dtype | None:
 
 def _device(opening: Opening) -> torch.device:
     """Where the model goes; ConfigError for a device that is not there."""
-    if opening.device is None:
-        return torch.device("cpu") if opening.load_state_as_np else torch.get_default_device()
+    asked = opening.device
     try:
-        device = torch.device(opening.device)
+        if asked is None and opening.load_state_as_np:
+            return torch.device("cpu")
+        device = torch.get_default_device() if asked is None else torch.device(asked)
         torch.empty(0, device=device)
+        if device.type == "meta":
+            raise RuntimeError("tensors there have no values")
     except (RuntimeError, AssertionError, TypeError) as error:  # no such word; torch without CUDA
         reason = str(error).splitlines()[0]
         raise ConfigError(
-            f'device={opening.device!r} cannot be used here ({reason}); "cpu" can always.'
+            f"{'The default device' if asked is None else f'device={asked!r}'} cannot be used here "
+            f'({reason}); device="cpu" can always.'
         ) from error
     return device

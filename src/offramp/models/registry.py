@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -10,12 +9,12 @@ from typing import Any
 
 import offramp
 from offramp.checkpoints.weights import open_file, weights_files
-from offramp.errors import ConfigError, ModelNotFoundError, OfframpError, nearest
+from offramp.errors import ConfigError, ModelNotFoundError, OfframpError
 from offramp.hub.names import Request
 from offramp.models.base import PretrainedModel
 from offramp.models.builtin import FAMILIES as BUILT_IN, all_sources
 from offramp.models.config import CONFIG_FILE, OLD_CONFIG_FILE, PretrainedConfig, read_config
-from offramp.models.names import locate, model_files
+from offramp.models.names import exists, is_file, locate, model_files
 
 WEIGHTS_FILE = PretrainedModel.resource_files_names["model_state"]
 
@@ -70,7 +69,7 @@ def identify(
     The tensors' names decide where they begin as one family's do, since a configuration may lie;
     then its model_type, then its architectures. Raises ConfigError where none of them is known.
     """
-    if not from_hf_hub and not os.path.exists(name):  # noqa: PTH110  # raises for long names
+    if not from_hf_hub and not exists(name):
         for model_type, built_in in BUILT_IN.items():
             if name in built_in.configurations:
                 return model_type, dict(built_in.configurations[str(name)])
@@ -82,7 +81,7 @@ def identify(
         all_sources(),
         hub_only=from_hf_hub,
     )
-    if place.file is not None and not (place.directory / CONFIG_FILE).is_file():
+    if place.file is not None and not is_file(place.directory / CONFIG_FILE):
         raise ModelNotFoundError(
             f"{name} is a file without a {CONFIG_FILE} beside it. Pass a model's directory."
         )
@@ -102,8 +101,7 @@ def identify(
 def _family(model_type: object) -> Family:
     if model_type not in FAMILIES:
         raise ConfigError(
-            f"This offramp has no models of type {model_type!r}. Known: {', '.join(FAMILIES)}. "
-            f"{nearest(str(model_type), FAMILIES)}".rstrip()
+            f"This offramp has no models of type {model_type!r}. Known: {', '.join(FAMILIES)}."
         )
     return FAMILIES[str(model_type)]
 
@@ -111,7 +109,7 @@ def _family(model_type: object) -> Family:
 def _by_tensors(directory: Path, file: str | None, weights: tuple[str, str]) -> str | None:
     """The one family whose prefix the tensors have, if any has it."""
     files = [directory / name for name in ((file,) if file else weights)]
-    path = next((path for path in files if os.path.isfile(path)), None)  # noqa: PTH113
+    path = next((path for path in files if is_file(path)), None)
     if path is None:
         return None
     try:
