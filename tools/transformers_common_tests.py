@@ -99,6 +99,7 @@ def main() -> None:
     console = Console(width=None if sys.stdout.isatty() else 160)
     faults = 0
     pages = []
+    stale: list[set[str]] = []
     with tempfile.TemporaryDirectory() as folder:
         sdist = options.sdist or download(Path(folder))
         unpack(sdist, Path(folder))
@@ -108,15 +109,18 @@ def main() -> None:
                 case = test_case(family, modeling, configuration)
                 reasons = [reason for reason in REASONS if reason.is_for(family)]
                 outcomes = explained(run(case, options.k), reasons)
-                stale = [] if options.k else stale_reasons(outcomes, reasons)
-                table(console, family, outcomes, stale, time.perf_counter() - began)
+                stale.append(set() if options.k else stale_reasons(outcomes, reasons))
+                table(console, family, outcomes, time.perf_counter() - began)
                 pages.append(page(family, outcomes))
-                faults += len(stale) + sum(o.ended == "failed" and not o.reason for o in outcomes)
+                faults += sum(o.ended == "failed" and not o.reason for o in outcomes)
                 if options.verbose:
                     for outcome in outcomes:
                         if outcome.ended == "failed" and (options.k or not outcome.reason):
                             console.rule(outcome.test)
                             console.print(*outcome.words, markup=False, highlight=False)
+    for line in sorted(set.intersection(*stale)):  # of no family that was run
+        console.print(f"a reason without a failing test: {line}", markup=False)
+        faults += 1
     if options.report:
         options.report.write_text("\n".join(pages), encoding="utf-8")
     sys.exit(1 if faults else 0)
@@ -448,23 +452,21 @@ def explained(outcomes: Sequence[Outcome], reasons: Sequence[Reason]) -> list[Ou
     return told
 
 
-def stale_reasons(outcomes: Sequence[Outcome], reasons: Sequence[Reason]) -> list[str]:
+def stale_reasons(outcomes: Sequence[Outcome], reasons: Sequence[Reason]) -> set[str]:
     """Reasons of tests that do not fail for them any more; a skipped test keeps its reason."""
-    stale = []
+    stale = set()
     for reason in reasons:
         for pattern in reason.tests:
             named = [o for o in outcomes if fnmatch.fnmatchcase(o.test, pattern)]
             passed = [o.test for o in named if o.ended == "passed"]
             if passed:
-                stale.append(f"{', '.join(passed)} passed: {reason.why}")
+                stale.add(f"{', '.join(passed)} passed: {reason.why}")
             elif not any(o.ended == "skipped" or o.reason is reason for o in named):
-                stale.append(f"{pattern} does not fail with {reason.says!r}: {reason.why}")
+                stale.add(f"{pattern} does not fail with {reason.says!r}: {reason.why}")
     return stale
 
 
-def table(
-    console: Console, family: str, outcomes: Sequence[Outcome], stale: Sequence[str], seconds: float
-) -> None:
+def table(console: Console, family: str, outcomes: Sequence[Outcome], seconds: float) -> None:
     count = Counter(outcome.ended for outcome in outcomes)
     grid = Table(title=f"{family}: tests that failed", show_lines=True)
     grid.add_column("test", overflow="fold")
@@ -482,8 +484,6 @@ def table(
         grid.add_row(str(n), escape(why))
     if grid.row_count:
         console.print(grid)
-    for line in stale:
-        console.print(f"a reason without a failing test: {line}", markup=False)
     unexplained = sum(o.ended == "failed" and o.reason is None for o in outcomes)
     console.print(
         f"{family}: {count['passed']} passed, {count['failed']} failed ({unexplained} without a "

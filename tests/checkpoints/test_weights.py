@@ -121,7 +121,9 @@ def test_two_saves_in_one_directory_are_refused(tmp_path: Path) -> None:
         all_of(tmp_path)
 
 
-@pytest.mark.parametrize("size", [0, -1, True, "", "many", "5", 2.5])
+@pytest.mark.parametrize(
+    "size", [0, -1, True, "", "many", "5", 2.5, "0GB", "-5GB", "infGB", "nanMB"]
+)
 def test_a_size_that_is_none(tmp_path: Path, size: Any) -> None:
     with pytest.raises(ConfigError, match="max_shard_size"):
         write_weights(tmp_path, TENSORS, FILE, max_shard_size=size)

@@ -93,6 +93,15 @@ def test_a_task_that_a_family_does_not_have(monkeypatch: pytest.MonkeyPatch) -> 
         registry.find_class("bert", "ForRhymes")
 
 
+def test_arguments_of_init_in_the_wrong_place() -> None:
+    with pytest.raises(TypeError, match=r"AutoModel\.from_pretrained\(name, False, None, 3\)"):
+        AutoModel.from_pretrained("x", 3)
+    with pytest.raises(TypeError, match=r"BertModel\.from_pretrained\(name, False, None, 3\)"):
+        offramp.BertModel.from_pretrained("x", False, 3)
+    with pytest.raises(offramp.ConfigError, match="takes a configuration; got None"):
+        AutoModel.from_config(None)
+
+
 def test_built_in_names(tmp_path: Path) -> None:
     assert AutoConfig.from_pretrained("bert-large-cased", num_labels=4).num_hidden_layers == 24
     with pytest.raises(offramp.HubError, match="hf download google-bert/bert-base-cased"):

@@ -65,3 +65,46 @@ def test_pruned_heads_are_lists_by_layer(value: object) -> None:
     with pytest.raises(ConfigError, match="pruned_heads"):
         BertConfig(pruned_heads=value)  # type: ignore[arg-type]
     assert BertConfig(pruned_heads={"1": [2, 0]}).pruned_heads == {1: [0, 2]}  # type: ignore[dict-item]
+
+
+def test_what_is_set_is_written() -> None:
+    """As transformers' tools set `config.use_cache`: a key that is no field is kept."""
+    config = BertConfig.from_dict({"task": {"a": 1}})
+    config.task = {"a": 2}
+    config.use_cache = False
+    values = config.to_dict()
+    assert (values["task"], values["use_cache"]) == ({"a": 2}, False)
+    assert (config.task, config.use_cache) == ({"a": 2}, False)
+    again = BertConfig.from_dict(values)
+    assert again.to_dict() == values
+
+
+def test_the_values_of_another_family_are_refused(tmp_path: Path) -> None:
+    for make in (
+        lambda: BertConfig.from_dict({"model_type": "roberta"}),
+        lambda: BertConfig.from_json_file(tmp_path / "x.json"),
+    ):
+        (tmp_path / "x.json").write_text('{"model_type": "roberta"}')
+        with pytest.raises(ConfigError, match="'roberta' model"):
+            make()
+
+
+def test_label2id_alone_gives_the_labels() -> None:
+    config = BertConfig.from_dict({"label2id": {"yes": 1, "no": 0, "maybe": 2}})
+    assert config.labels == ["no", "yes", "maybe"]
+
+
+@pytest.mark.parametrize(
+    "text", ['{"a": 1, "a": 2}', '{"a": NaN}', '{"a": {"b": -Infinity}}', "[" * 100_000]
+)
+def test_a_file_that_says_two_things_or_nothing(text: str, tmp_path: Path) -> None:
+    (tmp_path / "config.json").write_text(text)
+    with pytest.raises(ConfigError, match="not valid JSON"):
+        BertConfig.from_pretrained(tmp_path)
+
+
+def test_nan_is_not_written(tmp_path: Path) -> None:
+    config = BertConfig()
+    config.score = float("nan")
+    with pytest.raises(ConfigError, match="score cannot be written"):
+        config.save_pretrained(tmp_path)

@@ -214,6 +214,73 @@ def test_a_community_name_from_the_cache(
         load("some/third", cache_dir=cache)
 
 
+@pytest.mark.parametrize("lacks", ["model-00002-of-00004.safetensors", "config.json"])
+def test_half_of_a_model_in_the_cache_is_passed_over(
+    lacks: str, saved: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    model = BertForSequenceClassification.from_pretrained(saved)
+    model.save_pretrained(saved, max_shard_size="1KB")
+    assert (saved / "model.safetensors.index.json").exists()
+    shutil.copytree(saved, tmp_path / "mirrors" / "some" / "one")
+    repository = tmp_path / "cache" / "models--some--one"
+    (repository / "refs").mkdir(parents=True)
+    (repository / "refs" / "main").write_text("a" * 40)
+    shutil.copytree(saved, repository / "snapshots" / ("a" * 40))
+    removed = next(iter((repository / "snapshots").rglob(lacks[:11] + "*")))
+    removed.unlink()
+    load = BertForSequenceClassification.from_pretrained
+    with pytest.raises(offramp.HubError, match="hf download some/one"):
+        load("some/one", cache_dir=tmp_path / "cache")
+    monkeypatch.setenv("OFFRAMP_MIRRORS", str(tmp_path / "mirrors"))
+    found = load("some/one", cache_dir=tmp_path / "cache")
+    torch.testing.assert_close(logits(found), logits(model))
+
+
+def test_a_checksum_is_of_one_file(saved: Path) -> None:
+    class Mine(BertForSequenceClassification):
+        pretrained_init_configuration = {"mine": {**TINY, "model_type": "bert"}}
+        pretrained_resource_files_map = {
+            "model_state": {"mine": Source(mirrors=(str(saved),), sha256="0" * 64)}
+        }
+
+    model = BertForSequenceClassification.from_pretrained(saved)
+    model.save_pretrained(saved, variant="fp16")
+    model.save_pretrained(saved / "sharded", max_shard_size="1KB")
+    for options in ({"variant": "fp16"}, {"subfolder": "sharded"}):
+        with pytest.raises(offramp.HubError, match="not the one file whose sha256 is known"):
+            Mine.from_pretrained("mine", **options)
+
+
+def test_a_table_s_labels_and_lists_are_ones_own(saved: Path) -> None:
+    class Mine(BertForSequenceClassification):
+        pretrained_init_configuration = {
+            "mine": {**TINY, "id2label": {"0": "no", "1": "yes"}, "task": {"names": ["a"]}}
+        }
+        pretrained_resource_files_map = {"model_state": {"mine": Source(mirrors=(str(saved),))}}
+
+    (saved / "config.json").unlink()
+    config = Mine.from_pretrained("mine").config
+    assert config.labels == ["no", "yes"]
+    config.extra["task"]["names"].append("b")
+    assert Mine.from_pretrained("mine").config.extra["task"] == {"names": ["a"]}
+
+
+@pytest.mark.parametrize(
+    "source",
+    [
+        {"hub_id": "https://x.org/a"},
+        {"hub_id": "owner/name.git"},
+        {"hub_id": "owner/nämé"},
+        {"hub_id": "owner/name-"},
+        {"package": "no.such"},
+        {"package": "carrier/../up"},
+    ],
+)
+def test_a_source_that_cannot_be(source: dict[str, str]) -> None:
+    with pytest.raises(offramp.ConfigError):
+        Source(**source)
+
+
 def test_from_hf_hub_leaves_directories_and_built_in_names_alone(
     saved: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -234,6 +234,126 @@ def test_weights_of_an_earlier_save_do_not_stay(tmp_path: Path) -> None:
     assert names(tmp_path) == ["config.json", "model.safetensors"]
 
 
+def test_a_variant_lies_beside_the_others(tmp_path: Path) -> None:
+    model = new_model()
+    model.save_pretrained(tmp_path)
+    model.save_pretrained(tmp_path, variant="fp16", max_shard_size="1KB")
+    model.save_pretrained(tmp_path, variant="fp16")
+    model.half().save_pretrained(tmp_path, variant="bf16")
+    files = ["config.json", *(f"model{v}.safetensors" for v in (".bf16", ".fp16", ""))]
+    assert names(tmp_path) == sorted(files)
+    assert load(tmp_path).dtype is torch.float32
+    assert load(tmp_path, variant="bf16").dtype is torch.float16
+    model.save_pretrained(tmp_path)  # a new model: the others are of an earlier one
+    assert names(tmp_path) == ["config.json", "model.safetensors"]
+
+
+def test_files_that_are_not_the_model_s_weights_stay(tmp_path: Path) -> None:
+    others = ["adapter_model.safetensors", "optimizer.bin", "vectors.bin", "notes.md", "model.py"]
+    weights = [
+        "pytorch_model.bin",
+        "pytorch_model-00001-of-00002.bin",
+        "pytorch_model.bin.index.json",
+        "model_state.pdparams",
+        "tf_model.h5",
+        "flax_model.msgpack",
+        "model-00001-of-00002.safetensors",
+        "model.safetensors.index.json",
+        "model.fp16.safetensors",
+        "model.safetensors.index.fp16.json",
+    ]
+    for name in (*others, *weights):
+        (tmp_path / name).write_text("old")
+    new_model().save_pretrained(tmp_path)
+    assert names(tmp_path) == sorted([*others, "config.json", "model.safetensors"])
+
+
+@pytest.mark.parametrize("tied", [True, False])
+def test_a_pair_of_a_given_state_dict_must_agree(tied: bool, tmp_path: Path) -> None:
+    model = BertForMaskedLM(BertConfig(**TINY, tie_word_embeddings=tied)).eval()
+    state = dict(model.state_dict())
+    decoder, words = "cls.predictions.decoder.weight", "bert.embeddings.word_embeddings.weight"
+    state[decoder] = state[words] + 1
+    if not tied:
+        model.save_pretrained(tmp_path, state_dict=state)
+        found = BertForMaskedLM.from_pretrained(tmp_path).state_dict()
+        assert torch.equal(found[decoder], state[decoder])
+        return
+    with pytest.raises(offramp.CheckpointError, match="one tensor of this BertForMaskedLM"):
+        model.save_pretrained(tmp_path / "x", state_dict=state)
+    del state[words]  # either name of the pair will do
+    model.save_pretrained(tmp_path / "x", state_dict=state)
+    found = BertForMaskedLM.from_pretrained(tmp_path / "x").state_dict()
+    assert torch.equal(found[words], state[decoder])
+
+
+@pytest.mark.parametrize(
+    ("bad", "message"),
+    [
+        ([1], "mapping of names"),
+        ({1: torch.zeros(1)}, "under a text"),
+        ({"a": [1.0]}, "is a list"),
+        ({"a": torch.zeros(1, device="meta")}, "meta device"),
+        ({"a": torch.zeros(2, 2).to_sparse()}, "sparse"),
+    ],
+)
+def test_a_state_dict_that_is_none(bad: Any, message: str, saved: Path, tmp_path: Path) -> None:
+    with pytest.raises(offramp.CheckpointError, match=message):
+        load(saved, state_dict=bad)
+    with pytest.raises(offramp.CheckpointError, match=message):
+        new_model().save_pretrained(tmp_path / "x", state_dict=bad)
+    assert not (tmp_path / "x").exists()
+
+
+def test_tensors_that_share_memory_are_each_written_whole(tmp_path: Path) -> None:
+    model = new_model()
+    state = dict(model.state_dict())
+    both = torch.arange(16.0)
+    state["bert.embeddings.LayerNorm.weight"] = both[:8]
+    state["bert.embeddings.LayerNorm.bias"] = both[4:12]
+    model.half().save_pretrained(tmp_path, state_dict=state)
+    found = load(tmp_path)
+    assert found.dtype is torch.float32
+    assert json.loads((tmp_path / "config.json").read_text())["dtype"] == "float32"
+    assert found.bert.embeddings.LayerNorm.bias.tolist() == list(range(4, 12))
+
+
+@pytest.mark.parametrize("target", ["a\0b", "x" * 300, "~no-such-user/x", "\udc80" * 300])
+def test_a_path_that_cannot_be(
+    target: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    for save in (new_model().save_pretrained, BertConfig().save_pretrained):
+        with pytest.raises(offramp.SaveError):
+            save(target)
+    assert names(tmp_path) == []
+
+
+def test_home_is_where_it_is_for_all(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HOME", str(tmp_path))
+    model = new_model()
+    model.save_pretrained("~/model")
+    BertConfig(**TINY).save_pretrained("~/config")
+    assert torch.equal(load("~/model").classifier.weight, model.classifier.weight)
+    assert BertConfig.from_pretrained("~/config").hidden_size == TINY["hidden_size"]
+    assert names(tmp_path) == ["config", "model"]
+
+
+@pytest.mark.parametrize("name", ["strict", "load_state_as_np", "ignore_mismatched_sizes"])
+def test_an_option_is_true_or_false(name: str, saved: Path) -> None:
+    with pytest.raises(offramp.ConfigError, match=f"{name} is True or False; got 'no'"):
+        load(saved, **{name: "no"})
+
+
+def test_options_that_a_path_does_not_have(saved: Path) -> None:
+    for options in ({"revision": "v2"}, {"force_download": True}):
+        with pytest.raises(offramp.ConfigError, match="lies on this machine"):
+            load(saved, **options)
+    assert load(saved, revision="main", local_files_only=True)
+    with pytest.raises(offramp.ConfigError, match="is a file"):
+        load(saved / "model.safetensors", subfolder="x")
+
+
 def test_a_path_that_is_a_file(tmp_path: Path) -> None:
     (tmp_path / "x").write_text("mine")
     with pytest.raises(offramp.SaveError, match="is a file"):

@@ -26,6 +26,8 @@ TOKENIZER_FILES = (
 COMPANIONS = (*TOKENIZER_FILES, "generation_config.json")
 """Files that belong to a model beside its configuration and weights."""
 
+DEFAULT_WEIGHTS = ("model.safetensors", "model.safetensors.index.json")
+"""The one file's name, and the index's; torch is not needed to say them."""
 _SHARD = re.compile(r"-\d{5}-of-(\d{5})$")
 
 
@@ -131,8 +133,8 @@ def model_directory(name: str | Path) -> Path:
     """
     if is_file(name):
         raise ModelNotFoundError(f"{name} is a file; expected a model's directory.")
-    weights = ("model.safetensors", "model.safetensors.index.json")
-    return locate(name, Request(), model_files(("config.json",), weights), all_sources()).directory
+    select = model_files(("config.json", "model_config.json"), DEFAULT_WEIGHTS)
+    return locate(name, Request(), select, all_sources()).directory
 
 
 def _of_path(path: Path, request: Request) -> Place:

@@ -17,6 +17,8 @@ from offramp.errors import DataError, ModelNotFoundError, SaveError
 from offramp.text.tables import Text
 
 _CONFIG_FILE = "tokenizer_config.json"
+_MODEL_CONFIGS = ("config.json", "model_config.json")
+_POSITIONS = "max_position_embeddings"
 _FILE = "tokenizer.json"
 _VOCABULARY = "vocab.txt"
 
@@ -69,7 +71,7 @@ class Tokenizer:
         if max_length is None:
             limits = (
                 settings.get("model_max_length"),
-                _read_json(directory / "config.json").get("max_position_embeddings"),
+                *(_read_json(directory / name).get(_POSITIONS) for name in _MODEL_CONFIGS),
             )
             # transformers writes int(1e30) for no limit
             found = [n for n in limits if isinstance(n, int) and 0 < n < 2**31]
