@@ -109,3 +109,18 @@ def test_what_cannot_cross_is_named() -> None:
     pruned.prune_heads({0: [1]})
     with pytest.raises(offramp.ConfigError, match="pruned"):
         to_transformers(pruned)
+
+
+def test_what_transformers_untied_by_hand_is_not_tied() -> None:
+    theirs = theirs_of("BertForMaskedLM")
+    theirs.cls.predictions.decoder.weight = nn.Parameter(torch.randn(20, 8))
+    with pytest.raises(offramp.CheckpointError, match="ties into"):
+        from_transformers(theirs)
+
+
+def test_parameters_of_a_model_that_came_in_are_kept() -> None:
+    theirs = theirs_of("BertForSequenceClassification")
+    ours = from_transformers(theirs)
+    ours.post_init()
+    assert ours.classifier.weight is theirs.classifier.weight
+    torch.testing.assert_close(ours(IDS, MASK).logits, theirs(IDS, MASK).logits, atol=1e-5, rtol=0)

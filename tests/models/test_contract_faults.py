@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import json
 from pathlib import Path
 from typing import Any
@@ -362,3 +363,259 @@ def test_a_renamed_argument_of_init_is_told_of(tmp_path: Path) -> None:
     path.write_text(path.read_text().replace("add_pooling_layer", "add_pooler_layer"))
     with pytest.raises(ConfigError, match="saved with add_pooler_layer.*'add_pooling_layer'"):
         BertModel.from_pretrained(tmp_path)
+
+
+# Bodies, configurations and arguments
+
+
+class OtherBody(BertModel):
+    pass
+
+
+def test_a_body_that_would_be_another_after_loading_is_not_saved(tmp_path: Path) -> None:
+    AroundABody(BertModel(BertConfig(**TINY))).save_pretrained(tmp_path / "x")
+    with pytest.raises(ConfigError, match="built around a OtherBody.*loaded with a BertModel"):
+        AroundABody(OtherBody(BertConfig(**TINY))).save_pretrained(tmp_path / "y")
+
+
+def test_a_registered_subclass_displaces_nobody() -> None:
+    assert offramp.register_base_model(OtherBody) is OtherBody
+    assert BertModel.base_model_class is OtherBody.base_model_class is BertModel
+
+    class Mixin:
+        pass
+
+    class NewFamily(offramp.PretrainedModel):
+        base_model_prefix = "new"
+
+    @offramp.register_base_model
+    class NewBody(Mixin, NewFamily):
+        pass
+
+    assert NewFamily.base_model_class is NewBody
+
+
+class Counted(BertPreTrainedModel):
+    """Arguments of the names of settings."""
+
+    def __init__(self, config: BertConfig, num_labels: int = 2) -> None:
+        super().__init__(config)
+        self.bert = BertModel(config)
+        self.score = nn.Linear(8, num_labels)
+        self.init_weights()
+
+
+@pytest.mark.filterwarnings("ignore::offramp.NewWeightsWarning")
+@pytest.mark.parametrize("name", ["num_labels", "num_classes"])
+def test_an_argument_with_a_setting_s_name_gets_it_too(name: str, tmp_path: Path) -> None:
+    BertModel(BertConfig(**TINY)).save_pretrained(tmp_path)
+    model = Counted.from_pretrained(tmp_path, **{name: 5})
+    assert (model.score.out_features, model.config.num_labels) == (5, 5)
+
+
+class Deep(BertConfig):
+    """As transformers' users write a configuration."""
+
+    def __init__(self, depth: int = 3, **kwargs: Any) -> None:
+        super().__init__(**kwargs)
+        self.depth = depth
+
+
+def test_a_configuration_with_an_init_of_its_own_comes_back(tmp_path: Path) -> None:
+    Deep(depth=7, hidden_size=24).save_pretrained(tmp_path)
+    again = Deep.from_pretrained(tmp_path)
+    assert (again.depth, again.hidden_size) == (7, 24)
+    assert Deep.from_pretrained(tmp_path, num_labels=4).depth == 7
+
+    class Undeclared(BertConfig):
+        depth: int = 3
+
+    with pytest.raises(ConfigError, match="depth of Undeclared would not be saved"):
+        Undeclared()
+
+
+def test_weights_that_init_itself_loads_are_kept() -> None:
+    given = BertModel(BertConfig(**TINY)).state_dict()
+
+    class Filled(BertPreTrainedModel):
+        def __init__(self, config: BertConfig) -> None:
+            super().__init__(config)
+            self.bert = BertModel(config)
+            self.bert.load_state_dict(given)
+            self.score = nn.Linear(8, 1)
+            self.init_weights()
+
+    model = Filled(BertConfig(**TINY))
+    assert all(torch.equal(model.bert.state_dict()[name], given[name]) for name in given)
+    assert not model.score.bias.any()
+
+
+def test_an_embedding_stays_what_it_is_when_it_is_resized() -> None:
+    class Doubled(nn.Embedding):
+        def forward(self, ids: Tensor) -> Tensor:
+            return 2 * super().forward(ids)
+
+    model = BertModel(BertConfig(**TINY)).eval()
+    words = Doubled(20, 8)
+    model.set_input_embeddings(words)
+    before = model(IDS, MASK).last_hidden_state
+    assert model.resize_token_embeddings(30) is words
+    assert words.num_embeddings == len(words.weight) == 30
+    torch.testing.assert_close(model(IDS, MASK).last_hidden_state, before)
+    model.set_input_embeddings(nn.Embedding(30, 8))
+    words_head = BertForMaskedLM(BertConfig(**TINY))
+    with pytest.raises(ConfigError, match="differ in having a bias"):
+        words_head.set_output_embeddings(nn.Linear(8, 20, bias=False))
+    words_head.cls["predictions"].decoder = nn.Sequential(nn.Linear(8, 20))
+    with pytest.raises(NotImplementedError, match="has a Sequential"):
+        words_head.resize_token_embeddings(30)
+
+
+def test_a_configuration_that_is_passed_stays_the_caller_s(tmp_path: Path) -> None:
+    BertModel(BertConfig(**TINY)).save_pretrained(tmp_path)
+    config = BertConfig(**TINY)
+    one, two = (BertModel.from_pretrained(tmp_path, config=config) for _ in "ab")
+    one.resize_token_embeddings(30)
+    one.prune_heads({0: [1]})
+    assert (config.vocab_size, two.config.vocab_size, config.pruned_heads) == (20, 20, {})
+    two(IDS, MASK)
+    two.save_pretrained(tmp_path)
+
+
+def test_a_body_with_a_configuration_of_its_own_follows(tmp_path: Path) -> None:
+    class Apart(BertPreTrainedModel):
+        def __init__(self, config: BertConfig) -> None:
+            super().__init__(config)
+            self.bert = BertModel(copy.deepcopy(config))
+            self.init_weights()
+
+    model = Apart(BertConfig(**TINY))
+    model.resize_token_embeddings(30)
+    model.prune_heads({1: [2]})
+    model.bert(torch.tensor([[25, 29]]))
+    model.bert.save_pretrained(tmp_path / "body")
+    model.save_pretrained(tmp_path / "whole")
+    assert Apart.from_pretrained(tmp_path / "whole").bert.config.vocab_size == 30
+
+
+def test_two_bodies_of_which_one_is_resized_are_not_saved(tmp_path: Path) -> None:
+    class Twins(BertPreTrainedModel):
+        def __init__(self, config: BertConfig) -> None:
+            super().__init__(config)
+            self.bert, self.other = BertModel(config), BertModel(config)
+            self.init_weights()
+
+    model = Twins(BertConfig(**TINY))
+    model.save_pretrained(tmp_path)
+    model.resize_token_embeddings(30)
+    with pytest.raises(ConfigError, match="another was resized"):
+        model.save_pretrained(tmp_path)
+
+
+class ConfigLast(BertPreTrainedModel):
+    def __init__(self, width: int, *, names: list[str], config: BertConfig) -> None:
+        super().__init__(config)
+        self.bert = BertModel(config)
+        self.width, self.names = width, list(names)
+        names.clear()
+        self.init_weights()
+
+
+class Positional(BertPreTrainedModel):
+    def __init__(self, config: BertConfig, width: int = 4, /) -> None:
+        super().__init__(config)
+        self.bert = BertModel(config)
+        self.width = width
+        self.init_weights()
+
+
+def test_signatures_of_other_shapes(tmp_path: Path) -> None:
+    config = BertConfig(**TINY)
+    model = ConfigLast(3, names=["a", "b"], config=config)
+    assert model.init_config["names"] == ["a", "b"], "as they were passed"
+    model.save_pretrained(tmp_path / "last")
+    again = ConfigLast.from_pretrained(tmp_path / "last")
+    assert (again.width, again.names) == (3, ["a", "b"])
+    Positional(config, 7).save_pretrained(tmp_path / "positional")
+    assert Positional.from_pretrained(tmp_path / "positional").width == 7
+    model.bert.save_pretrained(tmp_path / "body")
+    assert Positional.from_pretrained(tmp_path / "body").width == 4
+
+    class AnyCall(BertPreTrainedModel):
+        def __init__(self, *args: Any, **kwargs: Any) -> None:
+            super().__init__(*args, **kwargs)
+
+    with pytest.raises(ConfigError, match="does not say which argument is the configuration"):
+        AnyCall.from_pretrained(tmp_path / "body")
+
+
+def test_a_model_is_built_again_from_its_init_config() -> None:
+    model = AroundABody(BertModel(BertConfig(**TINY), add_pooling_layer=False))
+    again = AroundABody.from_init_config(model.init_config)
+    assert again.init_config == model.init_config
+    assert again.bert.pooler is None
+    assert again.config is not model.config
+    assert [*again.state_dict()] == [*model.state_dict()]
+
+
+def test_arguments_that_another_class_was_saved_with_are_told_of(tmp_path: Path) -> None:
+    class Derived(Counted):
+        pass
+
+    Counted(BertConfig(**TINY), 7).save_pretrained(tmp_path)
+    with pytest.warns(UserWarning, match="saved by Counted with num_labels=7"):  # noqa: SIM117
+        with pytest.raises(offramp.CheckpointError):
+            Derived.from_pretrained(tmp_path)
+    assert Derived.from_pretrained(tmp_path, False, None, 7).score.out_features == 7
+
+
+def test_parts_that_are_not_where_the_family_has_them() -> None:
+    class Elsewhere(BertPreTrainedModel):
+        def __init__(self, config: BertConfig) -> None:
+            super().__init__(config)
+            self.encoder = BertModel(config)
+            self.init_weights()
+
+    model = Elsewhere(BertConfig(**TINY))
+    for use in (model.get_input_embeddings, lambda: model.resize_token_embeddings(30)):
+        with pytest.raises(NotImplementedError, match="no embeddings.word_embeddings where"):
+            use()
+
+
+@pytest.mark.parametrize(
+    ("labels", "problem"),
+    [
+        (torch.rand(3, 2), "regression"),  # [C, B]
+        (torch.rand(2), "regression"),
+        (torch.ones(6), "multi_label_classification"),
+        (torch.rand(2), "single_label_classification"),
+    ],
+)
+def test_labels_of_other_shapes_are_refused(labels: Tensor, problem: str) -> None:
+    config = BertConfig(**TINY, num_labels=3, problem_type=problem)
+    with pytest.raises(InputError):
+        BertForSequenceClassification(config)(IDS, MASK, labels=labels)
+
+
+def test_labels_of_other_types_are_refused_or_taken() -> None:
+    tokens = offramp.BertForTokenClassification(BertConfig(**TINY)).eval()
+    with pytest.raises(InputError, match="whole numbers; got torch.float32"):
+        tokens(IDS, MASK, labels=torch.zeros(2, 4))
+    spans = offramp.BertForQuestionAnswering(BertConfig(**TINY)).eval()
+    for at in (torch.tensor([1.5, 1]), torch.tensor([1, 1, 1])):
+        with pytest.raises(InputError):
+            spans(IDS, MASK, start_positions=at, end_positions=at)
+    rows = BertForSequenceClassification(BertConfig(**TINY)).eval()
+    small, usual = (
+        rows(IDS, MASK, labels=torch.tensor([0, 1], dtype=dtype)).loss
+        for dtype in (torch.uint8, torch.int64)
+    )
+    assert small == usual
+
+
+def test_a_footprint_is_with_or_without_buffers() -> None:
+    model = Whitened(BertConfig(**TINY))
+    weights = sum(p.numel() * p.element_size() for p in model.parameters())
+    assert model.get_memory_footprint(return_buffers=False) == weights
+    # the norm's mean and variance (8 floats each) and count, and three classes: int64
+    assert model.get_memory_footprint() == weights + 2 * 8 * 4 + 8 + 3 * 8

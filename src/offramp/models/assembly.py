@@ -43,7 +43,7 @@ def fill(
             f"{weights.source} holds weights of several types ({', '.join(sorted(types))}). Pass "
             "the one to use, e.g. dtype=torch.float32."
         )
-    _check_twins(weights, report)
+    check_twins(weights, report)
     if strict and (report.initialised or report.dropped):
         raise CheckpointError(
             f"{weights.source} is not exactly a {type(model).__name__}: {report}."
@@ -155,6 +155,9 @@ def _initialise(model: PretrainedModel, path: str, module: nn.Module) -> None:
     buffers = dict(module.named_buffers(recurse=False))
     for tensor in (*own.values(), *buffers.values()):
         _mark(tensor)
+    restart = getattr(module, "reset_running_stats", None)
+    if callable(restart):
+        restart()
     model._init_weights(module)
     reset = getattr(module, "reset_parameters", None)
     if any(map(_is_marked, own.values())) and callable(reset):
@@ -192,7 +195,8 @@ def _is_marked(tensor: Tensor) -> bool:
     return bool((tensor == torch.iinfo(tensor.dtype).max).any())
 
 
-def _check_twins(weights: Weights, report: LoadingReport) -> None:
+def check_twins(weights: Weights, report: LoadingReport) -> None:
+    """CheckpointError where two tensors that the model ties into one are not equal."""
     for name, other in report.twins.items():
         pair = weights.read({name: "dropped", other: "loaded"})
         one, two = pair["dropped"], pair["loaded"]

@@ -27,7 +27,9 @@ from offramp.models.opening import MODEL_STATE, Opening, check_positions, open_m
 from offramp.models.parts import RESIZABLE, ModelParts, is_initialised
 from offramp.models.tracking import (
     INIT_ARGUMENTS,
+    INIT_CLASS,
     InitTrackerMeta,
+    call_arguments,
     is_building,
     written_arguments,
 )
@@ -243,6 +245,21 @@ class PretrainedModel(ModelParts, GenerationMixin, metaclass=InitTrackerMeta):
         return (model, report) if output_loading_info else model
 
     @classmethod
+    def from_init_config(cls, init_config: Mapping[str, Any]) -> Self:
+        """A new model of the arguments that another's `init_config` keeps.
+
+        The configuration is copied; a model among the arguments is built again too.
+        """
+        arguments = {
+            name: _built_again(value)
+            if isinstance(value, Mapping) and INIT_CLASS in value
+            else value
+            for name, value in copy.deepcopy(dict(init_config)).items()
+        }
+        args, kwargs = call_arguments(cls, arguments)
+        return cls(*args, **kwargs)
+
+    @classmethod
     def from_config(cls, config: PretrainedConfig, **kwargs: Any) -> Self:
         """A new model with random weights; `kwargs` go to `__init__`."""
         return cast(Self, new_blueprint(cls, config, kwargs).build())
@@ -316,6 +333,7 @@ class PretrainedModel(ModelParts, GenerationMixin, metaclass=InitTrackerMeta):
         config.extra["dtype"] = str(next(types, self.dtype)).removeprefix("torch.")
         config.extra.pop(INIT_ARGUMENTS, None)
         arguments = written_arguments(self.init_config, self.base_model_prefix)
+        self._check_body_class(arguments.get(self.base_model_prefix))
         if len(arguments) > 1:  # more than the class's name
             config.extra[INIT_ARGUMENTS] = arguments
         exits = getattr(self, "exits", None)
@@ -352,6 +370,15 @@ class PretrainedModel(ModelParts, GenerationMixin, metaclass=InitTrackerMeta):
             )
         return {name: found[name] for name in own}
 
+    def _check_body_class(self, of_body: Any) -> None:
+        """ConfigError for a body among the arguments that loading would build as another class."""
+        known = self.base_model_class
+        if isinstance(of_body, Mapping) and known and of_body[INIT_CLASS] != known.__name__:
+            raise ConfigError(
+                f"This {type(self).__name__} is built around a {of_body[INIT_CLASS]}, and would be "
+                f"loaded with a {known.__name__}. Make the body's class a family's of its own."
+            )
+
     def _check_savable(self) -> None:
         """Raise ConfigError if config or file would not describe the network that is there."""
         self._check_no_adapters("from_pretrained would not know")
@@ -360,6 +387,16 @@ class PretrainedModel(ModelParts, GenerationMixin, metaclass=InitTrackerMeta):
             # Beneath a head that has no words of its own the body may be resized.
             of_body: dict[str, Any] = getattr(body, "_built_from", {})
             built_from |= {name: of_body[name] for name in RESIZABLE if name in of_body}
+        for part in self.modules():
+            if isinstance(part, ModelParts) and part is not self:
+                for name in RESIZABLE:
+                    stated = getattr(part.config, name, None)
+                    if part._built_from.get(name, stated) != stated:
+                        raise ConfigError(
+                            f"A {type(part).__name__} inside was built with {name}="
+                            f"{part._built_from[name]}, and its configuration says {stated} since "
+                            "another was resized. Give each body a configuration of its own."
+                        )
         for name, built in built_from.items():
             if getattr(self.config, name) != built:
                 raise ConfigError(
@@ -404,19 +441,37 @@ def _check_tables(cls: type[PretrainedModel]) -> None:
         )
 
 
+def _mapping(value: object) -> Mapping[str, Any]:
+    return value if isinstance(value, Mapping) else {}
+
+
+def _built_again(init_config: Mapping[str, Any]) -> PretrainedModel:
+    kinds, found = [PretrainedModel], []
+    while kinds:
+        kind = kinds.pop()
+        found += [kind] if kind.__name__ == init_config[INIT_CLASS] else []
+        kinds += kind.__subclasses__()
+    if len(set(found)) != 1:
+        raise ConfigError(f"There is no one class {init_config[INIT_CLASS]} of models here.")
+    return found[0].from_init_config(init_config)
+
+
 def register_base_model(cls: C) -> C:
     """Decorator of a family's body: every class of the family has it as `base_model_class`.
 
     It is set on the class's parent, the family's base, and by a second body never displaced.
     Raises TypeError for a class outside a family.
     """
-    parent = cls.__bases__[0] if isinstance(cls, type) else object
-    if not issubclass(parent, PretrainedModel) or parent is PretrainedModel:
+    bases = cls.__bases__ if isinstance(cls, type) else ()
+    families = [b for b in bases if issubclass(b, PretrainedModel) and b is not PretrainedModel]
+    if not families:
         raise TypeError(
             f"register_base_model takes a class derived from a family's base, such as "
             f"BertPreTrainedModel; got {cls!r}."
         )
-    if "base_model_class" not in vars(parent):
+    parent = families[0]
+    known = parent.base_model_class
+    if known is None or known.base_model_prefix != cls.base_model_prefix:
         parent.base_model_class = cls
     return cls
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import inspect
+import warnings
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, cast
@@ -42,7 +43,7 @@ class Blueprint:
             for name, value in self.arguments.items()
         }
         if self.config is not None and not _is_built_around_a_body(self.cls):
-            named[_parameters(self.cls)[0].name] = self.config
+            named[_config_parameter(self.cls)] = self.config
         args, kwargs = call_arguments(self.cls, named)
         return self.cls(*args, **kwargs)
 
@@ -79,6 +80,10 @@ def read_blueprint(
         fields = own_fields | (cls.config_class.keywords() - own_names)
     changes = {name: value for name, value in kwargs.items() if name in fields}
     own = {name: value for name, value in kwargs.items() if name not in fields}
+    if from_config:  # an argument of `__init__` may have the name of a field: it gets both
+        for name, value in changes.items():
+            for other in _other_names(cls, name) & own_names:
+                own.setdefault(other, value)
     if config is not None and not from_config:
         raise ConfigError(f"{cls.__name__} is built from arguments of its own; leave out config=.")
     if from_config and config is None:
@@ -86,9 +91,14 @@ def read_blueprint(
     elif changes:
         raise ConfigError(f"Pass either config= or {', '.join(changes)}=, and not both.")
     saved = values.get(INIT_ARGUMENTS)
+    parameters = _parameters(cls)
+    if from_config:
+        first = cls.base_model_prefix if _is_built_around_a_body(cls) else _config_parameter(cls)
+        parameters = [p for p in parameters if p.name != first]
+    by_position = _by_name(cls, parameters, args)
     if not isinstance(saved, dict) or saved.get(INIT_CLASS) != cls.__name__:
+        _tell_of_other_arguments(cls, saved, parameters, {*own, *by_position})
         saved = {}
-    parameters = _parameters(cls)[1 if from_config else 0 :]
     named: dict[str, Any] = {k: v for k, v in saved.items() if k != INIT_CLASS}
     takes_any = any(p.kind is p.VAR_KEYWORD for p in parameters)
     names = {p.name for p in parameters}
@@ -103,7 +113,7 @@ def read_blueprint(
         of_body = {k: own.pop(k) for k in list(own) if k in {p.name for p in _parameters(body)}}
         inner = {k: v for k, v in named.get(cls.base_model_prefix, {}).items() if k != INIT_CLASS}
         named[cls.base_model_prefix] = Blueprint(body, config, {**inner, **of_body})
-    named |= _by_name(cls, parameters, args)
+    named |= by_position
     options = inspect.signature(cls.from_pretrained).parameters.keys()
     for name, value in own.items():
         if name not in names and not takes_any:
@@ -114,6 +124,45 @@ def read_blueprint(
             )
         named[name] = value
     return Blueprint(cls, config, named)
+
+
+def _config_parameter(cls: type[PretrainedModel]) -> str:
+    """The parameter of `__init__` that is the configuration: `config`, or else the first."""
+    parameters = _parameters(cls)
+    names = [p.name for p in parameters if p.kind not in (p.VAR_POSITIONAL, p.VAR_KEYWORD)]
+    if not names:
+        raise ConfigError(
+            f"{cls.__name__}.__init__ does not say which argument is the configuration. Write it "
+            "with the parameter `config`."
+        )
+    return "config" if "config" in names else names[0]
+
+
+def _other_names(cls: type[PretrainedModel], field: str) -> set[str]:
+    """The names of a field of the configuration, its own among them."""
+    names = cls.config_class.attribute_map
+    own = names.get(field, field)
+    return {own, *(alias for alias, name in names.items() if name == own)}
+
+
+def _tell_of_other_arguments(
+    cls: type, saved: object, parameters: list[inspect.Parameter], given: set[str]
+) -> None:
+    """Warn where another class was saved with arguments that this one takes too, and not equal."""
+    if not isinstance(saved, dict):
+        return
+    lost = [
+        f"{p.name}={saved[p.name]!r}"
+        for p in parameters
+        if p.name in saved and p.name not in given and saved[p.name] != p.default
+    ]
+    if lost:
+        warnings.warn(
+            f"The model was saved by {saved.get(INIT_CLASS)} with {', '.join(lost)}; "
+            f"{cls.__name__} takes its own defaults. Pass them to keep them.",
+            UserWarning,
+            stacklevel=5,
+        )
 
 
 def _is_built_around_a_body(cls: type[PretrainedModel]) -> bool:

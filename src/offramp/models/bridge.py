@@ -11,7 +11,7 @@ import offramp
 from offramp.backends import requires_backends
 from offramp.checkpoints.weights import given_weights
 from offramp.errors import ConfigError
-from offramp.models.assembly import expected
+from offramp.models.assembly import check_twins, expected
 from offramp.models.base import PretrainedModel
 from offramp.models.loading import plan
 from offramp.models.registry import find_config_class
@@ -39,7 +39,9 @@ def from_transformers(model: nn.Module) -> PretrainedModel:
     with torch.device("meta"):
         own = getattr(offramp, name).from_config(config, **arguments)
     state = dict(model.named_parameters(remove_duplicate=False))
-    report = plan(given_weights(state).header, expected(own), f"The {name} given")
+    weights = given_weights(state)
+    report = plan(weights.header, expected(own), f"The {name} given")
+    check_twins(weights, report)
     if report.initialised:
         raise ConfigError(f"The {name} given lacks {', '.join(report.initialised)}.")
     for theirs_name, own_name in report.loaded.items():

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import copy
 import dataclasses
+import inspect
 import json
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
@@ -162,6 +163,14 @@ class PretrainedConfig:
     """Keys of the file that are no field here, as they were."""
 
     def __post_init__(self) -> None:
+        """Give labels to classes without; ConfigError for settings that would not be saved."""
+        fields, cls = {field.name for field in dataclasses.fields(self)}, type(self)
+        stated = {name for name, kind in _annotations(cls) if "ClassVar" not in str(kind)}
+        if undeclared := sorted(stated - fields):
+            raise ConfigError(
+                f"{', '.join(undeclared)} of {cls.__name__} would not be saved: put @configuration "
+                "(offramp.models.config) above the class."
+            )
         if self.id2label is None:
             self.id2label = _default_labels(self.num_labels)
 
@@ -185,7 +194,7 @@ class PretrainedConfig:
         if expected:
             raise ConfigError(f"{type(self).__name__}.{name} must be {expected}; got {value!r}.")
         if name == "pruned_heads":
-            value = _numbered_heads(value)
+            value = numbered_heads(value)
         if name == "id2label" and value is not None:
             value = _numbered_labels(value)
             object.__setattr__(self, "num_labels", len(value))
@@ -266,6 +275,8 @@ class PretrainedConfig:
             named.pop("num_labels", None)
         if changes.get("num_labels") not in (None, len(named.get("id2label") or ())):
             named.pop("id2label", None)
+        takes = inspect.signature(cls.__init__).parameters.keys() - fields - {"extra"}
+        named |= {name: extra.pop(name) for name in list(extra) if name in takes}
         if "id2label" in changes or "label2id" in changes:
             named.pop("num_labels", None)
             named.pop("id2label", None)
@@ -399,6 +410,10 @@ def _read(path: Path) -> dict[str, Any]:
     return values
 
 
+def _annotations(cls: type) -> list[tuple[str, object]]:
+    return list(vars(cls).get("__annotations__", {}).items())
+
+
 def _as_json(values: Mapping[str, Any]) -> str:
     for key, value in values.items():
         try:
@@ -441,7 +456,8 @@ def _numbered_labels(value: Any) -> dict[int, str]:
     return labels
 
 
-def _numbered_heads(value: Any) -> dict[int, list[int]]:
+def numbered_heads(value: Any) -> dict[int, list[int]]:
+    """{layer: heads} with numbers for what may be texts; ConfigError for what is none."""
     try:
         return {int(layer): sorted({int(head) for head in heads}) for layer, heads in value.items()}
     except (AttributeError, TypeError, ValueError):

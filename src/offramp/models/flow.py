@@ -165,9 +165,10 @@ class Inputs:
     def check_range(name: str, ids: Tensor | None, size: int) -> None:
         """Raise InputError if an id has no row in a table of `size`.
 
-        On a GPU the check would wait for the device, and the device's own assertion stays.
+        On a GPU the check would wait for the device, and the device's own assertion stays. A
+        traced program is without it.
         """
-        if ids is None or ids.device.type != "cpu" or ids.numel() == 0:
+        if ids is None or ids.device.type != "cpu" or ids.numel() == 0 or _is_traced():
             return
         low, high = (int(x) for x in ids.aminmax())
         if low < 0 or high >= size:
@@ -416,6 +417,10 @@ class Passed:
         return tuple(probe.probabilities) if asked and probe is not None else None
 
 
+def _is_traced() -> bool:
+    return bool(torch.jit.is_tracing()) or torch.compiler.is_compiling()  # type: ignore
+
+
 def pass_layers(
     stack: LayerStack,
     input_ids: Tensor | None,
@@ -442,7 +447,8 @@ def pass_layers(
         token_type_ids,
         position_ids,
         inputs_embeds,
-        pack=not look,
+        # What is traced must not depend on the mask's values.
+        pack=not (look or _is_traced()),
     )
     flow = run_layers(
         stack,

@@ -29,13 +29,18 @@ def classification_loss(
     if problem_type is None:
         if n_classes == 1:
             problem_type = "regression"
-        elif labels.dtype in (torch.int64, torch.int32):
+        elif not labels.is_floating_point() and labels.numel() == len(logits_RC):
             problem_type = "single_label_classification"
         else:
             problem_type = "multi_label_classification"
+    one_each = labels.shape == logits_RC.shape
     if problem_type == "regression":
+        if not one_each and (n_classes > 1 or labels.numel() != len(logits_RC)):
+            raise _misfit(problem_type, labels, logits_RC)
         return F.mse_loss(logits_RC, labels.reshape(logits_RC.shape).to(logits_RC.dtype))
     if problem_type == "multi_label_classification":
+        if not one_each:
+            raise _misfit(problem_type, labels, logits_RC)
         return F.binary_cross_entropy_with_logits(logits_RC, labels.to(logits_RC.dtype))
     if labels.is_floating_point() or labels.numel() != len(logits_RC):
         raise InputError(
@@ -54,7 +59,7 @@ def token_loss(logits_BLC: Tensor, labels_BL: Tensor, real_BL: Tensor) -> Tensor
             f"labels must be {list(logits_BLC.shape[:-1])}, one a token; got "
             f"{list(labels_BL.shape)}."
         )
-    labels_T = labels_BL.reshape(-1).long()
+    labels_T = _numbers("labels", labels_BL)
     _check_classes(labels_T, logits_BLC.shape[-1])
     labels_T = labels_T.masked_fill(~real_BL.reshape(-1), -100)
     return F.cross_entropy(logits_BLC.reshape(len(labels_T), -1), labels_T)
@@ -70,12 +75,30 @@ def span_loss(
     """
     losses = []
     for logits_BL, at in ((start_logits_BL, starts_B), (end_logits_BL, ends_B)):
-        at_B = at.reshape(-1).long()
+        at_B = _numbers("answers' positions", at)
+        if len(at_B) != len(logits_BL):
+            raise InputError(
+                f"start_positions and end_positions are [{len(logits_BL)}], one a row; got "
+                f"{list(at.shape)}."
+            )
         inside_B = (at_B >= 0) & (at_B < logits_BL.shape[1])
         found_B = logits_BL.detach().gather(1, (at_B * inside_B)[:, None])[:, 0]
         inside_B &= found_B > torch.finfo(logits_BL.dtype).min
         losses.append(F.cross_entropy(logits_BL, at_B.masked_fill(~inside_B, -100)))
     return (losses[0] + losses[1]) / 2
+
+
+def _numbers(what: str, labels: Tensor) -> Tensor:
+    if labels.is_floating_point() or labels.is_complex():
+        raise InputError(f"{what} are whole numbers; got {labels.dtype}.")
+    return labels.reshape(-1).long()
+
+
+def _misfit(problem_type: str, labels: Tensor, logits_RC: Tensor) -> InputError:
+    return InputError(
+        f"{problem_type} takes a target for each of the logits, {list(logits_RC.shape)}; got "
+        f"labels of shape {list(labels.shape)}."
+    )
 
 
 def _check_classes(labels: Tensor, n_classes: int) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -101,7 +102,8 @@ def open_model(
     elif opening.config is None or opening.state_dict is None:
         raise ConfigError("Without a name both config= and state_dict= are needed.")
     values = {} if place is None else _config_values(cls, str(name), place, opening)
-    blueprint = read_blueprint(cls, values, str(name), opening.config, args, kwargs or {})
+    config = copy.deepcopy(opening.config)  # a model changes its configuration
+    blueprint = read_blueprint(cls, values, str(name), config, args, kwargs or {})
     weights = _weights(place, file, opening)
     with torch.device("meta"):
         model = cast(M, blueprint.build())

@@ -15,8 +15,8 @@ from torch import Tensor, nn
 from torch.utils.hooks import RemovableHandle
 
 from offramp.errors import ConfigError, UnsupportedError
-from offramp.models.config import PretrainedConfig
-from offramp.models.resizing import interpolated_rows, new_size, resized, resized_rows
+from offramp.models.config import PretrainedConfig, numbered_heads
+from offramp.models.resizing import interpolated_rows, new_size, resize, resized_rows
 from offramp.nn.blocks import Attention, CheckpointedLayer
 
 RESIZABLE = ("vocab_size", "max_position_embeddings")
@@ -51,18 +51,17 @@ class ModelParts(nn.Module):
     def base_model(self) -> nn.Module:
         """The body: the attribute named by `base_model_prefix`, or the model itself."""
         body = getattr(self, self.base_model_prefix, self) if self.base_model_prefix else self
-        assert isinstance(body, nn.Module)
-        return body
+        return body if isinstance(body, nn.Module) else self
 
     @property
     def device(self) -> torch.device:
         """Where the weights lie."""
-        return next(self.parameters()).device
+        return next((p.device for p in self.parameters()), torch.device("cpu"))
 
     @property
     def dtype(self) -> torch.dtype:
         """The weights' type."""
-        return next(self.parameters()).dtype
+        return next((p.dtype for p in self.parameters()), torch.get_default_dtype())
 
     def num_parameters(self, only_trainable: bool = False, exclude_embeddings: bool = False) -> int:
         """How many numbers the weights are; tied ones count once."""
@@ -85,7 +84,7 @@ class ModelParts(nn.Module):
 
     def get_input_embeddings(self) -> nn.Module:
         """The embedding of token ids; UnsupportedError where a model has none."""
-        return self.base_model.get_submodule(self._name_of("input_embeddings_name"))
+        return self._part("input_embeddings_name")
 
     def set_input_embeddings(self, value: nn.Module) -> None:
         """Put another embedding of the same size in its place; a head that is tied to it follows.
@@ -107,7 +106,13 @@ class ModelParts(nn.Module):
                 f"{type(self).__name__} has no output embeddings: its head does not answer with "
                 "words of the vocabulary."
             )
-        _check_size(self.get_submodule(self.output_embeddings_name), value)
+        old = self.get_submodule(self.output_embeddings_name)
+        _check_size(old, value)
+        if (getattr(old, "bias", None) is None) != (getattr(value, "bias", None) is None):
+            raise ConfigError(
+                "The linear layer in place and the other differ in having a bias; the saved model "
+                "would be built with the first's."
+            )
         _put(self, self.output_embeddings_name, value)
         self.tie_weights()
 
@@ -137,22 +142,29 @@ class ModelParts(nn.Module):
         if size == len(words.weight):
             return words
         self._check_tells("vocab_size")
-        changed = copy.copy(self.config)
+        changed = copy.deepcopy(self.config)
         changed.vocab_size = size
         changed.validate()
         decoder = self.get_output_embeddings()
-        if isinstance(decoder, nn.Linear):
-            fresh = resized(decoder, size, init, self._init_weights)
+        if not isinstance(decoder, nn.Linear | None) or not isinstance(words, nn.Embedding):
+            odd = words if isinstance(decoder, nn.Linear | None) else decoder
+            raise UnsupportedError(
+                f"resize_token_embeddings knows nn.Embedding and nn.Linear; this "
+                f"{type(self).__name__} has a {type(odd).__name__}. Put one of another size in its "
+                "place yourself."
+            )
+        if decoder is not None:
             bias = self.tied_weights.get(f"{self.output_embeddings_name}.bias")
             if bias is not None:  # the head's own bias, which is the layer's while they are tied
                 path, _, last = bias.rpartition(".")
                 old = self.get_parameter(bias)
                 rows = resized_rows(old.detach(), old.detach().new_zeros(size), "new")
                 setattr(self.get_submodule(path), last, nn.Parameter(rows, old.requires_grad))
-            _put(self, cast(str, self.output_embeddings_name), fresh)
-        self._put_words(resized(words, size, init, self._init_weights))
+            resize(decoder, size, init, self._init_weights)
+        resize(words, size, init, self._init_weights)
+        self.tie_weights()
         self._reconfigure("vocab_size", size)
-        return self.get_input_embeddings()
+        return words
 
     def resize_position_embeddings(
         self,
@@ -174,16 +186,16 @@ class ModelParts(nn.Module):
         name = self._name_of("position_embeddings_name")
         self._check_tells("max_position_embeddings")
         old = cast(nn.Embedding, self.base_model.get_submodule(name))
-        fresh = resized(old, new_num_position_embeddings, "new", self._init_weights)
-        if init == "interpolate" and len(fresh.weight) > len(old.weight):
-            fresh.weight.data = interpolated_rows(old.weight.data, len(fresh.weight))
-        _put(self.base_model, name, fresh)
+        rows = old.weight.data
+        resize(old, new_num_position_embeddings, "new", self._init_weights)
+        if init == "interpolate" and len(old.weight) > len(rows):
+            old.weight.data = interpolated_rows(rows, len(old.weight))
         self._reconfigure("max_position_embeddings", new_num_position_embeddings)
-        return fresh
+        return old
 
     def get_position_embeddings(self) -> nn.Module:
         """The embedding of positions; UnsupportedError where they are not learned."""
-        return self.base_model.get_submodule(self._name_of("position_embeddings_name"))
+        return self._part("position_embeddings_name")
 
     # ------------------------------------------------------------------ heads of attention
 
@@ -194,8 +206,9 @@ class ModelParts(nn.Module):
         ConfigError for a layer or head that is not there, or where none would be left.
         """
         self._check_no_adapters("Pruning would drop")
-        self._prune({layer: set(heads) for layer, heads in heads_to_prune.items()})
-        self.config.pruned_heads = self._pruned()
+        self._prune(numbered_heads(heads_to_prune))
+        for config in self._configs():
+            config.pruned_heads = self._pruned()
 
     def _prune(self, heads: Mapping[int, Iterable[int]]) -> None:
         layers = [module for module in self.base_model.modules() if isinstance(module, Attention)]
@@ -337,6 +350,17 @@ class ModelParts(nn.Module):
         lacking = (sorted({*range(a.self.n_heads)} - {*a.self.heads}) for a in layers)
         return {layer: heads for layer, heads in enumerate(lacking) if heads}
 
+    def _part(self, attribute: str) -> nn.Module:
+        """The module of the body that stands under the family's name for it."""
+        name = self._name_of(attribute)
+        try:
+            return self.base_model.get_submodule(name)
+        except AttributeError:
+            raise UnsupportedError(
+                f"{type(self).__name__} has no {name} where its body is looked for: in the "
+                f"attribute {self.base_model_prefix!r}, or else in the model itself."
+            ) from None
+
     def _name_of(self, attribute: str) -> str:
         name: str | None = getattr(self, attribute)
         if name is None:
@@ -364,13 +388,24 @@ class ModelParts(nn.Module):
 
     def _reconfigure(self, name: str, value: int) -> None:
         """Set a number of the configuration or init arguments that the network follows already."""
-        if hasattr(self.config, name):
-            setattr(self.config, name, value)
-        for module in self.modules():
-            if isinstance(module, ModelParts):
-                for known in (module._built_from, getattr(module, "init_config", {})):
-                    if name in known:
-                        known[name] = value
+        for config in self._configs():
+            if hasattr(config, name):
+                setattr(config, name, value)
+        for module in (self, self.base_model):
+            for known in (getattr(module, "_built_from", {}), getattr(module, "init_config", {})):
+                if name in known:
+                    known[name] = value
+
+    def _configs(self) -> list[PretrainedConfig]:
+        """The model's configuration, and its body's where that is another."""
+        body: PretrainedConfig = getattr(self.base_model, "config", self.config)
+        return [self.config] if body is self.config else [self.config, body]
+
+    def load_state_dict(self, *args: Any, **kwargs: Any) -> Any:
+        """As torch's; what was loaded is kept by an `init_weights` that comes after."""
+        result = super().load_state_dict(*args, **kwargs)
+        self._keep_weights()
+        return result
 
 
 def is_initialised(module: nn.Module) -> bool:
@@ -400,6 +435,8 @@ def _put(root: nn.Module, path: str, module: nn.Module) -> None:
 
 def _check_size(old: nn.Module, new: nn.Module) -> None:
     one, two = (getattr(module, "weight", None) for module in (old, new))
+    if isinstance(one, Tensor) and isinstance(new, nn.Module) and not isinstance(two, Tensor):
+        raise ConfigError(f"The other embedding, a {type(new).__name__}, has no weight to save.")
     if isinstance(one, Tensor) and isinstance(two, Tensor) and one.shape != two.shape:
         raise ConfigError(
             f"The embedding in place is {list(one.shape)} and the other {list(two.shape)}. "

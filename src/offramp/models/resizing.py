@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import TypeVar
 
 import torch
 import torch.nn.functional as F
@@ -11,42 +10,43 @@ from torch import Tensor, nn
 
 from offramp.errors import ConfigError
 
-M = TypeVar("M", nn.Embedding, nn.Linear)
-
 Initialise = Callable[[nn.Module], None]
 """Gives a module its initial weights."""
 
 
-def resized(old: M, rows: int, init: str, initialise: Initialise) -> M:
-    """`old` with `rows` rows (of its table, or outputs of a linear layer).
+def resize(module: nn.Embedding | nn.Linear, rows: int, init: str, initialise: Initialise) -> None:
+    """Give a table `rows` rows, or a linear layer as many outputs; the module stays what it is.
 
     New rows are as `initialise` makes them, or the mean of the old ones with `init="mean"`. Type,
     device and whether it learns stay.
     """
-    weight = old.weight
+    weight, bias = module.weight, getattr(module, "bias", None)
     if rows == len(weight):
-        return old
+        return
     fresh: nn.Embedding | nn.Linear
-    if isinstance(old, nn.Embedding):
-        pad = old.padding_idx if old.padding_idx is not None and old.padding_idx < rows else None
-        fresh = nn.Embedding(rows, old.embedding_dim, pad, device=weight.device, dtype=weight.dtype)
+    if isinstance(module, nn.Embedding):
+        fresh = nn.Embedding(rows, weight.shape[1], device=weight.device, dtype=weight.dtype)
     else:
         fresh = nn.Linear(
-            old.in_features,
+            weight.shape[1],
             rows,
-            bias=old.bias is not None,
+            bias=bias is not None,
             device=weight.device,
             dtype=weight.dtype,
         )
     initialise(fresh)
     with torch.no_grad():
-        fresh.weight.copy_(resized_rows(weight, fresh.weight, init))
-        if isinstance(old, nn.Linear) and isinstance(fresh, nn.Linear) and old.bias is not None:
-            fresh.bias.copy_(resized_rows(old.bias, torch.zeros_like(fresh.bias), "new"))
-    for name, parameter in fresh.named_parameters():
-        parameter.requires_grad_(old.get_parameter(name).requires_grad)
-    fresh.train(old.training)
-    return fresh  # type: ignore[return-value]  # the kind of `old`
+        new_weight = resized_rows(weight, fresh.weight, init)
+        module.weight = nn.Parameter(new_weight, weight.requires_grad)
+        if bias is not None:
+            new_bias = resized_rows(bias, bias.new_zeros(rows), "new")
+            module.bias = nn.Parameter(new_bias, bias.requires_grad)
+    if isinstance(module, nn.Embedding):
+        module.num_embeddings = rows
+        if module.padding_idx is not None and module.padding_idx >= rows:
+            module.padding_idx = None
+    else:
+        module.out_features = rows
 
 
 def resized_rows(old: Tensor, fresh: Tensor, init: str) -> Tensor:

@@ -34,6 +34,10 @@ class InitTrackerMeta(ABCMeta):
     """
 
     def __call__(cls: type[T], *args: Any, **kwargs: Any) -> T:
+        try:
+            bound = {name: _kept(value) for name, value in bind(cls, args, kwargs).items()}
+        except TypeError:
+            bound = {}  # the call below says in Python's own words what is wrong
         outermost = not is_building()
         _building.now = True
         try:
@@ -42,12 +46,20 @@ class InitTrackerMeta(ABCMeta):
             _building.now = not outermost
         if outermost:
             made._keep_weights()
-        bound = bind(cls, args, kwargs)
         made.init_config = {
             INIT_CLASS: cls.__name__,
             **{name: getattr(value, "init_config", value) for name, value in bound.items()},
         }
         return made  # type: ignore[no-any-return]
+
+
+def _kept(value: Any) -> Any:
+    """Lists and dictionaries as they are now, whatever `__init__` does to them."""
+    if type(value) in (list, tuple):
+        return type(value)(_kept(item) for item in value)
+    if type(value) is dict:
+        return {key: _kept(item) for key, item in value.items()}
+    return value
 
 
 def is_building() -> bool:
@@ -82,14 +94,20 @@ def call_arguments(
             if parameter.kind is parameter.VAR_POSITIONAL:
                 args += kwargs.pop(parameter.name)
                 break
-            args.append(kwargs.pop(parameter.name))
+            args.append(_given_or_default(kwargs, parameter))
     else:
         for parameter in parameters:
             if parameter.kind is parameter.VAR_POSITIONAL:
                 kwargs.pop(parameter.name, None)
             elif parameter.kind is parameter.POSITIONAL_ONLY:
-                args.append(kwargs.pop(parameter.name))
+                args.append(_given_or_default(kwargs, parameter))
     return tuple(args), kwargs
+
+
+def _given_or_default(kwargs: dict[str, Any], parameter: inspect.Parameter) -> Any:
+    if parameter.name not in kwargs and parameter.default is parameter.empty:
+        raise TypeError(f"missing the argument {parameter.name!r}")
+    return kwargs.pop(parameter.name, parameter.default)
 
 
 def written_arguments(init_config: Mapping[str, Any], body: str = "") -> dict[str, Any]:
