@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 import warnings
 from collections.abc import Mapping
 from pathlib import Path
@@ -14,34 +13,22 @@ from typing_extensions import Self
 
 from offramp.checkpoints.directory import staged
 from offramp.checkpoints.safetensors_file import WEIGHTS_FILE
-from offramp.checkpoints.weights import given_weights, replaced_by, write_weights
-from offramp.errors import CheckpointError, ConfigError, NewWeightsWarning, UnsupportedError
+from offramp.checkpoints.weights import replaced_by
+from offramp.errors import ConfigError, NewWeightsWarning, UnsupportedError
 from offramp.generation.mixin import GenerationMixin
 from offramp.hub.names import Request, Source
-from offramp.models.blueprint import new_blueprint
+from offramp.models.blueprint import build_again, new_blueprint
 from offramp.models.builtin import read_only
 from offramp.models.config import CONFIG_FILE, PretrainedConfig
 from offramp.models.loading import LoadingReport
 from offramp.models.names import companions_in, companions_of
-from offramp.models.opening import MODEL_STATE, Opening, check_positions, open_model
-from offramp.models.parts import RESIZABLE, ModelParts, is_initialised
-from offramp.models.tracking import (
-    INIT_ARGUMENTS,
-    INIT_CLASS,
-    InitTrackerMeta,
-    call_arguments,
-    is_building,
-    written_arguments,
-)
+from offramp.models.opening import Opening, check_positions, open_model
+from offramp.models.parts import ModelParts, is_initialised
+from offramp.models.saving import write_model
+from offramp.models.tables import MODEL_STATE, ModelNames, freeze_tables
+from offramp.models.tracking import InitTrackerMeta, is_building
 
 C = TypeVar("C", bound="type[PretrainedModel]")
-
-
-class _ModelNames:
-    """`model_name_list`: works on the class and on an instance."""
-
-    def __get__(self, instance: object, owner: type[PretrainedModel]) -> list[str]:
-        return list(owner.pretrained_init_configuration)
 
 
 class PretrainedModel(ModelParts, GenerationMixin, metaclass=InitTrackerMeta):
@@ -65,7 +52,7 @@ class PretrainedModel(ModelParts, GenerationMixin, metaclass=InitTrackerMeta):
         {MODEL_STATE: {}}
     )
     """{"model_state": {built-in name: where its files are}}, read-only; a text is a hub id."""
-    model_name_list: ClassVar[_ModelNames] = _ModelNames()
+    model_name_list: ClassVar[ModelNames] = ModelNames()
     """Every built-in name of the class: a list, on the class and on an instance."""
     base_model_class: ClassVar[type[PretrainedModel] | None] = None
     """The family's body; `register_base_model` sets it."""
@@ -82,10 +69,7 @@ class PretrainedModel(ModelParts, GenerationMixin, metaclass=InitTrackerMeta):
 
     def __init_subclass__(cls) -> None:
         super().__init_subclass__()
-        for table in ("resource_files_names", *_TABLES):
-            if table in vars(cls):
-                setattr(cls, table, read_only(vars(cls)[table]))
-        _check_tables(cls)
+        freeze_tables(cls)
 
     def __init__(self, config: PretrainedConfig | None = None) -> None:
         super().__init__()
@@ -250,14 +234,7 @@ class PretrainedModel(ModelParts, GenerationMixin, metaclass=InitTrackerMeta):
 
         The configuration is copied; a model among the arguments is built again too.
         """
-        arguments = {
-            name: _built_again(value)
-            if isinstance(value, Mapping) and INIT_CLASS in value
-            else value
-            for name, value in copy.deepcopy(dict(init_config)).items()
-        }
-        args, kwargs = call_arguments(cls, arguments)
-        return cls(*args, **kwargs)
+        return cast(Self, build_again(cls, init_config))
 
     @classmethod
     def from_config(cls, config: PretrainedConfig, **kwargs: Any) -> Self:
@@ -324,136 +301,13 @@ class PretrainedModel(ModelParts, GenerationMixin, metaclass=InitTrackerMeta):
         variant: str | None = None,
     ) -> None:
         """Write configuration and weights into an open directory; see `save_pretrained`."""
-        self._check_savable()
-        config = copy.deepcopy(self.config)
-        config.architectures = [type(self).__name__]
-        config.extra.pop("torch_dtype", None)
-        tensors = self._tensors(state_dict)
-        types = (t.dtype for t in tensors.values() if t.is_floating_point())
-        config.extra["dtype"] = str(next(types, self.dtype)).removeprefix("torch.")
-        config.extra.pop(INIT_ARGUMENTS, None)
-        arguments = written_arguments(self.init_config, self.base_model_prefix)
-        self._check_body_class(arguments.get(self.base_model_prefix))
-        if len(arguments) > 1:  # more than the class's name
-            config.extra[INIT_ARGUMENTS] = arguments
-        exits = getattr(self, "exits", None)
-        config.exits = None if exits is None else exits.section()
-        (directory / self.model_config_file).write_text(config.to_json(), encoding="utf-8")
-        write_weights(
+        write_model(
+            self,
             directory,
-            tensors,
-            self.resource_files_names[MODEL_STATE],
-            variant,
-            max_shard_size,
+            state_dict=state_dict,
+            max_shard_size=max_shard_size,
+            variant=variant,
         )
-
-    def _tensors(self, given: Mapping[str, Tensor] | None) -> dict[str, Tensor]:
-        """What the weights' file holds: each tied tensor once."""
-        tied = self._tied()
-        own = {name: tensor for name, tensor in self.state_dict().items() if name not in tied}
-        if given is None:
-            return own
-        found = dict(given_weights(given).given)
-        for name, source in tied.items():  # either name of a pair will do
-            tensor = found.pop(name, None)
-            if tensor is not None and not torch.equal(found.setdefault(source, tensor), tensor):
-                raise CheckpointError(
-                    f"state_dict has different {name} and {source}, which are one tensor of this "
-                    f"{type(self).__name__}."
-                )
-        kinds = {name: (t.shape, t.is_floating_point()) for name, t in found.items()}
-        own_kinds = {name: (t.shape, t.is_floating_point()) for name, t in own.items()}
-        if wrong := sorted(dict(own_kinds.items() ^ kinds.items())):
-            raise CheckpointError(
-                f"state_dict is not this {type(self).__name__}'s: {', '.join(wrong[:5])} differ in "
-                "name, shape or kind of number. Pass what model.state_dict() gives."
-            )
-        return {name: found[name] for name in own}
-
-    def _check_body_class(self, of_body: Any) -> None:
-        """ConfigError for a body among the arguments that loading would build as another class."""
-        known = self.base_model_class
-        if isinstance(of_body, Mapping) and known and of_body[INIT_CLASS] != known.__name__:
-            raise ConfigError(
-                f"This {type(self).__name__} is built around a {of_body[INIT_CLASS]}, and would be "
-                f"loaded with a {known.__name__}. Make the body's class a family's of its own."
-            )
-
-    def _check_savable(self) -> None:
-        """Raise ConfigError if config or file would not describe the network that is there."""
-        self._check_no_adapters("from_pretrained would not know")
-        built_from, body = dict(self._built_from), self.base_model
-        if self.output_embeddings_name is None and getattr(body, "config", None) is self.config:
-            # Beneath a head that has no words of its own the body may be resized.
-            of_body: dict[str, Any] = getattr(body, "_built_from", {})
-            built_from |= {name: of_body[name] for name in RESIZABLE if name in of_body}
-        for part in self.modules():
-            if isinstance(part, ModelParts) and part is not self:
-                for name in RESIZABLE:
-                    stated = getattr(part.config, name, None)
-                    if part._built_from.get(name, stated) != stated:
-                        raise ConfigError(
-                            f"A {type(part).__name__} inside was built with {name}="
-                            f"{part._built_from[name]}, and its configuration says {stated} since "
-                            "another was resized. Give each body a configuration of its own."
-                        )
-        for name, built in built_from.items():
-            if getattr(self.config, name) != built:
-                raise ConfigError(
-                    f"config.{name} is {getattr(self.config, name)!r} and the model was built with "
-                    f"{built!r}. Build a model from the new configuration instead."
-                )
-        wanted = {layer: heads for layer, heads in self.config.pruned_heads.items() if heads}
-        if wanted != self._pruned():
-            raise ConfigError(
-                f"config.pruned_heads is {wanted} and the layers lack {self._pruned()}. Prune with "
-                "prune_heads, and give each model a configuration of its own."
-            )
-        for name, source in self._tied().items():
-            if self.get_parameter(name) is not self.get_parameter(source):
-                raise ConfigError(
-                    f"{name} is tied to {source} and is another tensor now; one of them would be "
-                    "lost. Call tie_weights(), or build the model with tie_word_embeddings=False."
-                )
-
-
-_TABLES = ("pretrained_init_configuration", "pretrained_resource_files_map")
-
-
-def _check_tables(cls: type[PretrainedModel]) -> None:
-    """Raise ConfigError for class attributes that loading and saving could not go by."""
-    file = cls.resource_files_names.get(MODEL_STATE, "")
-    if set(cls.resource_files_names) != {MODEL_STATE} or not file.endswith(".safetensors"):
-        raise ConfigError(
-            f'{cls.__name__}.resource_files_names is {{"{MODEL_STATE}": file}}, the file\'s name '
-            f"ending in .safetensors; got {dict(cls.resource_files_names)!r}."
-        )
-    if set(cls.pretrained_resource_files_map) != set(cls.resource_files_names):
-        raise ConfigError(
-            f"{cls.__name__}.pretrained_resource_files_map has the keys of resource_files_names, "
-            f"{MODEL_STATE}; got {', '.join(cls.pretrained_resource_files_map) or 'none'}."
-        )
-    sources = set(cls.pretrained_resource_files_map[MODEL_STATE])
-    if alone := sources ^ set(cls.pretrained_init_configuration):
-        raise ConfigError(
-            f"{cls.__name__}: {', '.join(sorted(alone)[:5])} must stand both in "
-            f"{' and in '.join(_TABLES)}."
-        )
-
-
-def _mapping(value: object) -> Mapping[str, Any]:
-    return value if isinstance(value, Mapping) else {}
-
-
-def _built_again(init_config: Mapping[str, Any]) -> PretrainedModel:
-    kinds, found = [PretrainedModel], []
-    while kinds:
-        kind = kinds.pop()
-        found += [kind] if kind.__name__ == init_config[INIT_CLASS] else []
-        kinds += kind.__subclasses__()
-    if len(set(found)) != 1:
-        raise ConfigError(f"There is no one class {init_config[INIT_CLASS]} of models here.")
-    return found[0].from_init_config(init_config)
 
 
 def register_base_model(cls: C) -> C:

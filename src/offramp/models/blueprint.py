@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import dataclasses
 import inspect
 import warnings
@@ -56,6 +57,16 @@ def new_blueprint(
         body = cast("type[PretrainedModel]", cls.base_model_class)
         arguments = {cls.base_model_prefix: Blueprint(body, config, {}), **arguments}
     return Blueprint(cls, config, arguments)
+
+
+def build_again(cls: type[PretrainedModel], init_config: Mapping[str, Any]) -> PretrainedModel:
+    """A new model of the arguments that another's `init_config` keeps, which are copied."""
+    arguments = {
+        name: build_again(_class_named(value[INIT_CLASS]), value) if _is_of_model(value) else value
+        for name, value in copy.deepcopy(dict(init_config)).items()
+    }
+    args, kwargs = call_arguments(cls, arguments)
+    return cls(*args, **kwargs)
 
 
 def read_blueprint(
@@ -163,6 +174,26 @@ def _tell_of_other_arguments(
             UserWarning,
             stacklevel=5,
         )
+
+
+def _is_of_model(value: object) -> bool:
+    return isinstance(value, Mapping) and INIT_CLASS in value
+
+
+def _class_named(name: str) -> type[PretrainedModel]:
+    """The one class of models of that name, public or a user's."""
+    from offramp.models.base import PretrainedModel
+
+    kinds: list[type[PretrainedModel]] = [PretrainedModel]
+    found = set()
+    while kinds:
+        kind = kinds.pop()
+        kinds += kind.__subclasses__()
+        if kind.__name__ == name:
+            found.add(kind)
+    if len(found) != 1:
+        raise ConfigError(f"There are {len(found)} classes of models called {name}; expected one.")
+    return found.pop()
 
 
 def _is_built_around_a_body(cls: type[PretrainedModel]) -> bool:

@@ -15,6 +15,7 @@ from offramp.models.assembly import check_twins, expected
 from offramp.models.base import PretrainedModel
 from offramp.models.loading import plan
 from offramp.models.registry import find_config_class
+from offramp.models.saving import check_savable
 
 
 def from_transformers(model: nn.Module) -> PretrainedModel:
@@ -73,7 +74,7 @@ def to_transformers(model: PretrainedModel) -> Any:
             f"transformers has no {name}. Save the model (save_pretrained) and load the files with "
             "a class of your own."
         )
-    model._check_savable()
+    check_savable(model)
     values = {k: v for k, v in model.config.to_dict().items() if k not in ("exits", "init_args")}
     config = their_class.config_class.from_dict(values)
     lacks_pooler = model.base_model is model and getattr(model, "pooler", 0) is None

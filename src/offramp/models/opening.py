@@ -26,13 +26,12 @@ from offramp.models.blueprint import read_blueprint
 from offramp.models.config import OLD_CONFIG_FILE, PretrainedConfig, read_config
 from offramp.models.loading import LoadingReport
 from offramp.models.names import Place, is_file, locate, model_files, read_companions
+from offramp.models.tables import MODEL_STATE
 
 if TYPE_CHECKING:
     from offramp.models.base import PretrainedModel
 
 M = TypeVar("M", bound="PretrainedModel")
-MODEL_STATE = "model_state"
-"""The key of `resource_files_names` under which the weights' file stands."""
 
 
 @dataclass(frozen=True)
