@@ -14,7 +14,6 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-import numpy
 import pytest
 import torch
 
@@ -263,67 +262,6 @@ def test_the_pages_that_tell_a_story_have_examples() -> None:
     for name in ("index", "your-own-model", "from-transformers", "from-paddlenlp"):
         text = (DOCS / f"{name}.md").read_text(encoding="utf-8")
         assert any(not block[1] for block in BLOCK.finditer(text)), name
-
-
-PADDLE = {
-    "bert.embeddings.word_embeddings.weight": False,
-    "bert.embeddings.position_embeddings.weight": False,
-    "bert.embeddings.token_type_embeddings.weight": False,
-    "bert.embeddings.layer_norm.weight": False,
-    "bert.embeddings.layer_norm.bias": False,
-    "bert.pooler.dense.weight": True,
-    "bert.pooler.dense.bias": False,
-    **{
-        f"bert.encoder.layers.{layer}.{part}.{kind}": part[:4] != "norm" and kind == "weight"
-        for layer in range(2)
-        for part in (
-            *(f"self_attn.{name}_proj" for name in ("q", "k", "v", "out")),
-            *("linear1", "linear2", "norm1", "norm2"),
-        )
-        for kind in ("weight", "bias")
-    },
-    "classifier.weight": True,
-    "classifier.bias": False,
-}
-"""PaddleNLP's names of a two-layer classifier's tensors (its BertPretrainedModel's
-`_get_name_mappings`), and whether each is transposed."""
-
-
-@pytest.mark.filterwarnings("ignore::offramp.NewWeightsWarning")
-def test_the_renaming_for_paddle_fills_a_model(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.chdir(tmp_path)
-    with torch.random.fork_rng():
-        page = run_page(DOCS / "from-paddlenlp.md")
-        model = offramp.BertForSequenceClassification(page["tiny"]).eval()
-    theirs = {
-        "self_attn.q_proj": "attention.self.query",
-        "self_attn.k_proj": "attention.self.key",
-        "self_attn.v_proj": "attention.self.value",
-        "self_attn.out_proj": "attention.output.dense",
-        "linear1": "intermediate.dense",
-        "linear2": "output.dense",
-        "norm1": "attention.output.LayerNorm",
-        "norm2": "output.LayerNorm",
-        "embeddings.layer_norm": "embeddings.LayerNorm",
-        "encoder.layers": "encoder.layer",
-    }
-    own_state = model.state_dict()
-    state = dict(own_state)
-    arrays = {}
-    for name, transposed in PADDLE.items():
-        own = name
-        for old, new in theirs.items():
-            own = own.replace(f"{old}.", f"{new}.")
-        array = state.pop(own).numpy()
-        arrays[name] = numpy.ascontiguousarray(array.T if transposed else array)
-    assert not state
-    model.save_pretrained("fine-tuned")
-    again = offramp.BertForSequenceClassification.from_pretrained(
-        "fine-tuned", state_dict=page["from_paddle"](arrays), strict=True
-    )
-    assert all(torch.equal(tensor, again.get_parameter(n)) for n, tensor in own_state.items())
 
 
 # Links

@@ -68,8 +68,8 @@ def test_model_config_json_is_read_too(saved: Path) -> None:
     (saved / "config.json").rename(saved / "model_config.json")
     torch.testing.assert_close(logits(load(saved)), expected)
     assert BertConfig.from_pretrained(saved).hidden_size == TINY["hidden_size"]
-    (saved / "model_config.json").write_text('{"init_args": [{}], "init_class": "BertModel"}')
-    with pytest.raises(offramp.ConfigError, match="nested layout"):
+    (saved / "model_config.json").write_text('{"init_args": [7], "init_class": "BertModel"}')
+    with pytest.raises(offramp.ConfigError, match="7 among init_args, which does not say"):
         load(saved)
 
 

@@ -102,7 +102,7 @@ def open_file(path: Path) -> Weights:
     if not _INDEX.search(path.name):
         header = read_header(path)
         return Weights(str(path), header, dict.fromkeys(header, path), {})
-    shards = _read_index(path)
+    shards = read_index(path)
     header = {}
     for shard in dict.fromkeys(shards.values()):
         inside = read_header(path.parent / shard)
@@ -188,7 +188,7 @@ def _is_size(value: object) -> bool:
     return type(value) is int and value > 0
 
 
-def _read_index(path: Path) -> dict[str, str]:
+def read_index(path: Path) -> dict[str, str]:
     """{tensor: file beside the index}; CheckpointError for anything else."""
     try:
         index = parse_json(path.read_text(encoding="utf-8"))

@@ -12,6 +12,7 @@ from torch import Tensor
 from typing_extensions import Self
 
 from offramp.checkpoints.directory import staged
+from offramp.checkpoints.renames import Row
 from offramp.checkpoints.safetensors_file import WEIGHTS_FILE
 from offramp.checkpoints.weights import replaced_by
 from offramp.errors import ConfigError, NewWeightsWarning, UnsupportedError
@@ -60,6 +61,10 @@ class PretrainedModel(ModelParts, GenerationMixin, metaclass=InitTrackerMeta):
     """Modules that files of the family may hold and a class may lack: dropped and reported."""
     optional_modules: ClassVar[tuple[str, ...]] = ()
     """Modules of the body that files may lack (a pooler): initialised and reported."""
+    paddle_names: ClassVar[tuple[Row, ...]] = ()
+    """What PaddleNLP calls the family's tensors; none where its files are not read."""
+    paddle_defaults: ClassVar[Mapping[str, Any]] = {}
+    """Settings that PaddleNLP's config.json leaves out: its defaults, where they are not ours."""
     config: PretrainedConfig
     """What the model was built from; resizing and pruning keep it up to date."""
     init_config: dict[str, Any]
@@ -194,7 +199,7 @@ class PretrainedModel(ModelParts, GenerationMixin, metaclass=InitTrackerMeta):
         - `ignore_mismatched_sizes`: initialise a head whose size differs.
         - `strict`: nothing may be new, nothing left over.
         - `variant`: the word in model.VARIANT.safetensors.
-        - `use_safetensors`: True or None; other formats are not read.
+        - `use_safetensors`: with True PaddleNLP's files are passed over.
         - `revision`, `cache_dir`, `local_files_only`, `force_download`: for names on the hub.
         - `output_loading_info`: return (model, LoadingReport).
 

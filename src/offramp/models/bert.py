@@ -10,6 +10,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from offramp.checkpoints.renames import Row
 from offramp.errors import ConfigError, InputError
 from offramp.models.base import PretrainedModel, register_base_model
 from offramp.models.builtin import BERT
@@ -112,6 +113,28 @@ TIED = {
 """Of the classes that answer with words."""
 
 
+_LAYER, _OWN_LAYER = "{b}encoder.layers.{n}.", "{b}encoder.layer.{n}."
+PADDLE: tuple[Row, ...] = (
+    Row("{b}embeddings.layer_norm.{p}", "{b}embeddings.LayerNorm.{p}"),
+    Row(_LAYER + "self_attn.q_proj.{p}", _OWN_LAYER + "attention.self.query.{p}", True),
+    Row(_LAYER + "self_attn.k_proj.{p}", _OWN_LAYER + "attention.self.key.{p}", True),
+    Row(_LAYER + "self_attn.v_proj.{p}", _OWN_LAYER + "attention.self.value.{p}", True),
+    Row(_LAYER + "self_attn.out_proj.{p}", _OWN_LAYER + "attention.output.dense.{p}", True),
+    Row(_LAYER + "norm1.{p}", _OWN_LAYER + "attention.output.LayerNorm.{p}"),
+    Row(_LAYER + "linear1.{p}", _OWN_LAYER + "intermediate.dense.{p}", True),
+    Row(_LAYER + "linear2.{p}", _OWN_LAYER + "output.dense.{p}", True),
+    Row(_LAYER + "norm2.{p}", _OWN_LAYER + "output.LayerNorm.{p}"),
+    Row("{b}pooler.dense.{p}", "{b}pooler.dense.{p}", True),
+    Row("classifier.{p}", "classifier.{p}", True),
+    Row("cls.predictions.transform.{p}", "cls.predictions.transform.dense.{p}", True),
+    Row("cls.predictions.layer_norm.{p}", "cls.predictions.transform.LayerNorm.{p}"),
+    Row("cls.predictions.decoder_bias", "cls.predictions.bias"),
+    Row("cls.predictions.decoder_weight", "cls.predictions.decoder.weight"),
+    Row("cls.seq_relationship.{p}", "cls.seq_relationship.{p}", True),
+)
+"""What PaddleNLP calls the tensors, and which of its matrices lie the other way round."""
+
+
 class BertPreTrainedModel(PretrainedModel):
     """Base of every BERT variant: the family's names and its initial weights.
 
@@ -123,6 +146,8 @@ class BertPreTrainedModel(PretrainedModel):
     pretrained_init_configuration = BERT.configurations
     pretrained_resource_files_map = {"model_state": BERT.sources}
     base_model_prefix = "bert"
+    paddle_names = PADDLE
+    paddle_defaults = {"type_vocab_size": 16}
     known_heads = ("cls.predictions", "cls.seq_relationship", "classifier", "qa_outputs")
     optional_modules = ("pooler",)
     input_embeddings_name = "embeddings.word_embeddings"
@@ -301,6 +326,8 @@ class BertForQuestionAnswering(QuestionAnswering, BertPreTrainedModel):
     `start_logits` and `end_logits` are [B, L], at masked positions the type's lowest number: no
     answer is there. The configuration has num_labels=2. There is no pooler.
     """
+
+    paddle_names = (Row("classifier.{p}", "qa_outputs.{p}", True), *PADDLE)
 
     def __init__(self, config: BertConfig) -> None:
         super().__init__(config)

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
 _DECLINED = {
     "trust_remote_code": "No code of a checkpoint is ever run here; leave it out.",
-    "weights_only": "No pickle is read here; leave it out.",
+    "weights_only": "No pickle is executed here; leave it out.",
     "token": "Nothing is downloaded here; leave it out.",
     "device_map": 'A model goes to one device: pass device=, such as "cuda".',
     "low_cpu_mem_usage": "Weights are always mapped from the file; leave it out.",

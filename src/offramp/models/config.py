@@ -390,12 +390,21 @@ def read_config(directory: str | Path, file: str = CONFIG_FILE) -> dict[str, Any
             "save_pretrained or `offramp train` wrote."
         )
     values = _read(path)
-    if path == old and "init_class" in values:
-        raise ConfigError(
-            f"{path} has PaddleNLP's nested layout of before 2.5, which this offramp does not "
-            "read. Save the model with a later PaddleNLP."
-        )
-    return values
+    return _unnested(values, path) if path == old and "init_class" in values else values
+
+
+def _unnested(values: dict[str, Any], path: Path) -> dict[str, Any]:
+    """The flat form of PaddleNLP's layout of before 2.5: a class's arguments, the body's inside."""
+    flat: dict[str, Any] = {}
+    for inner in values.get("init_args") or ():
+        if not isinstance(inner, dict) or "init_class" not in inner:
+            raise ConfigError(
+                f"{path} has {inner!r} among init_args, which does not say what it is. Write the "
+                "argument by its name, or save the model with a later PaddleNLP."
+            )
+        flat |= _unnested(inner, path)
+    own = {k: v for k, v in values.items() if k not in ("init_args", "init_class")}
+    return {**flat, **own, "architectures": [values["init_class"]]}
 
 
 def _read(path: Path) -> dict[str, Any]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -91,19 +91,23 @@ def is_file(path: str | Path) -> bool:
 
 
 def model_files(
-    config_files: Iterable[str], weights: tuple[str, str] | None, *, config_needed: bool = True
+    config_files: Iterable[str],
+    weights: Sequence[tuple[str, str]] | None,
+    *,
+    config_needed: bool = True,
 ) -> Select:
     """What of a listing a model needs: its configuration, its weights, what belongs to them.
 
-    `weights` are the names of the one file and of the index; with None no weights are wanted. Of a
-    listing that lacks any of it nothing is taken.
+    `weights` are pairs of names, the one file's and the index's, of which the first that is there
+    is taken; with None no weights are wanted. Of a listing that lacks any of it nothing is taken.
     """
     configs = tuple(config_files)
 
     def select(listing: Iterable[str]) -> list[str]:
         names = list(listing)
         found = [name for name in names if name in configs]
-        tensors = [] if weights is None else _weights_among(names, *weights)
+        saves = (_weights_among(names, *pair) for pair in weights or ())
+        tensors = next(filter(None, saves), [])
         if (config_needed and not found) or (weights is not None and not tensors):
             return []
         return [*found, *tensors, *(name for name in names if name in COMPANIONS)]
@@ -133,7 +137,7 @@ def model_directory(name: str | Path) -> Path:
     """
     if is_file(name):
         raise ModelNotFoundError(f"{name} is a file; expected a model's directory.")
-    select = model_files(("config.json", "model_config.json"), DEFAULT_WEIGHTS)
+    select = model_files(("config.json", "model_config.json"), [DEFAULT_WEIGHTS])
     return locate(name, Request(), select, all_sources()).directory
 
 

@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 
 import offramp
+from offramp.checkpoints.dialects import PADDLE_FILES, open_paddle, paddle_file
 from offramp.checkpoints.weights import (
     Weights,
     given_weights,
@@ -83,7 +84,12 @@ def open_model(
     """`cls.from_pretrained` without its warning of new weights: the report tells of them."""
     dtype, device = _dtype(opening.dtype), _device(opening)
     file = cls.resource_files_names[MODEL_STATE]
-    wanted = None if opening.state_dict is not None else weights_files(file, opening.variant)
+    wanted = None
+    if opening.state_dict is None:
+        wanted = [
+            weights_files(file, opening.variant),
+            *([PADDLE_FILES] if cls.paddle_names else []),
+        ]
     place = None
     if name is not None:
         place = locate(
@@ -103,7 +109,7 @@ def open_model(
     values = {} if place is None else _config_values(cls, str(name), place, opening)
     config = copy.deepcopy(opening.config)  # a model changes its configuration
     blueprint = read_blueprint(cls, values, str(name), config, args, kwargs or {})
-    weights = _weights(place, file, opening)
+    weights = _weights(cls, place, file, opening)
     with torch.device("meta"):
         model = cast(M, blueprint.build())
         if not cls.constructed_from_pretrained_config():
@@ -136,10 +142,28 @@ def _config_values(
             return {}
         if place.source is not None:  # files of a built-in name that are the weights alone
             return cls.pretrained_init_configuration[name]
-    return read_config(place.directory, cls.model_config_file)
+    values = read_config(place.directory, cls.model_config_file)
+    if opening.state_dict is None and _paddle_save(cls, place, opening):
+        values = {**cls.paddle_defaults, **values}
+    return values
 
 
-def _weights(place: Place | None, file: str, opening: Opening) -> Weights:
+def _paddle_save(cls: type[PretrainedModel], place: Place, opening: Opening) -> Path | None:
+    """PaddleNLP's weights in the directory, where they are the ones to read."""
+    if place.file is not None or opening.variant is not None or not cls.paddle_names:
+        return None
+    if opening.use_safetensors:
+        return None
+    own = weights_files(cls.resource_files_names[MODEL_STATE])
+    if any(is_file(place.directory / name) for name in own) or not place.directory.is_dir():
+        return None
+    found = paddle_file(path.name for path in place.directory.iterdir())
+    return None if found is None else place.directory / found
+
+
+def _weights(
+    cls: type[PretrainedModel], place: Place | None, file: str, opening: Opening
+) -> Weights:
     if place is None or opening.state_dict is not None:
         return given_weights(opening.state_dict or {})
     if place.file is not None:
@@ -148,7 +172,11 @@ def _weights(place: Place | None, file: str, opening: Opening) -> Weights:
                 f"{place.file} is one file, and variant={opening.variant!r} chooses among several. "
                 "Pass either the file or its directory with the variant."
             )
-        return open_file(place.directory / place.file)
+        paddle = place.file.endswith(".pdparams") or place.file in PADDLE_FILES
+        path = place.directory / place.file
+        return open_paddle(path, cls.paddle_names) if paddle else open_file(path)
+    if paddle_save := _paddle_save(cls, place, opening):
+        return open_paddle(paddle_save, cls.paddle_names)
     weights = open_weights(place.directory, file, opening.variant)
     if place.source is not None and place.source.sha256 is not None:
         if set(weights.files.values()) != {place.directory / file}:
