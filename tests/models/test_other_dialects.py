@@ -28,6 +28,7 @@ def given(name: str) -> tuple[torch.Tensor, list[torch.Tensor]]:
     ("name", "kind"),
     [
         ("hf_bert_tiny_sharded", BertModel),
+        ("hf_bert_mlm_bin_tiny", offramp.BertForMaskedLM),
         ("paddle_bert_tiny", BertModel),
         ("paddle_bert_tiny_sharded", BertModel),
         ("paddle_bert_seqcls_tiny", BertForSequenceClassification),
@@ -35,8 +36,9 @@ def given(name: str) -> tuple[torch.Tensor, list[torch.Tensor]]:
     ],
 )
 def test_the_writer_s_answers(name: str, kind: Any) -> None:
-    model, report = kind.from_pretrained(SAMPLES / name, output_loading_info=True, strict=True)
-    assert report.initialised == report.dropped == ()
+    model, report = kind.from_pretrained(SAMPLES / name, output_loading_info=True)
+    assert report.initialised == ()
+    assert set(report.dropped) == set(report.twins)  # tied tensors that the file holds twice
     ids, expected = given(name)
     for one, two in zip(model(ids).to_tuple(), expected, strict=True):
         torch.testing.assert_close(one, two, atol=1e-5, rtol=1e-5)

@@ -166,10 +166,12 @@ def test_the_older_name_of_dtype(saved: Path) -> None:
         load(saved, dtype=torch.float32, torch_dtype=torch.float16)
 
 
-def test_pickles_are_not_read_or_written(saved: Path, tmp_path: Path) -> None:
-    with pytest.raises(offramp.UnsupportedError, match="safetensors alone"):
-        load(saved, use_safetensors=False)
+def test_pickles_are_not_written(saved: Path, tmp_path: Path) -> None:
+    with pytest.raises(offramp.ConfigError, match="use_safetensors is True, False or None"):
+        load(saved, use_safetensors="pt")
     assert load(saved, use_safetensors=True)
+    with pytest.raises(offramp.ModelNotFoundError, match="use_safetensors=False"):
+        load(saved, use_safetensors=False)
     with pytest.raises(offramp.UnsupportedError, match="safetensors alone"):
         new_model().save_pretrained(tmp_path / "x", safe_serialization=False)
     assert not (tmp_path / "x").exists()

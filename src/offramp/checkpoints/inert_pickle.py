@@ -11,7 +11,7 @@ import pickletools
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 from offramp.errors import CheckpointError
 
@@ -37,26 +37,39 @@ class Call:
     state: Any = None
 
 
+@dataclass(frozen=True)
+class Stored:
+    """What lies outside the pickle, under this key."""
+
+    key: Any
+
+
 def read_pickle(path: Path) -> Any:
     """The file's value, of dictionaries, lists, tuples, texts, bytes, numbers, `Name` and `Call`.
 
     Raises CheckpointError for a file that is no pickle, uses another instruction or another kind of
     key than a text, or is longer than `MOST_STEPS`.
     """
-    machine = _Machine()
-    place = 0
     try:
         with path.open("rb") as file:
-            for steps, (opcode, arg, position) in enumerate(pickletools.genops(file)):
-                place = position or 0
-                if steps > MOST_STEPS:
-                    raise ValueError(f"more than {MOST_STEPS} instructions")
-                machine.step(opcode.name, arg)
+            return parse_pickle(file, str(path))
     except OSError as error:
         raise CheckpointError(f"{path} cannot be read: {error.strerror}.") from error
+
+
+def parse_pickle(file: IO[bytes], where: str, *, stored: bool = False) -> Any:
+    """`read_pickle` of an open file. With `stored` it may point outside itself: `Stored`."""
+    machine = _Machine(stored)
+    place = 0
+    try:
+        for steps, (opcode, arg, position) in enumerate(pickletools.genops(file)):
+            place = position or 0
+            if steps > MOST_STEPS:
+                raise ValueError(f"more than {MOST_STEPS} instructions")
+            machine.step(opcode.name, arg)
     except (ValueError, IndexError, KeyError, TypeError, OverflowError, MemoryError) as error:
         raise CheckpointError(
-            f"{path} is not a file of weights, at byte {place}: {type(error).__name__}: {error}."
+            f"{where} is not a file of weights, at byte {place}: {type(error).__name__}: {error}."
         ) from error
     return machine.result
 
@@ -64,7 +77,8 @@ def read_pickle(path: Path) -> Any:
 class _Machine:
     """The stack and the memo of one file."""
 
-    def __init__(self) -> None:
+    def __init__(self, stored: bool) -> None:
+        self.may_point_outside = stored
         self.stack: list[Any] = []
         self.memo: dict[int, Any] = {}
         self.result: Any = None
@@ -117,14 +131,21 @@ class _Machine:
 
     def call(self) -> None:
         args, of = self.pop(tuple), self.pop(Name)
-        self.stack.append(Call(of.name, args))
+        ordered = of.name == "collections.OrderedDict" and not args
+        self.stack.append({} if ordered else Call(of.name, args))
 
     def build(self) -> None:
         state = self.pop()
         target = self.stack[-1]
-        if not isinstance(target, Call):
+        if isinstance(target, Call):
+            target.state = state
+        elif not isinstance(target, dict):  # torch hangs its modules' versions on the dictionary
             raise ValueError("a state for what was not called")
-        target.state = state
+
+    def point_outside(self) -> None:
+        if not self.may_point_outside:
+            raise ValueError("it points outside itself")
+        self.stack.append(Stored(self.pop(tuple)))
 
     def stop(self) -> None:
         self.result = self.pop()
@@ -166,5 +187,6 @@ _STEPS: dict[str, Callable[[_Machine, Any], None]] = {
     "STACK_GLOBAL": lambda machine, arg: machine.named(),
     "REDUCE": lambda machine, arg: machine.call(),
     "BUILD": lambda machine, arg: machine.build(),
+    "BINPERSID": lambda machine, arg: machine.point_outside(),
     "STOP": lambda machine, arg: machine.stop(),
 }

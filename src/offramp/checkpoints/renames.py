@@ -7,7 +7,12 @@ import re
 from collections.abc import Iterable
 from dataclasses import dataclass
 
-_PLACES = {"{n}": r"(?P<n>\d+)", "{p}": r"(?P<p>weight|bias)", "{b}": r"(?P<b>(?:\w+\.)?)"}
+_PLACES = {
+    "{n}": r"(?P<n>\d+)",
+    "{p}": r"(?P<p>weight|bias)",
+    "{b}": r"(?P<b>(?:\w+\.)?)",
+    "{any}": r"(?P<any>.+)",
+}
 
 
 @dataclass(frozen=True)
@@ -15,7 +20,7 @@ class Row:
     """A foreign name and ours; `transpose` where a matrix lies the other way round.
 
     In both {n} stands for a number, {p} for "weight" or "bias", {b} for the body's prefix with its
-    dot, or nothing.
+    dot, or nothing; {any} for anything.
     """
 
     foreign: str

@@ -42,6 +42,8 @@ class Weights:
     header: Mapping[str, TensorInfo]
     files: Mapping[str, Path]
     given: Mapping[str, Tensor]
+    fresh: bool = False
+    """Whether the given tensors are nobody else's, so that they need no copy."""
 
     def read(self, names: Mapping[str, str]) -> dict[str, Tensor]:
         """Tensors in host memory under other names: `names` is {name in the file: name here}.
@@ -49,7 +51,7 @@ class Weights:
         A file's are private views of its mapping, read when touched; given ones are copied.
         """
         found = {
-            new: self.given[old].detach().to("cpu", copy=True)
+            new: self.given[old].detach().to("cpu", copy=not self.fresh)
             for old, new in names.items()
             if old in self.given
         }

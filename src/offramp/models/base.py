@@ -199,7 +199,7 @@ class PretrainedModel(ModelParts, GenerationMixin, metaclass=InitTrackerMeta):
         - `ignore_mismatched_sizes`: initialise a head whose size differs.
         - `strict`: nothing may be new, nothing left over.
         - `variant`: the word in model.VARIANT.safetensors.
-        - `use_safetensors`: with True PaddleNLP's files are passed over.
+        - `use_safetensors`: with True only those are read, with False PyTorch's or PaddleNLP's.
         - `revision`, `cache_dir`, `local_files_only`, `force_download`: for names on the hub.
         - `output_loading_info`: return (model, LoadingReport).
 

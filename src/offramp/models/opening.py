@@ -12,7 +12,13 @@ import torch
 from torch import Tensor
 
 import offramp
-from offramp.checkpoints.dialects import PADDLE_FILES, open_paddle, paddle_file
+from offramp.checkpoints.dialects import (
+    PADDLE_FILES,
+    TORCH_FILES,
+    foreign_file,
+    is_foreign,
+    open_foreign,
+)
 from offramp.checkpoints.weights import (
     Weights,
     given_weights,
@@ -20,7 +26,7 @@ from offramp.checkpoints.weights import (
     open_weights,
     weights_files,
 )
-from offramp.errors import ConfigError, HubError, UnsupportedError
+from offramp.errors import ConfigError, HubError, ModelNotFoundError
 from offramp.hub.names import Request, check_sha256
 from offramp.models.assembly import fill
 from offramp.models.blueprint import read_blueprint
@@ -55,10 +61,9 @@ class Opening:
         for name in ("load_state_as_np", "ignore_mismatched_sizes", "strict"):
             if not isinstance(getattr(self, name), bool):
                 raise ConfigError(f"{name} is True or False; got {getattr(self, name)!r}.")
-        if self.use_safetensors not in (None, True):
-            raise UnsupportedError(
-                f"use_safetensors={self.use_safetensors!r} asks for weights in another format, and "
-                "this offramp reads safetensors alone. Leave it out."
+        if not isinstance(self.use_safetensors, bool | None):
+            raise ConfigError(
+                f"use_safetensors is True, False or None; got {self.use_safetensors!r}."
             )
 
 
@@ -88,6 +93,7 @@ def open_model(
     if opening.state_dict is None:
         wanted = [
             weights_files(file, opening.variant),
+            TORCH_FILES,
             *([PADDLE_FILES] if cls.paddle_names else []),
         ]
     place = None
@@ -143,21 +149,21 @@ def _config_values(
         if place.source is not None:  # files of a built-in name that are the weights alone
             return cls.pretrained_init_configuration[name]
     values = read_config(place.directory, cls.model_config_file)
-    if opening.state_dict is None and _paddle_save(cls, place, opening):
-        values = {**cls.paddle_defaults, **values}
-    return values
+    save = None if opening.state_dict is not None else _foreign_save(cls, place, opening)
+    return {**cls.paddle_defaults, **values} if save and ".pdparams" in save.name else values
 
 
-def _paddle_save(cls: type[PretrainedModel], place: Place, opening: Opening) -> Path | None:
-    """PaddleNLP's weights in the directory, where they are the ones to read."""
-    if place.file is not None or opening.variant is not None or not cls.paddle_names:
-        return None
-    if opening.use_safetensors:
+def _foreign_save(cls: type[PretrainedModel], place: Place, opening: Opening) -> Path | None:
+    """PyTorch's or PaddleNLP's weights in the directory, where they are the ones to read."""
+    if place.file is not None:
+        return place.directory / place.file if is_foreign(place.file) else None
+    if opening.variant is not None or opening.use_safetensors or not place.directory.is_dir():
         return None
     own = weights_files(cls.resource_files_names[MODEL_STATE])
-    if any(is_file(place.directory / name) for name in own) or not place.directory.is_dir():
+    if opening.use_safetensors is None and any(is_file(place.directory / name) for name in own):
         return None
-    found = paddle_file(path.name for path in place.directory.iterdir())
+    listing = (path.name for path in place.directory.iterdir())
+    found = foreign_file(listing, paddle=bool(cls.paddle_names))
     return None if found is None else place.directory / found
 
 
@@ -172,19 +178,25 @@ def _weights(
                 f"{place.file} is one file, and variant={opening.variant!r} chooses among several. "
                 "Pass either the file or its directory with the variant."
             )
-        paddle = place.file.endswith(".pdparams") or place.file in PADDLE_FILES
         path = place.directory / place.file
-        return open_paddle(path, cls.paddle_names) if paddle else open_file(path)
-    if paddle_save := _paddle_save(cls, place, opening):
-        return open_paddle(paddle_save, cls.paddle_names)
+        return open_foreign(path, cls.paddle_names) if is_foreign(path.name) else open_file(path)
+    known = None if place.source is None else place.source.sha256
+    foreign = _foreign_save(cls, place, opening)
+    if foreign is not None and known is None:
+        return open_foreign(foreign, cls.paddle_names)
+    if opening.use_safetensors is False:
+        raise ModelNotFoundError(
+            f"{place.directory} has none of {', '.join((*TORCH_FILES, *PADDLE_FILES))}, and "
+            "use_safetensors=False asks for one."
+        )
     weights = open_weights(place.directory, file, opening.variant)
-    if place.source is not None and place.source.sha256 is not None:
+    if known is not None:
         if set(weights.files.values()) != {place.directory / file}:
             raise HubError(
                 f"{weights.source} is not the one file whose sha256 is known, {file}; it cannot be "
                 "checked."
             )
-        check_sha256(place.directory / file, place.source.sha256)
+        check_sha256(place.directory / file, known)
     return weights
 
 
