@@ -12,6 +12,7 @@ import torch
 
 import offramp
 from offramp import BertForQuestionAnswering, BertForSequenceClassification, BertModel
+from offramp.checkpoints.torch_file import read_torch
 
 SAMPLES = Path(__file__).resolve().parents[2].parent / "shared" / "samples"
 pytestmark = pytest.mark.skipif(not SAMPLES.is_dir(), reason="../shared/samples is absent")
@@ -92,3 +93,11 @@ def test_integers_are_no_weights(tmp_path: Path) -> None:
     config = offramp.BertConfig.from_pretrained(SAMPLES / "paddle_bert_tiny")
     with pytest.raises(offramp.CheckpointError, match=r"unknown tensor w"):
         BertModel.from_pretrained(SAMPLES / "paddle_bf16_tiny.pdparams", config=config)
+
+
+@pytest.mark.parametrize("name", ["hf_bert_mlm_bin_tiny", "deebert_tiny", "pabee_bert_tiny"])
+def test_tensors_of_a_bin_are_torch_s_own(name: str) -> None:
+    path = SAMPLES / name / "pytorch_model.bin"
+    found, expected = read_torch(path), torch.load(path, weights_only=True)
+    assert list(found) == list(expected)
+    assert all(torch.equal(found[key], expected[key]) for key in expected)

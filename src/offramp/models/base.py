@@ -20,7 +20,8 @@ from offramp.generation.mixin import GenerationMixin
 from offramp.hub.names import Request, Source
 from offramp.models.blueprint import build_again, new_blueprint
 from offramp.models.builtin import read_only
-from offramp.models.config import CONFIG_FILE, PretrainedConfig
+from offramp.models.config import PretrainedConfig
+from offramp.models.config_file import CONFIG_FILE
 from offramp.models.loading import LoadingReport
 from offramp.models.names import companions_in, companions_of
 from offramp.models.opening import Opening, check_positions, open_model

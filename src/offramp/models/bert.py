@@ -23,7 +23,7 @@ from offramp.models.config import (
     setting,
     whole,
 )
-from offramp.models.flow import Flow, Inputs, Options, pass_layers
+from offramp.models.flow import Flow, Inputs
 from offramp.models.heads import (
     MaskedLM,
     MultipleChoice,
@@ -35,6 +35,7 @@ from offramp.models.heads import (
     head_dropout,
 )
 from offramp.models.outputs import BaseModelOutputWithPooling
+from offramp.models.passing import Options, pass_layers
 from offramp.nn.blocks import ACTIVATIONS, EncoderLayer
 from offramp.nn.layout import Packed
 from offramp.nn.pooling import pool_first

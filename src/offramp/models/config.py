@@ -8,7 +8,6 @@ from __future__ import annotations
 import copy
 import dataclasses
 import inspect
-import json
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any, ClassVar, TypeVar
@@ -16,15 +15,18 @@ from typing import Any, ClassVar, TypeVar
 from typing_extensions import Self, dataclass_transform
 
 from offramp.checkpoints.directory import write_file
-from offramp.checkpoints.strict_json import parse_json
-from offramp.errors import ConfigError, ModelNotFoundError, UnknownOptionError, nearest
+from offramp.errors import ConfigError, UnknownOptionError, nearest
 from offramp.hub.names import Request
 from offramp.models.builtin import writable
-from offramp.models.names import exists, is_file, locate, model_files
+from offramp.models.config_file import (
+    CONFIG_FILE,
+    OLD_CONFIG_FILE,
+    as_json,
+    read_config,
+    read_json,
+)
+from offramp.models.names import exists, locate, model_files
 
-CONFIG_FILE = "config.json"
-OLD_CONFIG_FILE = "model_config.json"
-"""PaddleNLP's name for it, read where there is no config.json."""
 Check = Callable[[Any], str | None]
 """Given a value, None if it is good, else what was expected."""
 
@@ -358,11 +360,11 @@ class PretrainedConfig:
     @classmethod
     def from_json_file(cls, json_file: str | Path) -> Self:
         """The configuration in a file of any name."""
-        return cls.from_dict(_read(Path(json_file).expanduser()))
+        return cls.from_dict(read_json(Path(json_file).expanduser()))
 
     def to_json_string(self, use_diff: bool = True) -> str:
         """`to_diff_dict` as JSON, or `to_dict`."""
-        return _as_json(self.to_diff_dict() if use_diff else self.to_dict())
+        return as_json(self.to_diff_dict() if use_diff else self.to_dict())
 
     def to_json(self) -> str:
         """`to_dict` as the text of config.json."""
@@ -370,66 +372,8 @@ class PretrainedConfig:
         return self.to_json_string(use_diff=False)
 
 
-def read_config(directory: str | Path, file: str = CONFIG_FILE) -> dict[str, Any]:
-    """The mapping in `directory`'s config.json; ModelNotFoundError where there is none.
-
-    `file` is another name for it; model_config.json is read where there is nothing else.
-    """
-    directory = Path(directory)
-    path = directory / file
-    if not exists(directory):
-        raise ModelNotFoundError(
-            f"{directory} does not exist. Expected a directory with {file} and weights."
-        )
-    old = directory / OLD_CONFIG_FILE
-    if not is_file(path) and is_file(old):
-        path = old
-    if not is_file(path):
-        raise ModelNotFoundError(
-            f"{directory} is not a model: it has no {file}. Pass the directory that "
-            "save_pretrained or `offramp train` wrote."
-        )
-    values = _read(path)
-    return _unnested(values, path) if path == old and "init_class" in values else values
-
-
-def _unnested(values: dict[str, Any], path: Path) -> dict[str, Any]:
-    """The flat form of PaddleNLP's layout of before 2.5: a class's arguments, the body's inside."""
-    flat: dict[str, Any] = {}
-    for inner in values.get("init_args") or ():
-        if not isinstance(inner, dict) or "init_class" not in inner:
-            raise ConfigError(
-                f"{path} has {inner!r} among init_args, which does not say what it is. Write the "
-                "argument by its name, or save the model with a later PaddleNLP."
-            )
-        flat |= _unnested(inner, path)
-    own = {k: v for k, v in values.items() if k not in ("init_args", "init_class")}
-    return {**flat, **own, "architectures": [values["init_class"]]}
-
-
-def _read(path: Path) -> dict[str, Any]:
-    try:
-        values = parse_json(path.read_text(encoding="utf-8"))
-    except OSError as error:
-        raise ModelNotFoundError(f"{path} cannot be read: {error.strerror}.") from error
-    except (ValueError, RecursionError) as error:  # bad JSON, bad UTF-8, nested without end
-        raise ConfigError(f"{path} is not valid JSON: {error}. Save the model again.") from error
-    if not isinstance(values, dict):
-        raise ConfigError(f"{path} must hold a JSON object; it holds a {type(values).__name__}.")
-    return values
-
-
 def _annotations(cls: type) -> list[tuple[str, object]]:
     return list(vars(cls).get("__annotations__", {}).items())
-
-
-def _as_json(values: Mapping[str, Any]) -> str:
-    for key, value in values.items():
-        try:
-            json.dumps(value, allow_nan=False)
-        except (TypeError, ValueError) as error:
-            raise ConfigError(f"{key} cannot be written as JSON: {error}.") from None
-    return json.dumps(values, indent=2, sort_keys=True, ensure_ascii=False) + "\n"
 
 
 def _labels_of(numbers: Any) -> dict[int, str]:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
-from typing import Any, Protocol, TypeVar, cast
+from typing import Any, Protocol, TypeVar
 
 import numpy as np
 import numpy.typing as npt
@@ -16,7 +16,6 @@ import torch
 from torch import Tensor
 
 from offramp.errors import InputError
-from offramp.models.config import PretrainedConfig
 from offramp.models.outputs import ModelOutput
 from offramp.nn.attention import Probe
 from offramp.nn.layout import Index, Layout, Packed, Padded, rows_of_tokens
@@ -168,7 +167,7 @@ class Inputs:
         On a GPU the check would wait for the device, and the device's own assertion stays. A
         traced program is without it.
         """
-        if ids is None or ids.device.type != "cpu" or ids.numel() == 0 or _is_traced():
+        if ids is None or ids.device.type != "cpu" or ids.numel() == 0 or is_traced():
             return
         low, high = (int(x) for x in ids.aminmax())
         if low < 0 or high >= size:
@@ -342,119 +341,6 @@ def run_layers(
     return stack.finish(flow)
 
 
-@dataclass(frozen=True, slots=True)
-class Options:
-    """What `forward` can be asked for beside its answer.
-
-    `head_mask` [H] or [N, H] multiplies each head's attention (1 keeps it, 0 silences it).
-    """
-
-    output_hidden_states: bool = False
-    output_attentions: bool = False
-    head_mask: Tensor | None = None
-    return_dict: bool = True
-    eager: bool = False
-    """Attention computed openly, on padded rows, as it is where attentions are asked for."""
-
-    @classmethod
-    def asked(
-        cls,
-        config: PretrainedConfig,
-        output_hidden_states: bool | None,
-        output_attentions: bool | None,
-        head_mask: Tensor | None,
-        return_dict: bool | None,
-    ) -> Options:
-        """What `forward` was given, and what the configuration says for what is None."""
-        hidden, attentions = output_hidden_states, output_attentions
-        return cls(
-            output_hidden_states=config.output_hidden_states if hidden is None else hidden,
-            output_attentions=config.output_attentions if attentions is None else attentions,
-            head_mask=head_mask,
-            return_dict=config.return_dict if return_dict is None else return_dict,
-            eager=config.attn_implementation == "eager",
-        )
-
-    def result(self, output: Output) -> Output | tuple[Any, ...]:
-        """The output, or its tuple."""
-        return output if self.return_dict else output.to_tuple()
-
-
-@dataclass(frozen=True, slots=True)
-class Passed:
-    """A padded batch that has passed all layers, with ways back to its shape [B, L]."""
-
-    flow: Flow
-    n_rows: int
-    length: int
-    options: Options
-
-    def rows(self, values_R: Tensor) -> Tensor:
-        """A value a row, in the order of the batch."""
-        return self.flow.in_input_order(values_R)
-
-    def tokens(self, values: Tensor) -> Tensor:
-        """Values a token as [B, L, ..], zeros at masked positions."""
-        return self.flow.to_padded(values, self.n_rows, self.length)
-
-    @property
-    def real_mask(self) -> Tensor:
-        """Which positions are not masked, [B, L] bool."""
-        one_a_token = torch.ones_like(self.flow.hidden[..., :1], dtype=torch.bool)
-        return self.tokens(one_a_token)[..., 0]
-
-    @property
-    def hidden_states(self) -> tuple[Tensor, ...] | None:
-        """After the embedding and after each layer, N + 1 times [B, L, D], where asked for."""
-        trace = self.flow.trace
-        return None if trace is None else tuple(map(self.tokens, trace))
-
-    @property
-    def attentions(self) -> tuple[Tensor, ...] | None:
-        """Each layer's attention probabilities, N times [B, H, L, L], where asked for."""
-        probe = self.flow.probe
-        asked = self.options.output_attentions and probe is not None
-        return tuple(probe.probabilities) if asked and probe is not None else None
-
-
-def _is_traced() -> bool:
+def is_traced() -> bool:
+    """Whether torch makes a program of what runs, which must not depend on tensors' values."""
     return bool(torch.jit.is_tracing()) or torch.compiler.is_compiling()  # type: ignore
-
-
-def pass_layers(
-    stack: LayerStack,
-    input_ids: Tensor | None,
-    attention_mask: Tensor | None,
-    token_type_ids: Tensor | None,
-    position_ids: Tensor | None,
-    inputs_embeds: Tensor | None,
-    options: Options,
-) -> Passed:
-    """A padded batch through all layers; the arguments are those of `forward`."""
-    head_mask = options.head_mask
-    if head_mask is not None:
-        n_layers, n_heads = stack.n_layers, stack.config.num_attention_heads
-        if head_mask.shape not in ((n_heads,), (n_layers, n_heads)):
-            raise InputError(
-                f"head_mask must be [{n_heads}] or [{n_layers}, {n_heads}], a number a head or a "
-                f"layer's head; got {list(head_mask.shape)}."
-            )
-        head_mask = head_mask.expand(n_layers, -1)
-    look = options.output_attentions or options.eager or head_mask is not None
-    inputs = Inputs.from_padded(
-        input_ids,
-        attention_mask,
-        token_type_ids,
-        position_ids,
-        inputs_embeds,
-        # What is traced must not depend on the mask's values.
-        pack=not (look or _is_traced()),
-    )
-    flow = run_layers(
-        stack,
-        inputs,
-        trace=options.output_hidden_states,
-        probe=Probe(head_mask, keeps=options.output_attentions) if look else None,
-    )
-    shape = input_ids.shape if input_ids is not None else cast(Tensor, inputs_embeds).shape
-    return Passed(flow, shape[0], shape[1], options)

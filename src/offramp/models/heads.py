@@ -20,7 +20,7 @@ from torch import Tensor, nn
 from offramp.errors import ConfigError, InputError
 from offramp.models.base import PretrainedModel
 from offramp.models.config import PretrainedConfig
-from offramp.models.flow import Flow, LayerStack, Options, Passed, pass_layers
+from offramp.models.flow import Flow, LayerStack
 from offramp.models.losses import classification_loss, span_loss, token_loss
 from offramp.models.outputs import (
     MaskedLMOutput,
@@ -32,6 +32,7 @@ from offramp.models.outputs import (
     SequenceClassifierOutput,
     TokenClassifierOutput,
 )
+from offramp.models.passing import Options, Passed, pass_layers
 
 Output = TypeVar("Output", bound=ModelOutput)
 

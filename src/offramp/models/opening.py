@@ -30,7 +30,8 @@ from offramp.errors import ConfigError, HubError, ModelNotFoundError
 from offramp.hub.names import Request, check_sha256
 from offramp.models.assembly import fill
 from offramp.models.blueprint import read_blueprint
-from offramp.models.config import OLD_CONFIG_FILE, PretrainedConfig, read_config
+from offramp.models.config import PretrainedConfig
+from offramp.models.config_file import OLD_CONFIG_FILE, read_config
 from offramp.models.loading import LoadingReport
 from offramp.models.names import Place, is_file, locate, model_files, read_companions
 from offramp.models.tables import MODEL_STATE

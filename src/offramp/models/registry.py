@@ -13,7 +13,8 @@ from offramp.errors import ConfigError, ModelNotFoundError, OfframpError
 from offramp.hub.names import Request
 from offramp.models.base import PretrainedModel
 from offramp.models.builtin import FAMILIES as BUILT_IN, all_sources
-from offramp.models.config import CONFIG_FILE, OLD_CONFIG_FILE, PretrainedConfig, read_config
+from offramp.models.config import PretrainedConfig
+from offramp.models.config_file import CONFIG_FILE, OLD_CONFIG_FILE, read_config
 from offramp.models.names import exists, is_file, locate, model_files
 
 WEIGHTS_FILE = PretrainedModel.resource_files_names["model_state"]
