@@ -89,34 +89,13 @@ def open_model(
 ) -> tuple[M, LoadingReport]:
     """`cls.from_pretrained` without its warning of new weights: the report tells of them."""
     dtype, device = _dtype(opening.dtype), _device(opening)
-    file = cls.resource_files_names[MODEL_STATE]
-    wanted = None
-    if opening.state_dict is None:
-        wanted = [
-            weights_files(file, opening.variant),
-            TORCH_FILES,
-            *([PADDLE_FILES] if cls.paddle_names else []),
-        ]
-    place = None
-    if name is not None:
-        place = locate(
-            name,
-            opening.request,
-            model_files(
-                (cls.model_config_file, OLD_CONFIG_FILE),
-                wanted,
-                config_needed=opening.config is None
-                and str(name) not in cls.pretrained_init_configuration,
-            ),
-            cls.pretrained_resource_files_map[MODEL_STATE],
-            hub_only=opening.from_hf_hub,
-        )
-    elif opening.config is None or opening.state_dict is None:
+    if name is None and (opening.config is None or opening.state_dict is None):
         raise ConfigError("Without a name both config= and state_dict= are needed.")
+    place = None if name is None else _find(cls, name, opening)
     values = {} if place is None else _config_values(cls, str(name), place, opening)
     config = copy.deepcopy(opening.config)  # a model changes its configuration
     blueprint = read_blueprint(cls, values, str(name), config, args, kwargs or {})
-    weights = _weights(cls, place, file, opening)
+    weights = _weights(cls, place, opening)
     with torch.device("meta"):
         model = cast(M, blueprint.build())
         if not cls.constructed_from_pretrained_config():
@@ -168,9 +147,24 @@ def _foreign_save(cls: type[PretrainedModel], place: Place, opening: Opening) ->
     return None if found is None else place.directory / found
 
 
-def _weights(
-    cls: type[PretrainedModel], place: Place | None, file: str, opening: Opening
-) -> Weights:
+def _find(cls: type[PretrainedModel], name: str | Path, opening: Opening) -> Place:
+    """Where the files are that the name stands for."""
+    wanted = None
+    if opening.state_dict is None:
+        own = weights_files(cls.resource_files_names[MODEL_STATE], opening.variant)
+        wanted = [own, TORCH_FILES, *([PADDLE_FILES] if cls.paddle_names else [])]
+    known = opening.config is not None or str(name) in cls.pretrained_init_configuration
+    return locate(
+        name,
+        opening.request,
+        model_files((cls.model_config_file, OLD_CONFIG_FILE), wanted, config_needed=not known),
+        cls.pretrained_resource_files_map[MODEL_STATE],
+        hub_only=opening.from_hf_hub,
+    )
+
+
+def _weights(cls: type[PretrainedModel], place: Place | None, opening: Opening) -> Weights:
+    file = cls.resource_files_names[MODEL_STATE]
     if place is None or opening.state_dict is not None:
         return given_weights(opening.state_dict or {})
     if place.file is not None:
