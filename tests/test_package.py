@@ -109,6 +109,7 @@ def test_every_error_is_of_the_tree_and_a_builtin() -> None:
         "HubError": OSError,
         "UnsupportedError": NotImplementedError,
         "CheckpointError": ValueError,
+        "ConfigFileError": ValueError,
         "DataError": ValueError,
         "InputError": ValueError,
         "SaveError": OSError,

@@ -18,6 +18,7 @@ __version__ = "0.1.0"
 _ERRORS = (
     "CheckpointError",
     "ConfigError",
+    "ConfigFileError",
     "DataError",
     "HubError",
     "InputError",
@@ -70,6 +71,10 @@ _TABLE: dict[str, tuple[str, tuple[str, ...]]] = {
     "to_transformers": ("offramp.models.bridge", _MODELS),
     "InitTrackerMeta": ("offramp.models.tracking", _MODELS),
     "GenerationMixin": ("offramp.generation.mixin", ()),
+    "convert": ("offramp.models.converting", ("numpy", "safetensors")),
+    "Conversion": ("offramp.models.converting", ("numpy", "safetensors")),
+    "inspect": ("offramp.models.inspecting", ("numpy", "safetensors")),
+    "Inspection": ("offramp.models.inspecting", ("numpy", "safetensors")),
     "LoadingReport": ("offramp.models.loading", _MODELS),
     "Source": ("offramp.hub.names", ()),
     "register_base_model": ("offramp.models.base", _MODELS),
@@ -113,6 +118,7 @@ if TYPE_CHECKING:
     from offramp.errors import (
         CheckpointError as CheckpointError,
         ConfigError as ConfigError,
+        ConfigFileError as ConfigFileError,
         DataError as DataError,
         HubError as HubError,
         InputError as InputError,
@@ -168,6 +174,8 @@ if TYPE_CHECKING:
         to_transformers as to_transformers,
     )
     from offramp.models.config import PretrainedConfig as PretrainedConfig
+    from offramp.models.converting import Conversion as Conversion, convert as convert
+    from offramp.models.inspecting import Inspection as Inspection, inspect as inspect
     from offramp.models.loading import LoadingReport as LoadingReport
     from offramp.models.tracking import InitTrackerMeta as InitTrackerMeta
     from offramp.runner.classifier import (

@@ -8,6 +8,7 @@ expected, and what to do next.
 from __future__ import annotations
 
 import difflib
+import os
 from collections.abc import Iterable
 
 
@@ -36,10 +37,53 @@ class UnsupportedError(OfframpError, NotImplementedError):
 
 
 class CheckpointError(OfframpError, ValueError, RuntimeError):
-    """A checkpoint's tensors are not those of the model it is asked to fill.
+    """A checkpoint that cannot be used: its files are not sound, or not those of the model.
 
     transformers raises RuntimeError for a tensor of another size, PaddleNLP ValueError.
     """
+
+    def __init__(
+        self,
+        message: str,
+        *,
+        kind: str = "tensors",
+        file: str | os.PathLike[str] | None = None,
+        offset: int | None = None,
+        report: object = None,
+    ) -> None:
+        super().__init__(message)
+        self.kind = kind
+        """What is wrong; one of `CHECKPOINT_FAULTS`."""
+        self.file = None if file is None else os.fspath(file)
+        """The file at fault, where it is one."""
+        self.offset = offset
+        """The byte of the file at which it shows, where that is known."""
+        self.report = report
+        """The `LoadingReport`, where tensors do not fill the model."""
+
+
+CHECKPOINT_FAULTS: dict[str, str] = {
+    "missing": "a file that is named is not there, or cannot be read",
+    "outside": "a file lies outside the model's directory, or is a link that leads there",
+    "ambiguous": "the directory holds weights of two saves",
+    "truncated": "the file ends before it says",
+    "header": "the header of a safetensors file is not sound",
+    "pickle": "a pickle is not sound, or asks for what weights do not need",
+    "zip": "PyTorch's zip is not sound",
+    "index": "an index of several files is not sound, or disagrees with them",
+    "config": "config.json is not sound, or does not fit the tensors",
+    "legacy": "PyTorch's format of before 1.6, which is read only where that is asked for",
+    "unsupported": "a format, or a kind of number, that offramp does not read",
+    "tensors": "the tensors do not fill the model: names, shapes or types",
+}
+"""`CheckpointError.kind`: what it says."""
+
+
+class ConfigFileError(CheckpointError, ConfigError):
+    """A configuration in a file that is not sound, or does not fit the weights beside it."""
+
+    def __init__(self, message: str, *, file: str | os.PathLike[str] | None = None) -> None:
+        super().__init__(message, kind="config", file=file)
 
 
 class SaveError(OfframpError, OSError):

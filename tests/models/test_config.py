@@ -76,7 +76,7 @@ def test_config_or_changes_and_not_both() -> None:
 
 # Checks
 
-WHOLE = [0, -1, 1.5, "8", None, True, float("nan")]
+WHOLE = [0, -1, 1.5, "8", None, True, float("nan"), 2**40, 10**30]
 SHARE = [-0.1, 1.1, "0.1", True, float("nan"), float("inf")]
 
 BAD: dict[str, list[Any]] = {
@@ -95,6 +95,7 @@ BAD: dict[str, list[Any]] = {
     "initializer_range": [-1, "0.02", None],
     "layer_norm_eps": [-1e-12, "1e-12", None],
     "pad_token_id": [-1, 0.5, "0"],
+    "mask_padding": ["yes", None],
     "position_embedding_type": ["relative_key", "relative_key_query", None],
     "pool_act": ["relu", None],
     "is_decoder": [True, "no"],

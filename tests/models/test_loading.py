@@ -112,7 +112,7 @@ def test_every_tensor_is_that_of_the_file() -> None:
     assert report.loaded == {name: name for name in tensors}
     assert (report.initialised, report.dropped) == ((), ())
     assert report.dtype == torch.float32
-    assert str(report) == f"{len(tensors)} tensors loaded as torch.float32"
+    assert str(report) == f"{len(tensors)} tensors loaded as float32"
 
 
 def test_a_loaded_model_is_ready_to_use_and_to_train() -> None:
@@ -233,7 +233,7 @@ def test_position_numbers_of_old_files_are_dropped(tmp_path: Path) -> None:
     folder = directory(tmp_path / "model", lambda t: t.update({name: torch.arange(12)[None]}))
     _, report = load_quietly(BertForSequenceClassification, folder)
     assert report.dropped == (name,)
-    assert "not used: bert.embeddings.position_ids" in str(report)
+    assert "not used    bert.embeddings.position_ids" in str(report)
 
 
 def test_a_long_list_of_faults_is_cut(tmp_path: Path) -> None:
@@ -250,7 +250,7 @@ def test_a_missing_head_is_new_and_warned_of_once(tmp_path: Path) -> None:
     folder = directory(tmp_path / "model", lambda t: without(t, "classifier."))
     model, report = load_warned(BertForSequenceClassification, folder)
     assert sorted(report.initialised) == ["classifier.bias", "classifier.weight"]
-    assert "new with random weights: classifier" in str(report)
+    assert "new, random classifier" in str(report)
     assert not bool(model.classifier.bias.any())
     # Normal with BERT's spread of .02: 48 numbers all within 5 of it, and not all alike.
     assert 0 < float(model.classifier.weight.detach().abs().max()) < 0.1
@@ -539,7 +539,7 @@ def test_a_header_with_one_bad_entry_is_refused(tmp_path: Path, entry: dict[str,
 def test_a_pickle_under_the_weights_name_is_refused_unopened(tmp_path: Path) -> None:
     folder = directory(tmp_path / "model")
     torch.save({WORDS: torch.ones(3)}, folder / "model.safetensors")
-    refuse(folder, "is not a safetensors file")
+    refuse(folder, "Expected a safetensors file")
 
 
 def test_absurdly_long_headers_are_not_read(tmp_path: Path) -> None:
@@ -551,7 +551,7 @@ def test_absurdly_long_headers_are_not_read(tmp_path: Path) -> None:
 def test_a_directory_without_weights(tmp_path: Path) -> None:
     folder = directory(tmp_path / "model")
     (folder / "model.safetensors").unlink()
-    with pytest.raises(offramp.ModelNotFoundError, match=r"model\.safetensors cannot be read"):
+    with pytest.raises(offramp.ModelNotFoundError, match="holds no weights: expected model"):
         BertModel.from_pretrained(folder)
 
 

@@ -68,8 +68,13 @@ def test_model_config_json_is_read_too(saved: Path) -> None:
     (saved / "config.json").rename(saved / "model_config.json")
     torch.testing.assert_close(logits(load(saved)), expected)
     assert BertConfig.from_pretrained(saved).hidden_size == TINY["hidden_size"]
-    (saved / "model_config.json").write_text('{"init_args": [7], "init_class": "BertModel"}')
-    with pytest.raises(offramp.ConfigError, match="7 among init_args, which does not say"):
+    text = '{"init_args": [7, 8, 1, 2, 16, "gelu", 0.0], "init_class": "BertModel"}'
+    (saved / "model_config.json").write_text(text)
+    config = BertConfig.from_pretrained(saved)
+    assert (config.vocab_size, config.num_attention_heads, config.hidden_act) == (7, 2, "gelu")
+    assert config.hidden_dropout_prob == 0.0
+    (saved / "model_config.json").write_text('{"init_args": [[7]], "init_class": "BertModel"}')
+    with pytest.raises(offramp.ConfigError, match="which takes 12 by position"):
         load(saved)
 
 
@@ -170,7 +175,7 @@ def test_pickles_are_not_written(saved: Path, tmp_path: Path) -> None:
     with pytest.raises(offramp.ConfigError, match="use_safetensors is True, False or None"):
         load(saved, use_safetensors="pt")
     assert load(saved, use_safetensors=True)
-    with pytest.raises(offramp.ModelNotFoundError, match="use_safetensors=False"):
+    with pytest.raises(offramp.ModelNotFoundError, match="expected pytorch_model.bin"):
         load(saved, use_safetensors=False)
     with pytest.raises(offramp.UnsupportedError, match="safetensors alone"):
         new_model().save_pretrained(tmp_path / "x", safe_serialization=False)

@@ -11,6 +11,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
+from offramp.checkpoints.file_names import WEIGHTS
 from offramp.errors import OfframpError, SaveError
 
 LONGEST_NAME = 220
@@ -18,12 +19,6 @@ LONGEST_NAME = 220
 
 _AT_FDCWD = -100
 _RENAME_EXCHANGE = 2
-WEIGHTS = re.compile(
-    r"(model|pytorch_model|model_state|tf_model|flax_model)"  # a model's own, in any format:
-    r"(\.[\w-]+)?(-\d+-of-\d+)?"  # of a variant, or a shard
-    r"\.(safetensors|bin|pdparams|h5|msgpack)(\.index(\.[\w-]+)?\.json)?"
-)
-"""Weights of an earlier save: they would be read in place of this one's, so they do not stay."""
 
 
 @contextmanager

@@ -1,34 +1,39 @@
 """Pickles read as data: a stack machine that builds records of calls and never makes one.
 
 Only the instructions that weights need are known. A call stays a `Call` with the name of what would
-be called; who reads the result decides by that name what it stands for. So a file can do nothing:
+be called; who reads the result decides by that name what it stands for. So a file can do nothing,
+and takes little memory: long bytes and texts stay where they are in the mapped file.
 https://docs.python.org/3/library/pickletools.html lists the instructions.
 """
 
 from __future__ import annotations
 
-import pickletools
+import struct
 from collections.abc import Callable
 from dataclasses import dataclass
-from pathlib import Path
-from typing import IO, Any
+from typing import Any
 
-from offramp.errors import CheckpointError
+from offramp.checkpoints.checked_file import UnsoundError
+from offramp.checkpoints.content import Array
 
-MOST_STEPS = 5_000_000
-"""Instructions of one file: a model of a thousand tensors has some ten thousand."""
-
+MOST_STEPS = 400_000
+"""Instructions of one pickle: a model of a thousand tensors has some forty thousand."""
+_SHORT = 1024
+"""Bytes of a text that is read as such: names are short, contents of an array need not be."""
+_MOST_TEXT = 8_000_000
+_LONGEST_LINE = 128
+_LONGEST_NUMBER = 16  # bytes; torch's magic number has ten
 _MARK = object()
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class Name:
     """A global that the file names, such as "numpy.ndarray"; nothing is imported."""
 
     name: str
 
 
-@dataclass
+@dataclass(slots=True, eq=False)
 class Call:
     """A call that the file asks for, and the state that it would give the result."""
 
@@ -37,67 +42,125 @@ class Call:
     state: Any = None
 
 
-@dataclass(frozen=True)
-class Stored:
+@dataclass(frozen=True, slots=True, eq=False)
+class Outside:
     """What lies outside the pickle, under this key."""
 
-    key: Any
+    key: tuple[Any, ...]
 
 
-def read_pickle(path: Path) -> Any:
-    """The file's value, of dictionaries, lists, tuples, texts, bytes, numbers, `Name` and `Call`.
+@dataclass(frozen=True, slots=True, eq=False)
+class LongText:
+    """A text of more than a name's length, as the bytes of its UTF-8 in the file."""
 
-    Raises CheckpointError for a file that is no pickle, uses another instruction or another kind of
-    key than a text, or is longer than `MOST_STEPS`.
+    raw: Array
+
+
+def parse_pickle(content: Array, start: int = 0, *, outside: bool = False) -> tuple[Any, int]:
+    """The value of the pickle that begins there, and where it ends.
+
+    It is made of dictionaries with texts as keys, lists, tuples, texts, numbers, bytes (as arrays
+    of uint8), `LongText`, `Name` and `Call`; with `outside` it may point out of itself: `Outside`.
+    UnsoundError for anything else.
     """
+    machine = _Machine(content, start, outside)
+    at = start
     try:
-        with path.open("rb") as file:
-            return parse_pickle(file, str(path))
-    except OSError as error:
-        raise CheckpointError(f"{path} cannot be read: {error.strerror}.") from error
-
-
-def parse_pickle(file: IO[bytes], where: str, *, stored: bool = False) -> Any:
-    """`read_pickle` of an open file. With `stored` it may point outside itself: `Stored`."""
-    machine = _Machine(stored)
-    place = 0
-    try:
-        for steps, (opcode, arg, position) in enumerate(pickletools.genops(file)):
-            place = position or 0
-            if steps > MOST_STEPS:
-                raise ValueError(f"more than {MOST_STEPS} instructions")
-            machine.step(opcode.name, arg)
-    except (ValueError, IndexError, KeyError, TypeError, OverflowError, MemoryError) as error:
-        raise CheckpointError(
-            f"{where} is not a file of weights, at byte {place}: {type(error).__name__}: {error}."
-        ) from error
-    return machine.result
+        if machine.take(1)[0] != _PROTO or machine.number("<B") not in _PROTOCOLS:
+            raise ValueError("it does not begin as a pickle of protocol 2 to 5 does")
+        for _ in range(MOST_STEPS):
+            at = machine.at
+            if machine.step():
+                return machine.pop(), machine.at
+    except IndexError:
+        if machine.at >= len(content):
+            raise UnsoundError("it ends too early", at, "truncated") from None
+        raise UnsoundError("a value is lacking", at, "pickle") from None
+    except ValueError as error:
+        raise UnsoundError(str(error), at, "pickle") from None
+    raise UnsoundError(f"more than {MOST_STEPS} instructions", at, "pickle")
 
 
 class _Machine:
-    """The stack and the memo of one file."""
+    """The stack and the memo of one pickle."""
 
-    def __init__(self, stored: bool) -> None:
-        self.may_point_outside = stored
+    def __init__(self, content: Array, start: int, outside: bool) -> None:
+        self.content = content
+        self.at = start
+        self.may_point_outside = outside
+        self.text_left = _MOST_TEXT
         self.stack: list[Any] = []
         self.memo: dict[int, Any] = {}
-        self.result: Any = None
 
-    def step(self, name: str, arg: Any) -> None:
-        if name in _LITERALS:
-            self.stack.append(arg)
-        elif name in _CONSTANTS:
-            self.stack.append(_CONSTANTS[name]())
-        elif name in _STEPS:
-            _STEPS[name](self, arg)
-        else:
-            raise ValueError(f"the instruction {name} is not one that weights need")
+    def step(self) -> bool:
+        """Do the next instruction; True for the last."""
+        code = self.number("<B")
+        if code == _STOP:
+            if len(self.stack) != 1:
+                raise ValueError("values are left over, or none is there")
+            return True
+        if code not in _STEPS:
+            raise ValueError(f"the instruction {code:#04x} is not one that weights need")
+        _STEPS[code](self)
+        return False
 
-    def pop(self, kind: type | tuple[type, ...] = object) -> Any:
-        value = self.stack.pop()
-        if value is _MARK or not isinstance(value, kind):
-            raise ValueError(f"a {type(value).__name__} where it cannot be")
+    # ------------------------------------------------------------------ what follows an instruction
+
+    def take(self, length: int) -> Array:
+        """The next bytes of the file, where they lie."""
+        stop = self.at + length
+        if stop > len(self.content):
+            self.at = len(self.content)
+            raise IndexError
+        taken = self.content[self.at : stop]
+        self.at = stop
+        return taken
+
+    def number(self, layout: str) -> int:
+        value: int
+        (value,) = struct.unpack(layout, self.take(struct.calcsize(layout)).tobytes())
         return value
+
+    def text(self, length: int) -> Any:
+        raw = self.take(length)
+        if length > _SHORT:
+            return LongText(raw)
+        self.spend(length)
+        return raw.tobytes().decode()
+
+    def line(self) -> str:
+        line, end, _ = self.content[self.at : self.at + _LONGEST_LINE].tobytes().partition(b"\n")
+        if not end:
+            raise ValueError("a name without an end")
+        self.at += len(line) + 1
+        self.spend(len(line))
+        return line.decode("ascii")
+
+    def spend(self, length: int) -> None:
+        self.text_left -= length
+        if self.text_left < 0:
+            raise ValueError(f"more than {_MOST_TEXT} bytes of names")
+
+    def long(self, length: int) -> int:
+        if length > _LONGEST_NUMBER:
+            raise ValueError(f"a number of {length} bytes")
+        return int.from_bytes(self.take(length).tobytes(), "little", signed=True)
+
+    # ------------------------------------------------------------------ the stack
+
+    def push(self, value: Any) -> None:
+        self.stack.append(value)
+
+    def pop(self) -> Any:
+        value = self.stack.pop()
+        if value is _MARK:
+            raise ValueError("a mark where a value is wanted")
+        return value
+
+    def top(self) -> Any:
+        if self.stack[-1] is _MARK:
+            raise ValueError("a mark where a value is wanted")
+        return self.stack[-1]
 
     def pop_to_mark(self) -> list[Any]:
         values = []
@@ -106,87 +169,103 @@ class _Machine:
         return values[::-1]
 
     def tuple_of(self, size: int) -> None:
-        self.stack.append(tuple(self.pop() for _ in range(size))[::-1])
+        self.push(tuple([self.pop() for _ in range(size)][::-1]))
 
     def remember(self, number: int) -> None:
-        self.memo[number] = self.stack[-1]
+        self.memo[number] = self.top()
+
+    def recall(self, number: int) -> None:
+        if number not in self.memo:
+            raise ValueError("a value that it did not keep is asked for")
+        self.push(self.memo[number])
 
     def set_items(self, items: list[Any]) -> None:
-        target = self.stack[-1]
-        if not isinstance(target, dict) or len(items) % 2:
+        target = self.top()
+        if type(target) is not dict or len(items) % 2:
             raise ValueError("items for what is no dictionary")
         for key, value in zip(items[::2], items[1::2], strict=True):
-            if not isinstance(key, str):
+            if type(key) is not str:  # nothing else is hashed: a deep tuple would end the process
                 raise ValueError(f"a {type(key).__name__} as a key; names are texts")
+            if key in target:
+                raise ValueError(f"{key[:60]!r} is named twice")
             target[key] = value
 
     def append(self, items: list[Any]) -> None:
-        if not isinstance(self.stack[-1], list):
+        if type(self.top()) is not list:
             raise ValueError("items for what is no list")
-        self.stack[-1].extend(items)
+        self.top().extend(items)
 
-    def named(self) -> None:
-        last, module = self.pop(str), self.pop(str)
-        self.stack.append(Name(f"{module}.{last}"))
+    def named(self, module: Any, last: Any) -> None:
+        if type(module) is not str or type(last) is not str:
+            raise ValueError("a global without a name")
+        self.push(Name(f"{module}.{last}"))
 
     def call(self) -> None:
-        args, of = self.pop(tuple), self.pop(Name)
+        args, of = self.pop(), self.pop()
+        if type(args) is not tuple or type(of) is not Name:
+            raise ValueError("a call of what has no name")
         ordered = of.name == "collections.OrderedDict" and not args
-        self.stack.append({} if ordered else Call(of.name, args))
+        self.push({} if ordered else Call(of.name, args))
 
     def build(self) -> None:
         state = self.pop()
-        target = self.stack[-1]
-        if isinstance(target, Call):
+        target = self.top()
+        if type(target) is Call:
+            if target.state is not None:
+                raise ValueError("a second state for one call")
             target.state = state
-        elif not isinstance(target, dict):  # torch hangs its modules' versions on the dictionary
+        elif type(target) is not dict:  # torch hangs its modules' versions on the dictionary
             raise ValueError("a state for what was not called")
 
     def point_outside(self) -> None:
-        if not self.may_point_outside:
+        key = self.pop()
+        if not self.may_point_outside or type(key) is not tuple:
             raise ValueError("it points outside itself")
-        self.stack.append(Stored(self.pop(tuple)))
-
-    def stop(self) -> None:
-        self.result = self.pop()
-        if self.stack:
-            raise ValueError("values are left over")
+        self.push(Outside(key))
 
 
-_LITERALS = {
-    *("BININT", "BININT1", "BININT2", "LONG1", "BINFLOAT"),
-    *("SHORT_BINUNICODE", "BINUNICODE", "BINUNICODE8"),
-    *("SHORT_BINBYTES", "BINBYTES", "BINBYTES8"),
+_STOP, _PROTO, _PROTOCOLS = ord("."), 0x80, range(2, 6)
+_STEPS: dict[int, Callable[[_Machine], Any]] = {
+    # numbers, texts, bytes
+    ord("J"): lambda m: m.push(m.number("<i")),
+    ord("K"): lambda m: m.push(m.number("<B")),
+    ord("M"): lambda m: m.push(m.number("<H")),
+    ord("G"): lambda m: m.push(m.number(">d")),
+    0x8A: lambda m: m.push(m.long(m.number("<B"))),
+    0x8C: lambda m: m.push(m.text(m.number("<B"))),
+    ord("X"): lambda m: m.push(m.text(m.number("<I"))),
+    0x8D: lambda m: m.push(m.text(m.number("<Q"))),
+    ord("C"): lambda m: m.push(m.take(m.number("<B"))),
+    ord("B"): lambda m: m.push(m.take(m.number("<I"))),
+    0x8E: lambda m: m.push(m.take(m.number("<Q"))),
+    # constants and containers
+    ord("N"): lambda m: m.push(None),
+    0x88: lambda m: m.push(True),
+    0x89: lambda m: m.push(False),
+    ord("}"): lambda m: m.push({}),
+    ord("]"): lambda m: m.push([]),
+    ord(")"): lambda m: m.push(()),
+    ord("("): lambda m: m.push(_MARK),
+    ord("t"): lambda m: m.push(tuple(m.pop_to_mark())),
+    0x85: lambda m: m.tuple_of(1),
+    0x86: lambda m: m.tuple_of(2),
+    0x87: lambda m: m.tuple_of(3),
+    ord("s"): lambda m: m.set_items([m.pop(), m.pop()][::-1]),
+    ord("u"): lambda m: m.set_items(m.pop_to_mark()),
+    ord("a"): lambda m: m.append([m.pop()]),
+    ord("e"): lambda m: m.append(m.pop_to_mark()),
+    # the memo
+    0x94: lambda m: m.remember(len(m.memo)),
+    ord("q"): lambda m: m.remember(m.number("<B")),
+    ord("r"): lambda m: m.remember(m.number("<I")),
+    ord("h"): lambda m: m.recall(m.number("<B")),
+    ord("j"): lambda m: m.recall(m.number("<I")),
+    # globals, calls, and what frames them
+    ord("c"): lambda m: m.named(m.line(), m.line()),
+    0x93: lambda m: m.named(*[m.pop(), m.pop()][::-1]),
+    ord("R"): lambda m: m.call(),
+    ord("b"): lambda m: m.build(),
+    ord("Q"): lambda m: m.point_outside(),
+    0x95: lambda m: m.number("<Q"),
 }
-_CONSTANTS: dict[str, Callable[[], Any]] = {
-    "NONE": lambda: None,
-    "NEWTRUE": lambda: True,
-    "NEWFALSE": lambda: False,
-    "EMPTY_DICT": dict,
-    "EMPTY_LIST": list,
-    "EMPTY_TUPLE": tuple,
-    "MARK": lambda: _MARK,
-}
-_STEPS: dict[str, Callable[[_Machine, Any], None]] = {
-    "PROTO": lambda machine, arg: None,
-    "FRAME": lambda machine, arg: None,
-    "TUPLE": lambda machine, arg: machine.stack.append(tuple(machine.pop_to_mark())),
-    "TUPLE1": lambda machine, arg: machine.tuple_of(1),
-    "TUPLE2": lambda machine, arg: machine.tuple_of(2),
-    "TUPLE3": lambda machine, arg: machine.tuple_of(3),
-    "SETITEM": lambda machine, arg: machine.set_items([machine.pop(), machine.pop()][::-1]),
-    "SETITEMS": lambda machine, arg: machine.set_items(machine.pop_to_mark()),
-    "APPEND": lambda machine, arg: machine.append([machine.pop()]),
-    "APPENDS": lambda machine, arg: machine.append(machine.pop_to_mark()),
-    "MEMOIZE": lambda machine, arg: machine.remember(len(machine.memo)),
-    "BINPUT": lambda machine, arg: machine.remember(arg),
-    "LONG_BINPUT": lambda machine, arg: machine.remember(arg),
-    "BINGET": lambda machine, arg: machine.stack.append(machine.memo[arg]),
-    "LONG_BINGET": lambda machine, arg: machine.stack.append(machine.memo[arg]),
-    "GLOBAL": lambda machine, arg: machine.stack.append(Name(arg.replace(" ", ".", 1))),
-    "STACK_GLOBAL": lambda machine, arg: machine.named(),
-    "REDUCE": lambda machine, arg: machine.call(),
-    "BUILD": lambda machine, arg: machine.build(),
-    "BINPERSID": lambda machine, arg: machine.point_outside(),
-    "STOP": lambda machine, arg: machine.stop(),
-}
+"""What each instruction does, by its byte."""

@@ -2,121 +2,144 @@
 
 from __future__ import annotations
 
+import math
 import struct
 from collections.abc import Mapping
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import torch
-from safetensors import SafetensorError, safe_open
-from safetensors.torch import save_file
-from torch import Tensor
+import numpy as np
+from safetensors import SafetensorError, TensorSpec, serialize_file
 
+from offramp.checkpoints.checked_file import UnsoundError, reading
+from offramp.checkpoints.content import Array, file_bytes, settled
+from offramp.checkpoints.stored import TYPES, Stored, check_name, check_shape, view
 from offramp.checkpoints.strict_json import parse_json
-from offramp.errors import CheckpointError, ModelNotFoundError
 
-WEIGHTS_FILE = "model.safetensors"
-_FLOATS = {
-    "F64": torch.float64,
-    "F32": torch.float32,
-    "F16": torch.float16,
-    "BF16": torch.bfloat16,
+LONGEST_HEADER = 25_000_000
+"""Bytes; that of a thousand tensors has a hundred thousand."""
+_LIBRARY_TYPES = {  # what the library calls them
+    "F64": "float64",
+    "F32": "float32",
+    "F16": "float16",
+    "BF16": "bfloat16",
+    "I64": "int64",
+    "I32": "int32",
+    "I16": "int16",
+    "I8": "int8",
+    "U64": "uint64",
+    "U32": "uint32",
+    "U16": "uint16",
+    "U8": "uint8",
+    "BOOL": "bool",
 }
-_INTEGERS = {
-    "BOOL": torch.bool,
-    "U8": torch.uint8,
-    "I8": torch.int8,
-    "I16": torch.int16,
-    "I32": torch.int32,
-    "I64": torch.int64,
-}
-_LONGEST_HEADER = 100_000_000  # the format's own limit, bytes
-_OTHER_WEIGHTS = (".bin", ".safetensors", ".pdparams", ".index.json", ".h5", ".ot")
 
 
-@dataclass(frozen=True, slots=True)
-class TensorInfo:
-    """A tensor's shape and type as the file's header states them."""
+def read_safetensors(path: Path, *, mmap: bool = True) -> dict[str, Stored]:
+    """The tensors by name: views of the file's mapping, or with `mmap=False` of a copy in memory.
 
-    shape: tuple[int, ...]
-    dtype: str
-
-
-def read_header(path: str | Path) -> dict[str, TensorInfo]:
-    """Names, shapes and types, without reading a tensor.
-
-    Raises CheckpointError for a file that is no safetensors file or names a tensor twice.
+    Only the header is looked at. Raises CheckpointError for a file in which the header does not
+    say, once and exactly, what each byte after it is.
     """
-    path = Path(path)
-    try:
-        with path.open("rb") as file:
-            (length,) = struct.unpack("<Q", file.read(8))
-            if length > _LONGEST_HEADER:
-                raise ValueError(f"a header of {length} bytes")
-            header = parse_json(file.read(length))
+    with reading(path, "header", "Expected a safetensors file; save the model again."):
+        content = file_bytes(path, mmap=mmap)
+        start, header = _header(content)
         header.pop("__metadata__", None)
-        return {name: _info(entry) for name, entry in header.items()}
-    except OSError as error:
-        weights = sorted(p.name for p in path.parent.glob("*") if p.suffix in _OTHER_WEIGHTS)
-        beside = f" Beside it: {', '.join(weights)}." if weights else ""
-        raise ModelNotFoundError(
-            f"{path} cannot be read ({error.strerror}); the model's weights are expected there, "
-            f"in one safetensors file.{beside}"
-        ) from None
-    except (
-        ValueError,
-        TypeError,
-        KeyError,
-        AttributeError,
-        RecursionError,
-        struct.error,
-    ) as error:
-        raise CheckpointError(f"{path} is not a safetensors file: {error}.") from error
+        places = {name: _place(name, entry) for name, entry in header.items()}
+        end = 0
+        for name, (_, _, begin, stop) in sorted(places.items(), key=lambda item: item[1][2:]):
+            if begin != end:
+                what = "overlaps another" if begin < end else "follows bytes that are nobody's"
+                raise UnsoundError(f"{name} {what}", start + begin)
+            end = stop
+        if start + end != len(content):
+            short = start + end > len(content)
+            raise UnsoundError(
+                f"its tensors end at byte {start + end}, and the file at {len(content)}",
+                min(start + end, len(content)),
+                "truncated" if short else None,
+            )
+        return {
+            name: view(content, start + begin, dtype, shape)
+            for name, (dtype, shape, begin, _) in places.items()
+        }
 
 
-def read_tensors(path: str | Path, names: Mapping[str, str]) -> dict[str, Tensor]:
-    """The tensors of a file under other names: `names` is {name in the file: name here}."""
-    try:
-        with safe_open(str(path), framework="pt") as file:
-            return {new: file.get_tensor(old) for old, new in names.items()}
-    except (SafetensorError, OSError) as error:
-        raise CheckpointError(f"{path} cannot be read: {error}.") from error
+def read_metadata(path: Path) -> dict[str, str]:
+    """The texts that a header has beside the tensors: `format`, and what a writer put there."""
+    with reading(path, "header"):
+        return dict(_header(file_bytes(path))[1].get("__metadata__") or {})
 
 
-def write_tensors(path: str | Path, tensors: Mapping[str, Tensor]) -> None:
-    """Write tensors as transformers does: metadata `format: pt`, tensors contiguous."""
-    path = Path(path)
-    on_host: dict[str, Tensor] = {}
-    seen: set[int] = set()
-    for name, tensor in tensors.items():
-        tensor = tensor.detach().contiguous().cpu()
-        # The format has no sharing: memory that two names have is written under both.
-        memory = tensor.untyped_storage().data_ptr()
-        on_host[name] = tensor.clone() if memory in seen else tensor
-        seen.add(memory)
+def write_safetensors(path: Path, tensors: Mapping[str, Stored]) -> None:
+    """Write tensors as transformers does, with the metadata `format: pt`."""
+    arrays = {name: settled(stored.array) for name, stored in tensors.items()}
+    specs = {
+        name: TensorSpec(
+            dtype=_LIBRARY_TYPES[tensors[name].dtype],
+            shape=array.shape,
+            data_ptr=array.ctypes.data,
+            data_len=array.nbytes,
+        )
+        for name, array in arrays.items()
+    }
     path.touch()
     mode = path.stat().st_mode  # by the umask; the library would leave 0600
     try:
-        save_file(on_host, str(path), metadata={"format": "pt"})
+        serialize_file(specs, str(path), metadata={"format": "pt"})
     except SafetensorError as error:  # what the library makes of a full disk
         raise OSError(str(error)) from error
     path.chmod(mode)
 
 
-def torch_dtype(info: TensorInfo) -> torch.dtype | None:
-    """The header's floating type in torch's terms; None for one that weights do not have here."""
-    return _FLOATS.get(info.dtype)
+def _header(content: Array) -> tuple[int, dict[str, Any]]:
+    """Where the tensors begin, and what the header says."""
+    if len(content) < 8:
+        raise UnsoundError("it is shorter than the length of its header", 0, "truncated")
+    (length,) = struct.unpack("<Q", content[:8].tobytes())
+    if length > LONGEST_HEADER:
+        raise UnsoundError(f"a header of {length} bytes; at most {LONGEST_HEADER} are read", 0)
+    if 8 + length > len(content):
+        raise UnsoundError(f"a header of {length} bytes, which it does not have", 0, "truncated")
+    raw = content[8 : 8 + length].tobytes()
+    if not raw.startswith(b"{"):
+        raise UnsoundError("no header of JSON", 8)
+    try:
+        header = parse_json(raw)
+    except (ValueError, RecursionError) as error:
+        raise UnsoundError(f"its header is no JSON that can be read ({error})", 8) from None
+    about = header.get("__metadata__")
+    if about is not None and not (
+        isinstance(about, dict) and all(isinstance(text, str) for text in about.values())
+    ):
+        raise UnsoundError("__metadata__ does not hold texts", 8)
+    return 8 + length, header
 
 
-def tensor_info(tensor: Tensor) -> TensorInfo:
-    """What a header would say of a tensor."""
-    names = {dtype: name for name, dtype in (_FLOATS | _INTEGERS).items()}
-    return TensorInfo(tuple(tensor.shape), names.get(tensor.dtype, str(tensor.dtype)))
-
-
-def _info(entry: dict[str, Any]) -> TensorInfo:
-    shape, dtype = entry["shape"], entry["dtype"]
-    if not isinstance(dtype, str) or not all(isinstance(size, int) for size in shape):
-        raise ValueError(f"a tensor of type {dtype!r} and shape {shape!r}")
-    return TensorInfo(tuple(shape), dtype)
+def _place(name: str, entry: object) -> tuple[str, tuple[int, ...], int, int]:
+    """(type, shape, first byte, byte after the last) of a header's entry."""
+    check_name(name)
+    if not isinstance(entry, dict) or entry.keys() != {"dtype", "shape", "data_offsets"}:
+        raise UnsoundError(f"{name} has no dtype, shape and data_offsets, and these alone", 8)
+    dtype, shape, offsets = entry["dtype"], check_shape(entry["shape"]), entry["data_offsets"]
+    if not isinstance(dtype, str) or dtype not in TYPES:
+        raise UnsoundError(
+            f"{name} has type {str(dtype)[:20]}, expected one of {', '.join(TYPES)}. What is "
+            "quantised is not read here",
+            8,
+        )
+    if (
+        not isinstance(offsets, list)
+        or len(offsets) != 2
+        or not all(type(place) is int for place in offsets)
+        or not 0 <= offsets[0] <= offsets[1]
+    ):
+        raise UnsoundError(f"{name} has no two data_offsets in order", 8)
+    size = math.prod(shape) * np.dtype(TYPES[dtype]).itemsize
+    if offsets[1] - offsets[0] != size:
+        raise UnsoundError(
+            f"{name} of shape {list(shape)} and type {dtype} takes {size} bytes, and has "
+            f"{offsets[1] - offsets[0]}",
+            8,
+        )
+    return dtype, shape, offsets[0], offsets[1]

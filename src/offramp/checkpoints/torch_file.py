@@ -1,142 +1,314 @@
-"""PyTorch's .bin: a zip of a pickle and the tensors' memory, read without executing the pickle.
+"""PyTorch's pytorch_model.bin: tensors as views of the file, its pickle read as data.
 
-What `torch.save` writes: https://docs.pytorch.org/docs/stable/notes/serialization.html. Not read is
-its format of before 1.6, which is no zip.
+What `torch.save` writes, a zip since torch 1.6 and three pickles in a row before:
+https://docs.pytorch.org/docs/stable/notes/serialization.html. torch is not needed to read it.
 """
 
 from __future__ import annotations
 
+import math
 import struct
 import zipfile
+import zlib
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-import torch
-from torch import Tensor
 
-from offramp.checkpoints.inert_pickle import Call, Name, Stored, parse_pickle
+from offramp.checkpoints.checked_file import UnsoundError, reading
+from offramp.checkpoints.content import Array, file_bytes, settled
+from offramp.checkpoints.inert_pickle import Call, Name, Outside, parse_pickle
+from offramp.checkpoints.pickle_writer import PickleWriter
+from offramp.checkpoints.stored import TYPES, Stored, check_name, check_shape, check_sizes
 from offramp.errors import CheckpointError
 
 _STORAGES = {
-    "torch.DoubleStorage": torch.float64,
-    "torch.FloatStorage": torch.float32,
-    "torch.HalfStorage": torch.float16,
-    "torch.BFloat16Storage": torch.bfloat16,
-    "torch.LongStorage": torch.int64,
-    "torch.IntStorage": torch.int32,
-    "torch.ShortStorage": torch.int16,
-    "torch.CharStorage": torch.int8,
-    "torch.ByteStorage": torch.uint8,
-    "torch.BoolStorage": torch.bool,
+    "torch.DoubleStorage": "F64",
+    "torch.FloatStorage": "F32",
+    "torch.HalfStorage": "F16",
+    "torch.BFloat16Storage": "BF16",
+    "torch.LongStorage": "I64",
+    "torch.IntStorage": "I32",
+    "torch.ShortStorage": "I16",
+    "torch.CharStorage": "I8",
+    "torch.ByteStorage": "U8",
+    "torch.BoolStorage": "BOOL",
 }
-_LONGEST_PICKLE = 100_000_000  # bytes; names and shapes of a large model take one million
+_REBUILD = ("torch._utils._rebuild_tensor_v2", "torch._utils._rebuild_tensor")
+_LEGACY_START = b"\x80\x02\x8a\x0al\xfc\x9cF\xf9 j\xa8P\x19."  # the pickle of its magic number
+_LITTLE = np.frombuffer(b"little", np.uint8)
 _LOCAL_HEADER = struct.Struct("<4s5H3I2H")  # of a zip's entry: APPNOTE.TXT 4.3.7
+_END = struct.Struct("<4s4H2IH")  # of a zip: 4.3.16
+_LONGEST_DIRECTORY = 4_000_000  # bytes; that of a thousand tensors has a hundred thousand
+
+Find = Callable[[str, Any], "tuple[str, Array]"]
+"""(kind of storage, its key) to (name of its type, its bytes)."""
 
 
-def read_torch(path: Path) -> dict[str, Tensor]:
-    """The tensors of a file by name: private views of its mapping, read when touched.
+def read_torch(path: Path, *, mmap: bool = True, allow_legacy: bool = False) -> dict[str, Stored]:
+    """The tensors of a file by name: views of its mapping, or with `mmap=False` of a copy.
 
-    Numbers and texts beside them are left out. Raises CheckpointError for a file that is not such a
-    zip, or holds anything else.
+    Numbers and texts beside them are left out. Files of before torch 1.6 are read, as data like
+    the others, with `allow_legacy`. Raises CheckpointError for a file that is neither, or that
+    holds anything else.
     """
+    with reading(path, "zip", "Expected what torch.save(model.state_dict(), path) writes."):
+        content = file_bytes(path, mmap=mmap)
+        start = content[: len(_LEGACY_START)].tobytes()
+        if start.startswith(b"PK"):
+            value, find = _of_zip(path, content)
+        elif start == _LEGACY_START:
+            if not allow_legacy:
+                raise UnsoundError(
+                    "it is in torch's format of before 1.6. Pass allow_legacy_pickle=True to read "
+                    "it (as data: nothing in it is executed), or take the model's safetensors",
+                    0,
+                    "legacy",
+                )
+            value, find = _of_legacy(content)
+        else:
+            raise UnsoundError("it is no file of torch's", 0)
+        if type(value) is not dict:
+            raise UnsoundError(f"it holds a {type(value).__name__}", kind="pickle")
+        found = {}
+        for name, item in value.items():
+            if type(item) not in (bool, int, float, str, type(None)):
+                check_name(name)
+                found[name] = _tensor(name, item, find)
+        return found
+
+
+def write_torch(path: Path, tensors: Mapping[str, Stored]) -> None:
+    """Write the zip that `torch.load` reads: a dictionary of tensors."""
+    storages = {kind: storage for storage, kind in _STORAGES.items()}
+    for name, stored in tensors.items():
+        if stored.dtype not in storages:
+            raise CheckpointError(
+                f"{name} has type {stored.dtype}, which PyTorch's file has no storage for; "
+                f"expected one of {', '.join(storages)}.",
+                kind="unsupported",
+            )
+    with zipfile.ZipFile(path, "w", zipfile.ZIP_STORED, allowZip64=True) as archive:
+        with archive.open("archive/data.pkl", "w") as file:
+            pickle = PickleWriter(file, protocol=2)
+            pickle.begin_dict()
+            for number, (name, stored) in enumerate(tensors.items()):
+                pickle.text(name)
+                pickle.named("torch._utils", "_rebuild_tensor_v2")
+                pickle.write(b"((")
+                pickle.text("storage")
+                pickle.named(*storages[stored.dtype].rsplit(".", 1))
+                pickle.text(str(number))
+                pickle.text("cpu")
+                pickle.number(stored.array.size)
+                pickle.write(b"tQ")
+                pickle.number(0)
+                pickle.numbers(stored.shape)
+                pickle.numbers(_steps(stored.shape))
+                pickle.flag(False)
+                pickle.named("collections", "OrderedDict")
+                pickle.write(b")RtR")
+            pickle.end_dict()
+            pickle.stop()
+        archive.writestr("archive/byteorder", b"little")
+        for number, stored in enumerate(tensors.values()):
+            with archive.open(f"archive/data/{number}", "w", force_zip64=True) as file:
+                file.write(settled(stored.array).reshape(-1).view("u1").data)
+        archive.writestr("archive/version", b"3\n")
+
+
+def _steps(shape: tuple[int, ...]) -> tuple[int, ...]:
+    return tuple(math.prod(shape[at + 1 :]) for at in range(len(shape)))
+
+
+# ---------------------------------------------------------------------- the zip
+
+
+def _of_zip(path: Path, content: Array) -> tuple[Any, Find]:
+    entries = dict(_entries(path, content))
+    pickles = [name for name in entries if name.endswith("data.pkl")]
+    if len(pickles) != 1:
+        raise UnsoundError(f"{len(pickles)} files data.pkl in it; expected one")
+    folder = pickles[0].removesuffix("data.pkl")
+    if folder + "constants.pkl" in entries:
+        raise UnsoundError("it is a TorchScript program", kind="unsupported")
+    if entries.get(folder + "byteorder", _LITTLE)[:7].tobytes() != b"little":
+        raise UnsoundError("numbers that are not little-endian", kind="unsupported")
+    value, end = parse_pickle(entries[pickles[0]], outside=True)
+    if end != len(entries[pickles[0]]):
+        raise UnsoundError("bytes follow the end of data.pkl", kind="pickle")
+
+    def find(kind: str, key: Any) -> tuple[str, Array]:
+        found = entries.get(f"{folder}data/{key}") if type(key) is str else None
+        if kind not in _STORAGES or found is None:
+            raise UnsoundError(f"a tensor in a {kind} that is not there")
+        return _STORAGES[kind], found
+
+    return value, find
+
+
+def _entries(path: Path, content: Array) -> Iterator[tuple[str, Array]]:
+    """The names and bytes of a zip's entries, which lie one after the other."""
+    _check_end(content)
     try:
         with zipfile.ZipFile(path) as archive:
-            entries = _entries(archive)
-            pickles = [name for name in entries if name.endswith("/data.pkl")]
-            if len(pickles) != 1:
-                raise _UnsoundError(f"{len(pickles)} files data.pkl in it; expected one")
-            folder = pickles[0].removesuffix("data.pkl")
-            if entries[pickles[0]].file_size > _LONGEST_PICKLE:
-                raise _UnsoundError("a data.pkl of more than 100 MB")
-            order = folder + "byteorder"
-            if order in entries and archive.read(order) != b"little":
-                raise _UnsoundError("numbers that are not little-endian")
-            with archive.open(pickles[0]) as file:
-                value = parse_pickle(file, f"{path}, data.pkl", stored=True)
-        memory = np.memmap(path, dtype=np.uint8, mode="c")
-        storages = {
-            name.removeprefix(folder + "data/"): _content(memory, info)
-            for name, info in entries.items()
-            if name.startswith(folder + "data/")
-        }
-        return dict(_tensors(value, storages))
-    except OSError as error:
-        raise CheckpointError(f"{path} cannot be read: {error.strerror or error}.") from error
-    except (zipfile.BadZipFile, NotImplementedError, RuntimeError, EOFError) as error:
-        raise CheckpointError(
-            f"{path} is not a zip of PyTorch's ({error}). A file of torch before 1.6 is none: save "
-            "it again with a later torch, or take the model's safetensors."
-        ) from error
-    except (_UnsoundError, ValueError, struct.error) as error:
-        if isinstance(error, CheckpointError):
-            raise
-        raise CheckpointError(f"{path} is not sound: {error}.") from error
-
-
-class _UnsoundError(Exception):
-    """What is wrong with the file."""
-
-
-def _entries(archive: zipfile.ZipFile) -> dict[str, zipfile.ZipInfo]:
-    entries: dict[str, zipfile.ZipInfo] = {}
-    for info in archive.infolist():
-        if info.filename in entries:
-            raise _UnsoundError(f"{info.filename} is in it twice")
+            infos = archive.infolist()
+    except (zipfile.BadZipFile, NotImplementedError, RuntimeError, ValueError, EOFError) as error:
+        raise UnsoundError(f"it is no zip that can be read ({error})") from None
+    seen: set[str] = set()
+    end = 0
+    for info in sorted(infos, key=lambda info: info.header_offset):
+        if info.filename in seen:
+            raise UnsoundError(f"{info.filename[:60]} is in it twice", info.header_offset)
+        seen.add(info.filename)
         if info.compress_type != zipfile.ZIP_STORED or info.flag_bits & 1:
-            raise _UnsoundError(f"{info.filename} is compressed or encrypted")
-        entries[info.filename] = info
-    return entries
+            raise UnsoundError(f"{info.filename[:60]} is compressed or encrypted")
+        start = _start(content, info)
+        if info.header_offset < end or start + info.file_size > len(content):
+            raise UnsoundError(
+                f"{info.filename[:60]} lies in another, or outside the file", info.header_offset
+            )
+        end = start + info.file_size
+        found = content[start:end]
+        if info.filename.endswith(".pkl") and zlib.crc32(found.data) != info.CRC:
+            raise UnsoundError(f"{info.filename[:60]} was changed: its checksum differs", start)
+        yield info.filename, found
 
 
-def _content(memory: np.ndarray[Any, Any], info: zipfile.ZipInfo) -> np.ndarray[Any, Any]:
-    """An entry's bytes, where its own header says that they begin."""
-    header = memory[info.header_offset : info.header_offset + _LOCAL_HEADER.size].tobytes()
-    magic, *_, name_length, extra_length = _LOCAL_HEADER.unpack(header)
-    start = info.header_offset + _LOCAL_HEADER.size + name_length + extra_length
-    if magic != b"PK\x03\x04" or start + info.file_size > len(memory):
-        raise _UnsoundError(f"{info.filename} lies outside the file")
-    return memory[start : start + info.file_size]
+def _check_end(content: Array) -> None:
+    """UnsoundError for a list of entries so long that reading it takes much memory."""
+    end = content[-_END.size :].tobytes()
+    if len(end) < _END.size or end[:4] != b"PK\x05\x06":
+        raise UnsoundError("it is no zip, or ends too early", len(content), "truncated")
+    size = _END.unpack(end)[5]
+    record = content[-_END.size - 76 : -_END.size].tobytes()
+    if record[56:60] == b"PK\x06\x07":  # a locator of 20 bytes: the true size is before it
+        if record[:4] != b"PK\x06\x06":
+            raise UnsoundError("its end is not sound", len(content) - _END.size)
+        size = struct.unpack_from("<Q", record, 40)[0]
+    if size > _LONGEST_DIRECTORY:
+        raise UnsoundError(f"a list of entries of {size} bytes")
 
 
-def _tensors(value: Any, storages: dict[str, np.ndarray[Any, Any]]) -> list[tuple[str, Tensor]]:
-    if not isinstance(value, dict):
-        raise _UnsoundError(f"it holds a {type(value).__name__}; expected tensors by name")
-    return [
-        (name, _tensor(item, storages))
-        for name, item in value.items()
-        if not isinstance(item, (bool, int, float, str, type(None)))
-    ]
+def _start(content: Array, info: zipfile.ZipInfo) -> int:
+    """Where an entry's bytes begin, as its own header says, which must be of the same name."""
+    at = info.header_offset
+    header = content[at : at + _LOCAL_HEADER.size].tobytes() if at >= 0 else b""
+    if len(header) < _LOCAL_HEADER.size or header[:4] != b"PK\x03\x04":
+        raise UnsoundError(f"{info.filename[:60]} is not where the zip says", max(at, 0))
+    _, _, flags, method, *_, name_length, extra_length = _LOCAL_HEADER.unpack(header)
+    name = content[at + _LOCAL_HEADER.size :][:name_length].tobytes()
+    if name != info.orig_filename.encode() or method or flags & 1:
+        raise UnsoundError(f"{info.filename[:60]} is called otherwise where it lies", at)
+    return at + _LOCAL_HEADER.size + int(name_length) + int(extra_length)
 
 
-def _tensor(item: Any, storages: dict[str, np.ndarray[Any, Any]]) -> Tensor:
-    if isinstance(item, Call) and item.of == "torch._utils._rebuild_parameter" and item.args:
-        item = item.args[0]
-    if not isinstance(item, Call) or item.of != "torch._utils._rebuild_tensor_v2":
-        told = f"a call of {item.of}" if isinstance(item, Call) else f"a {type(item).__name__}"
-        raise _UnsoundError(f"it holds {told}; expected tensors alone")
-    if len(item.args) < 4:
-        raise _UnsoundError("a tensor without a shape")
-    stored, offset, shape, stride = item.args[:4]
-    key: tuple[Any, ...] = stored.key if isinstance(stored, Stored) else ()
-    if len(key) != 5 or key[0] != "storage" or not isinstance(key[1], Name):
-        raise _UnsoundError("a tensor without memory")
-    dtype, content = _STORAGES.get(key[1].name), storages.get(str(key[2]))
-    if dtype is None or content is None:
-        raise _UnsoundError(f"a tensor in {key[1].name} {key[2]!r}, which is not there")
-    if not _are_sizes((offset,)) or not _are_sizes(shape) or not _are_sizes(stride):
-        raise _UnsoundError(f"a tensor of the shape {shape!r}")
-    if len(shape) != len(stride) or len(shape) > 8:
-        raise _UnsoundError(f"a tensor of the shape {shape!r}, stepping {stride!r}")
-    count = len(content) // dtype.itemsize
-    last = offset + sum((size - 1) * step for size, step in zip(shape, stride, strict=True))
-    if 0 not in shape and last >= count:
-        raise _UnsoundError(f"a tensor of shape {list(shape)} in {len(content)} bytes")
+# ---------------------------------------------------------------------- before 1.6
+
+
+def _of_legacy(content: Array) -> tuple[Any, Find]:
+    """Four pickles (magic number, version, machine, tensors), keys, then memory by key."""
+    at = len(_LEGACY_START)
+    version, at = parse_pickle(content, at)
+    machine, at = parse_pickle(content, at)
+    if type(version) is not int or version != 1001 or type(machine) is not dict:
+        raise UnsoundError("another version of torch's old format", kind="unsupported")
+    if machine.get("little_endian") is not True:
+        raise UnsoundError("numbers that are not little-endian", kind="unsupported")
+    value, at = parse_pickle(content, at, outside=True)
+    keys, at = parse_pickle(content, at)
+    if type(keys) is not list or not all(type(key) is str for key in keys):
+        raise UnsoundError("no list of its storages", at, "pickle")
+    kinds = dict(_storage_kinds(value))
+    storages: dict[str, tuple[str, Array]] = {}
+    for key in keys:
+        if key in storages or key not in kinds:
+            raise UnsoundError("a storage that is there twice, or is nobody's", at, "pickle")
+        if at + 8 > len(content):
+            raise UnsoundError("it ends too early", len(content), "truncated")
+        (count,) = struct.unpack("<q", content[at : at + 8].tobytes())
+        length = count * TYPES[kinds[key]].itemsize
+        at += 8
+        if not 0 <= length <= len(content) - at:
+            raise UnsoundError(f"it lacks a storage of {count} numbers", at, "truncated")
+        storages[key] = kinds[key], content[at : at + length]
+        at += length
+    if at != len(content):
+        raise UnsoundError("bytes follow its end", at)
+
+    def find(kind: str, key: Any) -> tuple[str, Array]:
+        found = storages.get(key) if type(key) is str else None
+        if found is None or _STORAGES.get(kind) != found[0]:
+            raise UnsoundError(f"a tensor in a {kind} that is not there")
+        return found
+
+    return value, find
+
+
+def _storage_kinds(value: Any) -> Iterator[tuple[str, str]]:
+    for item in value.values() if type(value) is dict else ():
+        key = _outside(item)
+        named = len(key) > 2 and type(key[1]) is Name and type(key[2]) is str
+        if named and key[1].name in _STORAGES:
+            yield key[2], _STORAGES[key[1].name]
+
+
+# ---------------------------------------------------------------------- a tensor
+
+
+def _outside(item: Any) -> tuple[Any, ...]:
+    """What a tensor's record says of its storage; nothing for what is no tensor."""
+    item = _of_parameter(item)
+    stored = item.args[0] if type(item) is Call and item.args else None
+    return stored.key if type(stored) is Outside else ()
+
+
+def _of_parameter(item: Any) -> Any:
+    parameter = type(item) is Call and item.of == "torch._utils._rebuild_parameter"
+    if parameter and len(item.args) == 3 and _is_empty(item.args[2]):  # no hooks
+        return item.args[0]
+    return item
+
+
+def _is_empty(value: Any) -> bool:
+    return type(value) is dict and not value
+
+
+def _tensor(name: str, item: Any, find: Find) -> Stored:
+    item = _of_parameter(item)
+    if type(item) is not Call or item.of not in _REBUILD:
+        told = f"a call of {item.of}" if type(item) is Call else f"a {type(item).__name__}"
+        raise UnsoundError(f"{name} is {told}; expected tensors alone", kind="pickle")
+    key = _outside(item)
+    if (
+        len(item.args) < 4
+        or len(key) not in (5, 6)
+        or type(key[0]) is not str
+        or key[0] != "storage"
+        or type(key[1]) is not Name
+        or (len(key) == 6 and key[5] is not None)  # a view of another storage
+        or not all(map(_is_empty, item.args[5:]))  # hooks
+    ):
+        raise UnsoundError(f"{name} is a tensor without memory", kind="pickle")
+    dtype, content = find(key[1].name, key[2])
+    kind = np.dtype(TYPES[dtype])
+    (offset,) = check_sizes(item.args[1:2])
+    shape = check_shape(item.args[2] if type(item.args[2]) is tuple else None)
+    steps = check_sizes(item.args[3] if type(item.args[3]) is tuple else None)
+    if len(steps) != len(shape):
+        raise UnsoundError(f"{name} has {len(shape)} sizes and {len(steps)} steps", kind="pickle")
+    # No number may be met twice, or a few bytes could stand for any amount of memory.
     if 0 in shape:
-        return torch.empty(shape, dtype=dtype)
-    flat = torch.frombuffer(content.data, dtype=dtype, count=count)
-    return flat.as_strided(shape, stride, offset)
-
-
-def _are_sizes(sizes: Any) -> bool:
-    return isinstance(sizes, tuple) and all(type(n) is int and 0 <= n < 2**48 for n in sizes)
+        return Stored(dtype, np.empty(shape, kind))
+    steps = tuple(step if size > 1 else 1 for size, step in zip(shape, steps, strict=True))
+    count, least = len(content) // kind.itemsize, 1
+    for step, size in sorted(zip(steps, shape, strict=True)):
+        if size > 1 and step < least:
+            raise UnsoundError(f"{name} has steps {list(steps)}, which meet numbers twice")
+        least = max(least, step * size)
+    last = offset + sum((size - 1) * step for size, step in zip(shape, steps, strict=True))
+    if last >= count:
+        raise UnsoundError(f"{name} of shape {list(shape)} does not lie in its memory")
+    strides = tuple(step * kind.itemsize for step in steps)
+    return Stored(dtype, np.ndarray(shape, kind, content.data, offset * kind.itemsize, strides))

@@ -1,206 +1,166 @@
-"""The tensors of one save: a safetensors file, or several with an index that says what is where.
-
-Names of files are transformers': `model.safetensors`, or `model-00001-of-00002.safetensors` and
-`model.safetensors.index.json`; a variant ("fp16") stands before the last suffix.
-"""
+"""The tensors of one save, by our names: of a file, or of several that an index names."""
 
 from __future__ import annotations
 
-import json
 import re
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 
-import torch
-from torch import Tensor
-
-from offramp.checkpoints.directory import WEIGHTS
-from offramp.checkpoints.safetensors_file import (
-    TensorInfo,
-    read_header,
-    read_tensors,
-    tensor_info,
-    write_tensors,
+from offramp.checkpoints.checked_file import (
+    UnsoundError,
+    check_inside,
+    check_own,
+    reading,
+    small_file,
 )
+from offramp.checkpoints.file_names import is_index
+from offramp.checkpoints.paddle_file import read_paddle
+from offramp.checkpoints.renames import Row, renamed
+from offramp.checkpoints.safetensors_file import read_safetensors
+from offramp.checkpoints.stored import Stored, check_name
 from offramp.checkpoints.strict_json import parse_json
-from offramp.errors import CheckpointError, ConfigError
+from offramp.checkpoints.tables import OLD_NAMES
+from offramp.checkpoints.torch_file import read_torch
+from offramp.errors import CheckpointError
 
-INDEX_SUFFIX = ".index.json"
-_SIZE = re.compile(r"\d+(\.\d+)?\s*[KMGT]B", re.IGNORECASE | re.ASCII)
-_INDEX = re.compile(r"\.index(\.[\w-]+)?\.json$")
+LONGEST_INDEX = 25_000_000
+_PADDLE_SIGNATURE = re.compile(r"(^|\.)encoder\.layers\.\d+\.self_attn\.|^transformer\.encoder\.")
+"""Names that PaddleNLP alone has, whatever the file is."""
+
+
+@dataclass(frozen=True)
+class Reading:
+    """How files are read.
+
+    `mmap` maps them; without it they are copied into memory. `allow_legacy_pickle` reads PyTorch's
+    format of before 1.6. `uint16_is_bfloat16` says what Paddle's bare uint16 is.
+    """
+
+    mmap: bool = True
+    allow_legacy_pickle: bool = False
+    uint16_is_bfloat16: bool = False
 
 
 @dataclass(frozen=True)
 class Weights:
-    """What a save holds, by name; the tensors themselves are read when asked for.
+    """What a save holds, by our names; the numbers themselves are read when touched.
 
-    `files` says where each lies; `given` are tensors that were handed over and lie in no file.
+    `files` says in which file each lies; `foreign` are the names in the file of those that have
+    another there, and `turned` those whose matrix lies the other way round there. `given` are
+    somebody's own tensors: they are copied before a model has them.
     """
 
     source: str
-    header: Mapping[str, TensorInfo]
-    files: Mapping[str, Path]
-    given: Mapping[str, Tensor]
-    fresh: bool = False
-    """Whether the given tensors are nobody else's, so that they need no copy."""
-
-    def read(self, names: Mapping[str, str]) -> dict[str, Tensor]:
-        """Tensors in host memory under other names: `names` is {name in the file: name here}.
-
-        A file's are private views of its mapping, read when touched; given ones are copied.
-        """
-        found = {
-            new: self.given[old].detach().to("cpu", copy=not self.fresh)
-            for old, new in names.items()
-            if old in self.given
-        }
-        for path in dict.fromkeys(self.files[old] for old in names if old in self.files):
-            here = {old: new for old, new in names.items() if self.files.get(old) == path}
-            found |= read_tensors(path, here)
-        return found
+    tensors: Mapping[str, Stored]
+    files: Mapping[str, Path] = field(default_factory=dict)
+    dialect: str = "own"
+    foreign: Mapping[str, str] = field(default_factory=dict)
+    turned: frozenset[str] = frozenset()
+    given: bool = False
 
 
-def given_weights(tensors: Mapping[str, Tensor]) -> Weights:
-    """Tensors in memory in place of a file's; CheckpointError for what is none with values."""
-    if not isinstance(tensors, Mapping):
-        raise CheckpointError(
-            f"state_dict is a mapping of names to tensors; got a {type(tensors).__name__}."
-        )
-    for name, tensor in tensors.items():
-        if not isinstance(name, str) or not isinstance(tensor, Tensor):
-            raise CheckpointError(
-                f"state_dict[{name!r}] is a {type(tensor).__name__}; expected a torch.Tensor under "
-                "a text."
-            )
-        if tensor.layout is not torch.strided or tensor.is_meta:
-            raise CheckpointError(
-                f"state_dict[{name!r}] is {'on the meta device' if tensor.is_meta else 'sparse'}; "
-                "expected dense tensors with values."
-            )
-    header = {name: tensor_info(tensor) for name, tensor in tensors.items()}
-    return Weights("the state_dict given", header, {}, dict(tensors))
+def open_save(path: Path, rows: Sequence[Row] = (), options: Reading | None = None) -> Weights:
+    """The save that is one file, or that an index (.index.json) describes.
 
-
-def open_weights(directory: Path, file: str, variant: str | None = None) -> Weights:
-    """The save in `directory` whose file, or whose index, has the name `file` with its variant.
-
-    Raises ModelNotFoundError where neither is, and CheckpointError where both are, where a file is
-    no safetensors file, or where index and files disagree.
+    `rows` are PaddleNLP's names, used for its files and for any file that has names of its own. A
+    tensor that no row knows keeps its name, so that the loading rule tells of it.
+    Raises CheckpointError for files that are not sound, or disagree with their index.
     """
-    path, index = (directory / name for name in weights_files(file, variant))
-    if not index.is_file():
-        return open_file(path)
-    if path.exists():
-        raise CheckpointError(
-            f"{directory} holds {path.name} and {index.name}, which are two saves. Remove the one "
-            "that is not wanted."
-        )
-    return open_file(index)
+    options = options or Reading()
+    tensors: dict[str, Stored] = {}
+    files: dict[str, Path] = {}
+    for file, found in _read(path, options):
+        tensors |= found
+        files |= dict.fromkeys(found, file)
+    dialect = _dialect(path, tensors)
+    if dialect == "paddle" and options.uint16_is_bfloat16:
+        tensors = {
+            name: Stored("BF16", stored.array) if stored.dtype == "U16" else stored
+            for name, stored in tensors.items()
+        }
+    rows = {"paddle": rows, "old": OLD_NAMES}.get(dialect, ())
+    own: dict[str, Stored] = {}
+    foreign: dict[str, str] = {}
+    turned: set[str] = set()
+    for name, stored in tensors.items():
+        new, transpose = renamed(name, rows) or (name, False)
+        if new is None:
+            continue
+        if new in own:
+            raise CheckpointError(
+                f"{files[name]} holds {new} a second time, as {name}.", file=files[name]
+            )
+        if transpose and stored.array.ndim == 2:
+            turned.add(new)
+            stored = Stored(stored.dtype, stored.array.T)
+        own[new] = stored
+        if new != name:
+            foreign[new] = name
+    where = {name: files[foreign.get(name, name)] for name in own}
+    return Weights(str(path), own, where, dialect, foreign, frozenset(turned))
 
 
-def open_file(path: Path) -> Weights:
-    """The save that is one file, or that an index (.index.json) describes."""
-    if not _INDEX.search(path.name):
-        header = read_header(path)
-        return Weights(str(path), header, dict.fromkeys(header, path), {})
+def _dialect(path: Path, names: Iterable[str]) -> str:
+    if ".pdparams" in path.name or any(_PADDLE_SIGNATURE.search(name) for name in names):
+        return "paddle"
+    return "old" if any(name.endswith((".gamma", ".beta")) for name in names) else "own"
+
+
+def _read(path: Path, options: Reading) -> Iterator[tuple[Path, dict[str, Stored]]]:
+    """The files of a save, each with the tensors in it."""
+    if not is_index(path.name):
+        with reading(path, "outside"):
+            check_inside(path, path.parent)
+        yield path, read_file(path, options)
+        return
     shards = read_index(path)
-    header = {}
     for shard in dict.fromkeys(shards.values()):
-        inside = read_header(path.parent / shard)
+        file = path.parent / shard
+        with reading(file, "outside"):
+            check_inside(file, path.parent)
+            check_own(file, path.parent)
+        inside = read_file(file, options)
         if named := sorted({name for name in shards if shards[name] == shard} ^ inside.keys()):
             raise CheckpointError(
                 f"{path} and {shard} disagree on {', '.join(named[:5])}: each tensor stands in the "
-                "index under the one file that holds it. The files may be of two saves."
+                "index under the one file that holds it. The files may be of two saves.",
+                kind="index",
+                file=path,
             )
-        header |= inside
-    return Weights(str(path), header, {n: path.parent / shards[n] for n in header}, {})
+        yield file, inside
 
 
-def write_weights(
-    directory: Path,
-    tensors: Mapping[str, Tensor],
-    file: str,
-    variant: str | None = None,
-    max_shard_size: int | str | None = None,
-) -> None:
-    """Write one file, or several of at most `max_shard_size` (bytes, or "5GB") and their index.
-
-    A tensor larger than that has a file of its own.
-    """
-    name = with_variant(file, variant)
-    if max_shard_size is None:
-        write_tensors(directory / name, tensors)
-        return
-    if not _is_size(max_shard_size):
-        raise ConfigError(
-            f'max_shard_size is a number of bytes or a text such as "5GB"; got {max_shard_size!r}.'
-        )
-    stem, _, suffix = name.rpartition(".")
-    from huggingface_hub import split_torch_state_dict_into_shards  # takes a while to import
-
-    split = split_torch_state_dict_into_shards(
-        dict(tensors),
-        filename_pattern=f"{stem}{{suffix}}.{suffix}",
-        max_shard_size=max_shard_size,
-    )
-    for shard, names in split.filename_to_tensors.items():
-        write_tensors(directory / shard, {name: tensors[name] for name in names})
-    if split.is_sharded:
-        index = {"metadata": split.metadata, "weight_map": split.tensor_to_filename}
-        text = json.dumps(index, indent=2, sort_keys=True) + "\n"
-        (directory / weights_files(file, variant)[1]).write_text(text, encoding="utf-8")
-
-
-def replaced_by(file: str, variant: str | None = None) -> re.Pattern[str]:
-    """The names of an earlier save's weights that a save takes away.
-
-    That of a variant takes away the variant's, and any other all: they would be read in its place.
-    """
-    stem = re.escape(file.rpartition(".")[0])
-    shard, index = r"(-\d+-of-\d+)?\.safetensors", r"\.safetensors\.index"
-    if variant is not None:
-        word = re.escape(variant)
-        return re.compile(rf"{stem}\.{word}{shard}|{stem}{index}\.{word}\.json")
-    own = rf"{stem}(\.[\w-]+)?{shard}|{stem}{index}(\.[\w-]+)?\.json"
-    return re.compile(f"{own}|{WEIGHTS.pattern}")
-
-
-def weights_files(file: str, variant: str | None = None) -> tuple[str, str]:
-    """The two names under which a save's weights are found: one file's, and an index's."""
-    return with_variant(file, variant), with_variant(file + INDEX_SUFFIX, variant)
-
-
-def with_variant(file: str, variant: str | None) -> str:
-    """`file` with the variant before its last suffix; ConfigError for a variant that is no name."""
-    if variant is None:
-        return file
-    if not isinstance(variant, str) or not variant.replace("-", "").replace("_", "").isalnum():
-        raise ConfigError(
-            f'variant is a word in a file\'s name, such as "fp16" in model.fp16.safetensors; got '
-            f"{variant!r}."
-        )
-    stem, _, suffix = file.rpartition(".")
-    return f"{stem}.{variant}.{suffix}"
-
-
-def _is_size(value: object) -> bool:
-    if isinstance(value, str):
-        return bool(_SIZE.fullmatch(value.strip())) and float(value.strip()[:-2]) > 0
-    return type(value) is int and value > 0
+def read_file(path: Path, options: Reading | None = None) -> dict[str, Stored]:
+    """The tensors of one file, in the format that its name says."""
+    options = options or Reading()
+    if ".pdparams" in path.name:
+        return read_paddle(path, mmap=options.mmap)
+    if path.name.endswith((".bin", ".pt", ".pth")):
+        return read_torch(path, mmap=options.mmap, allow_legacy=options.allow_legacy_pickle)
+    return read_safetensors(path, mmap=options.mmap)
 
 
 def read_index(path: Path) -> dict[str, str]:
     """{tensor: file beside the index}; CheckpointError for anything else."""
-    try:
-        index = parse_json(path.read_text(encoding="utf-8"))
-        shards = index["weight_map"]
+    remedy = "Expected a mapping weight_map of tensors to the names of files beside it."
+    with reading(path, "index", remedy):
+        check_inside(path, path.parent)
+        try:
+            index = parse_json(small_file(path, LONGEST_INDEX))
+        except (ValueError, RecursionError) as error:
+            raise UnsoundError(f"it is no JSON that can be read ({error})") from None
+        shards = index.get("weight_map") if isinstance(index, dict) else None
+        if not isinstance(shards, dict) or not shards:
+            raise UnsoundError("it has no weight_map")
         for name, shard in shards.items():
-            if not isinstance(shard, str) or Path(shard).name != shard or shard in ("", ".."):
-                raise ValueError(f"{name} lies in {shard!r}, which is no file beside the index")
-    except (OSError, ValueError, TypeError, KeyError, AttributeError, RecursionError) as error:
-        raise CheckpointError(
-            f"{path} is not an index of weights ({error}); expected a mapping weight_map of "
-            "tensors to the names of files beside it."
-        ) from error
-    return dict(shards)
+            check_name(name)
+            if not isinstance(shard, str) or not _is_file_name(shard):
+                raise UnsoundError(f"{name} lies in {str(shard)[:60]!r}, no file beside the index")
+        return shards
+
+
+def _is_file_name(name: str) -> bool:
+    plain = Path(name).name == name and "\\" not in name and "\0" not in name
+    known = plain and name not in ("", ".", "..") and not is_index(name)
+    return known and len(name) < 256 and not re.search("[\\ud800-\\udfff]", name)

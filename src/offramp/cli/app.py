@@ -5,8 +5,10 @@ from __future__ import annotations
 import rich_click as click
 
 import offramp
+from offramp.cli.convert import convert
 from offramp.cli.demo import demo
 from offramp.cli.evaluate import evaluate
+from offramp.cli.inspect import inspect
 from offramp.cli.predict import predict
 from offramp.cli.train import train
 
@@ -20,5 +22,5 @@ def app() -> None:
     """Transformer encoders whose inputs leave as soon as the answer is known."""
 
 
-for command in (train, evaluate, predict, demo):
+for command in (train, evaluate, predict, demo, inspect, convert):
     app.add_command(command)

@@ -45,6 +45,24 @@ def columns(command: F) -> F:
     return command
 
 
+def legacy_options(command: F) -> F:
+    """The options for files that do not say, or must not guess, what they hold."""
+    for option in (
+        click.option(
+            "--uint16-is-bfloat16",
+            is_flag=True,
+            help="What a Paddle file has as uint16 is bfloat16 (where config.json has no dtype).",
+        ),
+        click.option(
+            "--legacy-pickle",
+            is_flag=True,
+            help="Read PyTorch files of before 1.6 too; nothing in them is executed.",
+        ),
+    ):
+        command = option(command)
+    return command
+
+
 @contextmanager
 def progress_bar() -> Iterator[Callable[[str, int, int], None]]:
     """A callback (stage, done, total) that draws one bar a stage."""

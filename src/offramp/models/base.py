@@ -12,9 +12,8 @@ from torch import Tensor
 from typing_extensions import Self
 
 from offramp.checkpoints.directory import staged
+from offramp.checkpoints.file_names import SAFETENSORS_FILE, replaced_by
 from offramp.checkpoints.renames import Row
-from offramp.checkpoints.safetensors_file import WEIGHTS_FILE
-from offramp.checkpoints.weights import replaced_by
 from offramp.errors import ConfigError, NewWeightsWarning, UnsupportedError
 from offramp.generation.mixin import GenerationMixin
 from offramp.hub.names import Request, Source
@@ -46,7 +45,7 @@ class PretrainedModel(ModelParts, GenerationMixin, metaclass=InitTrackerMeta):
     """The class of `config`; None for a model that is built from its own arguments alone."""
     model_config_file: ClassVar[str] = CONFIG_FILE
     """The configuration's file; model_config.json is read where it is absent."""
-    resource_files_names: ClassVar[Mapping[str, str]] = read_only({MODEL_STATE: WEIGHTS_FILE})
+    resource_files_names: ClassVar[Mapping[str, str]] = read_only({MODEL_STATE: SAFETENSORS_FILE})
     """{"model_state": the weights' file}."""
     pretrained_init_configuration: ClassVar[Mapping[str, Mapping[str, Any]]] = read_only({})
     """{built-in name: its configuration}, read-only."""
@@ -172,6 +171,9 @@ class PretrainedModel(ModelParts, GenerationMixin, metaclass=InitTrackerMeta):
         strict: bool = False,
         variant: str | None = None,
         use_safetensors: bool | None = None,
+        mmap: bool = True,
+        allow_legacy_pickle: bool = False,
+        uint16_is_bfloat16: bool = False,
         revision: str | None = None,
         cache_dir: str | Path | None = None,
         local_files_only: bool = False,
@@ -201,6 +203,11 @@ class PretrainedModel(ModelParts, GenerationMixin, metaclass=InitTrackerMeta):
         - `strict`: nothing may be new, nothing left over.
         - `variant`: the word in model.VARIANT.safetensors.
         - `use_safetensors`: with True only those are read, with False PyTorch's or PaddleNLP's.
+        - `mmap`: with False the weights are copied into memory. A mapped file must not be cut short
+          while the model lives: touching what is gone ends the process (SIGBUS).
+        - `allow_legacy_pickle`: read PyTorch's format of before 1.6, as data like the others.
+        - `uint16_is_bfloat16`: what Paddle writes as uint16 is bfloat16; config.json's dtype says
+          so too.
         - `revision`, `cache_dir`, `local_files_only`, `force_download`: for names on the hub.
         - `output_loading_info`: return (model, LoadingReport).
 
@@ -222,6 +229,9 @@ class PretrainedModel(ModelParts, GenerationMixin, metaclass=InitTrackerMeta):
             strict,
             variant,
             use_safetensors,
+            mmap,
+            allow_legacy_pickle,
+            uint16_is_bfloat16,
         )
         model, report = open_model(cls, pretrained_model_name_or_path, opening, args, kwargs)
         if report.initialised:

@@ -10,7 +10,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from offramp.checkpoints.renames import Row
+from offramp.checkpoints import tables
 from offramp.errors import ConfigError, InputError
 from offramp.models.base import PretrainedModel, register_base_model
 from offramp.models.builtin import BERT
@@ -58,13 +58,13 @@ class BertConfig(PretrainedConfig):
 
     vocab_size: int = setting(default=30522, check=whole(1), structural=True)
     """V: the rows of the word embedding."""
-    hidden_size: int = setting(default=768, check=whole(1), structural=True)
+    hidden_size: int = setting(default=768, check=whole(1, 2**20), structural=True)
     """D: the width of a hidden state; a multiple of `num_attention_heads`."""
-    num_hidden_layers: int = setting(default=12, check=whole(1), structural=True)
+    num_hidden_layers: int = setting(default=12, check=whole(1, 10_000), structural=True)
     """N: how many layers there are."""
-    num_attention_heads: int = setting(default=12, check=whole(1), structural=True)
+    num_attention_heads: int = setting(default=12, check=whole(1, 2**20), structural=True)
     """H: the heads of each layer's attention, those that were pruned counted."""
-    intermediate_size: int = setting(default=3072, check=whole(1), structural=True)
+    intermediate_size: int = setting(default=3072, check=whole(1, 2**24), structural=True)
     """The width of the perceptron's middle."""
     hidden_act: str = setting(default="gelu", check=one_of(*ACTIVATIONS), structural=True)
     """The activation in the perceptron and before the words."""
@@ -76,7 +76,7 @@ class BertConfig(PretrainedConfig):
     """Dropout before a classifier, in training; `hidden_dropout_prob` where it is None."""
     max_position_embeddings: int = setting(default=512, check=whole(1), structural=True)
     """The most tokens that a row may have."""
-    type_vocab_size: int = setting(default=2, check=whole(1), structural=True)
+    type_vocab_size: int = setting(default=2, check=whole(1, 2**20), structural=True)
     """How many token types there are: the first text and the second, of a pair."""
     initializer_range: float = setting(default=0.02, check=number(0, 10))
     """Standard deviation of new weights."""
@@ -84,6 +84,8 @@ class BertConfig(PretrainedConfig):
     """What the norms add to the variance."""
     pad_token_id: int | None = setting(default=0, check=optional(whole(0)))
     """The token of padding, whose embedding starts as zeros; the mask says where padding is."""
+    mask_padding: bool = setting(default=False, check=one_of(True, False))
+    """Whether that token is masked where no mask is given, as in models that PaddleNLP saved."""
     # A file that says otherwise describes a network that this class would silently not be.
     position_embedding_type: str = setting(default="absolute", check=one_of("absolute"))
     """Learned positions from 0; no other kind."""
@@ -114,28 +116,6 @@ TIED = {
 """Of the classes that answer with words."""
 
 
-_LAYER, _OWN_LAYER = "{b}encoder.layers.{n}.", "{b}encoder.layer.{n}."
-PADDLE: tuple[Row, ...] = (
-    Row("{b}embeddings.layer_norm.{p}", "{b}embeddings.LayerNorm.{p}"),
-    Row(_LAYER + "self_attn.q_proj.{p}", _OWN_LAYER + "attention.self.query.{p}", True),
-    Row(_LAYER + "self_attn.k_proj.{p}", _OWN_LAYER + "attention.self.key.{p}", True),
-    Row(_LAYER + "self_attn.v_proj.{p}", _OWN_LAYER + "attention.self.value.{p}", True),
-    Row(_LAYER + "self_attn.out_proj.{p}", _OWN_LAYER + "attention.output.dense.{p}", True),
-    Row(_LAYER + "norm1.{p}", _OWN_LAYER + "attention.output.LayerNorm.{p}"),
-    Row(_LAYER + "linear1.{p}", _OWN_LAYER + "intermediate.dense.{p}", True),
-    Row(_LAYER + "linear2.{p}", _OWN_LAYER + "output.dense.{p}", True),
-    Row(_LAYER + "norm2.{p}", _OWN_LAYER + "output.LayerNorm.{p}"),
-    Row("{b}pooler.dense.{p}", "{b}pooler.dense.{p}", True),
-    Row("classifier.{p}", "classifier.{p}", True),
-    Row("cls.predictions.transform.{p}", "cls.predictions.transform.dense.{p}", True),
-    Row("cls.predictions.layer_norm.{p}", "cls.predictions.transform.LayerNorm.{p}"),
-    Row("cls.predictions.decoder_bias", "cls.predictions.bias"),
-    Row("cls.predictions.decoder_weight", "cls.predictions.decoder.weight"),
-    Row("cls.seq_relationship.{p}", "cls.seq_relationship.{p}", True),
-)
-"""What PaddleNLP calls the tensors, and which of its matrices lie the other way round."""
-
-
 class BertPreTrainedModel(PretrainedModel):
     """Base of every BERT variant: the family's names and its initial weights.
 
@@ -147,9 +127,15 @@ class BertPreTrainedModel(PretrainedModel):
     pretrained_init_configuration = BERT.configurations
     pretrained_resource_files_map = {"model_state": BERT.sources}
     base_model_prefix = "bert"
-    paddle_names = PADDLE
-    paddle_defaults = {"type_vocab_size": 16}
-    known_heads = ("cls.predictions", "cls.seq_relationship", "classifier", "qa_outputs")
+    paddle_names = tables.paddle_rows("bert")
+    paddle_defaults = tables.FAMILIES["bert"].paddle_defaults
+    known_heads = (
+        "cls.predictions",
+        "cls.seq_relationship",
+        "classifier",
+        "qa_outputs",
+        "bert.encoder.highway",  # DeeBERT's exits, of which the last is not ours
+    )
     optional_modules = ("pooler",)
     input_embeddings_name = "embeddings.word_embeddings"
     position_embeddings_name = "embeddings.position_embeddings"
@@ -328,7 +314,7 @@ class BertForQuestionAnswering(QuestionAnswering, BertPreTrainedModel):
     answer is there. The configuration has num_labels=2. There is no pooler.
     """
 
-    paddle_names = (Row("classifier.{p}", "qa_outputs.{p}", True), *PADDLE)
+    paddle_names = tables.paddle_rows("bert", "BertForQuestionAnswering")
 
     def __init__(self, config: BertConfig) -> None:
         super().__init__(config)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import dataclasses
+import functools
 import inspect
 import warnings
 from collections.abc import Mapping
@@ -125,9 +126,9 @@ def read_blueprint(
         inner = {k: v for k, v in named.get(cls.base_model_prefix, {}).items() if k != INIT_CLASS}
         named[cls.base_model_prefix] = Blueprint(body, config, {**inner, **of_body})
     named |= by_position
-    options = inspect.signature(cls.from_pretrained).parameters.keys()
     for name, value in own.items():
         if name not in names and not takes_any:
+            options = inspect.signature(cls.from_pretrained).parameters.keys()
             remedy = _DECLINED.get(name) or nearest(name, fields | names | options)
             raise UnknownOptionError(
                 f"{cls.__name__} takes no {name!r}, neither its configuration nor its __init__. "
@@ -206,6 +207,7 @@ def _is_built_around_a_body(cls: type[PretrainedModel]) -> bool:
     )
 
 
+@functools.cache
 def _parameters(cls: type) -> list[inspect.Parameter]:
     return list(inspect.signature(cls.__init__).parameters.values())[1:]  # type: ignore[misc]
 

@@ -9,13 +9,13 @@ from torch import nn
 
 import offramp
 from offramp.backends import requires_backends
-from offramp.checkpoints.weights import given_weights
 from offramp.errors import ConfigError
 from offramp.models.assembly import check_twins, expected
 from offramp.models.base import PretrainedModel
 from offramp.models.loading import plan
 from offramp.models.registry import find_config_class
 from offramp.models.saving import check_savable
+from offramp.models.tensors import given_weights
 
 
 def from_transformers(model: nn.Module) -> PretrainedModel:
@@ -41,7 +41,7 @@ def from_transformers(model: nn.Module) -> PretrainedModel:
         own = getattr(offramp, name).from_config(config, **arguments)
     state = dict(model.named_parameters(remove_duplicate=False))
     weights = given_weights(state)
-    report = plan(weights.header, expected(own), f"The {name} given")
+    report = plan(weights.tensors, expected(own), f"The {name} given")
     check_twins(weights, report)
     if report.initialised:
         raise ConfigError(f"The {name} given lacks {', '.join(report.initialised)}.")

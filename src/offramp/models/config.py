@@ -15,7 +15,7 @@ from typing import Any, ClassVar, TypeVar
 from typing_extensions import Self, dataclass_transform
 
 from offramp.checkpoints.directory import write_file
-from offramp.errors import ConfigError, UnknownOptionError, nearest
+from offramp.errors import ConfigError, ConfigFileError, UnknownOptionError, nearest
 from offramp.hub.names import Request
 from offramp.models.builtin import writable
 from offramp.models.config_file import (
@@ -33,12 +33,13 @@ Check = Callable[[Any], str | None]
 T = TypeVar("T", bound=type)
 
 
-def whole(at_least: int) -> Check:
-    """A whole number of at least `at_least`."""
+def whole(at_least: int, at_most: int = 2**31 - 1) -> Check:
+    """A whole number from `at_least` to `at_most`: a file may say anything."""
 
     def check(value: Any) -> str | None:
-        good = isinstance(value, int) and not isinstance(value, bool) and value >= at_least
-        return None if good else f"a whole number of at least {at_least}"
+        if not isinstance(value, int) or isinstance(value, bool) or value < at_least:
+            return f"a whole number of at least {at_least}"
+        return None if value <= at_most else f"at most {at_most}"
 
     return check
 
@@ -102,7 +103,7 @@ def configuration(cls: T) -> T:
                     f"{cls.__name__} has no setting {name!r}. {nearest(name, known)}"
                 )
         labels, n_labels = values.get("id2label"), values.get("num_labels")
-        if labels is not None and n_labels is not None and len(labels) != n_labels:
+        if isinstance(labels, Mapping) and n_labels is not None and len(labels) != n_labels:
             raise ConfigError(
                 f"num_labels={n_labels} contradicts id2label, which names {len(labels)} classes. "
                 "Pass one of them."
@@ -137,7 +138,7 @@ class PretrainedConfig:
 
     architectures: list[str] | None = None
     """Names of the classes this configuration was saved with."""
-    num_labels: int = setting(default=2, check=whole(1), structural=True)
+    num_labels: int = setting(default=2, check=whole(1, 250_000), structural=True)
     """C: the outputs of a classification head. Follows `id2label` and is followed by it."""
     id2label: dict[int, str] | None = None
     """Class number to class name; LABEL_0, LABEL_1, ... where none are given."""
@@ -275,7 +276,9 @@ class PretrainedConfig:
         named.pop("attn_implementation", None)  # how a model is run is not the file's to say
         if named.get("id2label") is not None:
             named.pop("num_labels", None)
-        if changes.get("num_labels") not in (None, len(named.get("id2label") or ())):
+        labels = named.get("id2label")
+        n_labels = len(labels) if isinstance(labels, Mapping) else 0
+        if changes.get("num_labels") not in (None, n_labels):
             named.pop("id2label", None)
         takes = inspect.signature(cls.__init__).parameters.keys() - fields - {"extra"}
         named |= {name: extra.pop(name) for name in list(extra) if name in takes}
@@ -321,7 +324,13 @@ class PretrainedConfig:
                 f"{where} holds a {found!r} model and {cls.__name__} is for "
                 f"{cls.model_type!r}. Use the class that belongs to {found!r}."
             )
-        return cls.from_dict(values, **changes)
+        try:
+            return cls.from_dict(values, **changes)
+        except ConfigError as error:
+            if changes:  # is it what the caller changes that cannot be, or what the file says?
+                cls.from_values(values, where)
+                raise
+            raise ConfigFileError(f"{where}: {error}", file=where) from error
 
     def to_dict(self) -> dict[str, Any]:
         """What config.json holds: fields, the file's other keys, label2id and model_type."""

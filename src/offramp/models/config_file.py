@@ -7,11 +7,14 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from offramp.checkpoints.checked_file import UnsoundError, check_inside, small_file
 from offramp.checkpoints.strict_json import parse_json
-from offramp.errors import ConfigError, ModelNotFoundError
+from offramp.errors import ConfigError, ConfigFileError, ModelNotFoundError
 from offramp.models.names import exists, is_file
 
 CONFIG_FILE = "config.json"
+LONGEST_CONFIG = 1_000_000
+"""Bytes of a configuration's file."""
 OLD_CONFIG_FILE = "model_config.json"
 """PaddleNLP's name for it, read where there is no config.json."""
 
@@ -39,30 +42,75 @@ def read_config(directory: str | Path, file: str = CONFIG_FILE) -> dict[str, Any
     return _unnested(values, path) if path == old and "init_class" in values else values
 
 
+_POSITIONS: dict[str, tuple[str, ...]] = {
+    "Model": (
+        "vocab_size",
+        "hidden_size",
+        "num_hidden_layers",
+        "num_attention_heads",
+        "intermediate_size",
+        "hidden_act",
+        "hidden_dropout_prob",
+        "attention_probs_dropout_prob",
+        "max_position_embeddings",
+        "type_vocab_size",
+        "initializer_range",
+        "pad_token_id",
+    ),
+    "AlbertForSequenceClassification": ("classifier_dropout_prob", "num_classes"),
+    "ForSequenceClassification": ("num_classes", "dropout"),
+    "ForTokenClassification": ("num_classes", "dropout"),
+    "ForQuestionAnswering": ("dropout",),
+    "ForMultipleChoice": ("num_choices", "dropout"),
+}
+"""How a class's name ends: its arguments by position (after the body), in PaddleNLP before 2.5."""
+
+
 def _unnested(values: dict[str, Any], path: Path) -> dict[str, Any]:
     """The flat form of PaddleNLP's layout of before 2.5: a class's arguments, the body's inside."""
+    name = values["init_class"]
+    ending = next((end for end in _POSITIONS if str(name).endswith(end)), None)
     flat: dict[str, Any] = {}
-    for inner in values.get("init_args") or ():
-        if not isinstance(inner, dict) or "init_class" not in inner:
-            raise ConfigError(
-                f"{path} has {inner!r} among init_args, which does not say what it is. Write the "
-                "argument by its name, or save the model with a later PaddleNLP."
-            )
-        flat |= _unnested(inner, path)
-    own = {k: v for k, v in values.items() if k not in ("init_args", "init_class")}
-    return {**flat, **own, "architectures": [values["init_class"]]}
+    given: list[Any] = []
+    arguments = values.get("init_args") or ()
+    for inner in arguments if isinstance(arguments, (list, tuple)) else (arguments,):
+        if isinstance(inner, dict) and "init_class" in inner:
+            flat |= _unnested(inner, path)
+        else:
+            given.append(inner)
+    positions = _POSITIONS[ending] if ending else ()
+    if len(given) > len(positions) or any(isinstance(one, (list, dict)) for one in given):
+        raise ConfigFileError(
+            f"{path} has {', '.join(str(one)[:60] for one in given)} among init_args of {name!s}, "
+            f"which takes {len(positions)} by position. Write the arguments by their names, or "
+            "save the model with a later PaddleNLP.",
+            file=path,
+        )
+    by_name = {k: v for k, v in values.items() if k not in ("init_args", "init_class")}
+    for key, inner in list(by_name.items()):
+        if isinstance(inner, dict) and "init_class" in inner:  # the body, by its keyword
+            flat |= _unnested(by_name.pop(key), path)
+    return {**flat, **dict(zip(positions, given, strict=False)), **by_name, "architectures": [name]}
 
 
 def read_json(path: Path) -> dict[str, Any]:
-    """The mapping in a file; ModelNotFoundError, or ConfigError for what is no JSON object."""
+    """The mapping in a file of at most a megabyte.
+
+    ModelNotFoundError where there is none, ConfigFileError for what is no JSON object.
+    """
     try:
-        values = parse_json(path.read_text(encoding="utf-8"))
+        check_inside(path, path.parent)
+        values = parse_json(small_file(path, LONGEST_CONFIG))
     except OSError as error:
         raise ModelNotFoundError(f"{path} cannot be read: {error.strerror}.") from error
-    except (ValueError, RecursionError) as error:  # bad JSON, bad UTF-8, nested without end
-        raise ConfigError(f"{path} is not valid JSON: {error}. Save the model again.") from error
+    except (UnsoundError, ValueError, RecursionError) as error:
+        raise ConfigFileError(
+            f"{path} is not valid JSON: {error}. Save the model again.", file=path
+        ) from error
     if not isinstance(values, dict):
-        raise ConfigError(f"{path} must hold a JSON object; it holds a {type(values).__name__}.")
+        raise ConfigFileError(
+            f"{path} must hold a JSON object; it holds a {type(values).__name__}.", file=path
+        )
     return values
 
 

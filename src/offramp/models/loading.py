@@ -8,14 +8,15 @@ the family that this class does not have are dropped and reported. Anything else
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any, TypeAlias
 
 import torch
 
-from offramp.checkpoints.safetensors_file import TensorInfo, torch_dtype
+from offramp.checkpoints.stored import FLOATS, Stored
 from offramp.errors import CheckpointError, nearest
+from offramp.models.tensors import TORCH_TYPES
 
 _BUFFERS = re.compile(r"(^|\.)position_ids$")
 """Constants that older transformers wrote beside the weights."""
@@ -26,13 +27,14 @@ _LOADING_INFO = ("missing_keys", "unexpected_keys", "mismatched_keys", "error_ms
 
 @dataclass(frozen=True)
 class LoadingReport:
-    """What loading did with every tensor.
+    """What loading did with every tensor of the file and of the model, or why it did nothing.
 
-    `loaded` is {name in the file: name in the model}; `initialised` are the model's tensors that
-    the file does not have; `dropped` the file's tensors that the model has no use for.
+    `loaded` is {name in the file: name in the model}, where a file of another dialect is told of
+    by our names; `initialised` are the model's tensors that the file does not have; `dropped` the
+    file's tensors that the model has no use for. `str(report)` says it in words.
     """
 
-    loaded: dict[str, str]
+    loaded: Mapping[str, str]
     initialised: tuple[str, ...]
     dropped: tuple[str, ...]
     dtype: torch.dtype
@@ -42,6 +44,25 @@ class LoadingReport:
     """{tensor of the model: name in the file} of those that got a copy of another's."""
     mismatched: Mapping[str, Mismatch] = field(default_factory=dict)
     """{name in the file: what was initialised because of its size}; in `dropped` too."""
+    tied: Mapping[str, str] = field(default_factory=dict)
+    """{tensor of the model: the one that it is too}, as its configuration ties them."""
+    renamed: Mapping[str, str] = field(default_factory=dict)
+    """{name in the file: ours}, of a file of another dialect."""
+    transposed: tuple[str, ...] = ()
+    """Our names of matrices that lie the other way round in the file."""
+    casts: Mapping[str, tuple[str, str]] = field(default_factory=dict)
+    """{tensor of the model: (its type in the file, its type now)}, where `dtype=` changed it."""
+    missing: tuple[str, ...] = ()
+    """Tensors of the model that may not be absent and are: with this and the next three nothing
+    was loaded."""
+    unexpected: tuple[str, ...] = ()
+    """Tensors of the file that neither the class nor its family knows, or that are there twice."""
+    misshaped: Mapping[str, Mismatch] = field(default_factory=dict)
+    """{name in the file: (the model's, shape in the file, shape in the model)}."""
+    mistyped: Mapping[str, tuple[str, str]] = field(default_factory=dict)
+    """{name in the file: (its type, what was expected)}."""
+    source: str = ""
+    """The file, or the index of several."""
 
     def __getitem__(self, key: str) -> Any:
         """The report under the keys of transformers' `loading_info`."""
@@ -63,14 +84,29 @@ class LoadingReport:
         return iter(_LOADING_INFO)
 
     def __str__(self) -> str:
-        parts = [f"{len(self.loaded)} tensors loaded as {self.dtype}"]
-        if self.copied:
-            parts.append(f"copied: {', '.join(f'{n} from {o}' for n, o in self.copied.items())}")
-        if self.initialised:
-            parts.append(f"new with random weights: {', '.join(self.initialised)}")
-        if self.dropped:
-            parts.append(f"in the file and not used: {', '.join(self.dropped)}")
-        return "; ".join(parts)
+        told = f"{len(self.loaded)} tensors loaded as {str(self.dtype).removeprefix('torch.')}"
+        lines = [
+            ("renamed", [f"{old} -> {new}" for old, new in self.renamed.items()]),
+            ("transposed", list(self.transposed)),
+            ("copied", [f"{new} from {old}" for new, old in self.copied.items()]),
+            ("tied", [f"{name} is {other}" for name, other in self.tied.items()]),
+            ("cast", sorted({f"{old} to {new}" for old, new in self.casts.values()})),
+            ("new, random", list(self.initialised)),
+            ("not used", list(self.dropped)),
+            ("missing", list(self.missing)),
+            ("unknown", list(self.unexpected)),
+            ("mis-shaped", [f"{n} {list(a)}, not {list(b)}" for n, a, b in self._shapes()]),
+            ("mis-typed", [f"{n} {a}, not {b}" for n, (a, b) in self.mistyped.items()]),
+        ]
+        return "\n".join([told, *(f"  {what:<12}{_some(names)}" for what, names in lines if names)])
+
+    def _shapes(self) -> Iterator[Mismatch]:
+        yield from self.misshaped.values()
+
+
+def _some(names: list[str]) -> str:
+    shown = ", ".join(names[:3])
+    return f"{shown}, ... ({len(names)} in all)" if len(names) > 3 else shown
 
 
 @dataclass(frozen=True)
@@ -92,27 +128,42 @@ class Expected:
     stand_ins: Mapping[str, str] = field(default_factory=dict)
     integers: Mapping[str, str] = field(default_factory=dict)
 
+    def types(self, name: str) -> tuple[str, ...]:
+        """The types that a tensor may have in a file."""
+        return (self.integers[name],) if name in self.integers else FLOATS
+
 
 def plan(
-    found: Mapping[str, TensorInfo],
+    found: Mapping[str, Stored],
     expected: Expected,
     source: str,
     *,
     ignore_mismatched_sizes: bool = False,
+    renamed: Mapping[str, str] | None = None,
+    transposed: Iterable[str] = (),
 ) -> LoadingReport:
     """Match a file's tensors to a model's; raises CheckpointError listing all that is wrong.
 
     `ignore_mismatched_sizes` initialises a head whose shape differs, instead of raising.
+    `renamed` ({ours: the file's}) and `transposed` are for the report.
     """
     loaded: dict[str, str] = {}
     dropped: list[str] = []
     faults: list[str] = []
+    unexpected: list[str] = []
+    misshaped: dict[str, Mismatch] = {}
+    mistyped: dict[str, tuple[str, str]] = {}
     mismatched: dict[str, Mismatch] = {}
-    foreign_heads = tuple(head for head in expected.known_heads if not _has(expected, head))
+    modules = _modules(expected.shapes)
+    foreign_heads = tuple(
+        head for head in expected.known_heads if modules.isdisjoint(_spellings(head, expected))
+    )
     twins: dict[str, str] = {}
-    places = {_locate(name, expected): name for name in found}
+    targets = {name: _locate(name, expected) for name in found}
+    places = {target: name for name, target in targets.items()}
+    filled: set[str] = set()
     for name, info in found.items():
-        target = _locate(name, expected)
+        target = targets[name]
         if target is None and name in expected.tied:
             target = expected.tied[name]
             if target in places:
@@ -123,30 +174,37 @@ def plan(
             if _BUFFERS.search(name) or _under(name, foreign_heads):
                 dropped.append(name)
             else:
-                faults.append(f"unknown tensor {name}. {nearest(name, expected.shapes)}".rstrip())
-        elif target in loaded.values():
+                unexpected.append(name)
+                close = nearest(name, expected.shapes) if len(unexpected) < 6 else ""
+                faults.append(f"unknown tensor {name}. {close}".rstrip())
+        elif target in filled:
+            unexpected.append(name)
             faults.append(f"{target} is in the file twice, once as {name}")
         elif info.shape != expected.shapes[target]:
             if ignore_mismatched_sizes and _under(target, expected.heads):
                 dropped.append(name)
                 mismatched[name] = (target, info.shape, expected.shapes[target])
             else:
+                misshaped[name] = (target, info.shape, expected.shapes[target])
                 faults.append(
                     f"{name} has shape {list(info.shape)}, expected {list(expected.shapes[target])}"
                 )
-        elif expected.integers.get(target, info.dtype) != info.dtype:
-            faults.append(f"{name} has type {info.dtype}, expected {expected.integers[target]}")
-        elif target not in expected.integers and torch_dtype(info) is None:
-            faults.append(f"{name} has type {info.dtype}, expected F64, F32, F16 or BF16")
+        elif info.dtype not in (wanted := expected.types(target)):
+            mistyped[name] = (info.dtype, " or ".join(wanted))
+            faults.append(f"{name} has type {info.dtype}, expected {mistyped[name][1]}")
+            if info.dtype == "U16":
+                faults.append("(Paddle's bfloat16 looks like that: see uint16_is_bfloat16)")
         else:
             loaded[name] = target
+            filled.add(target)
 
-    missing = [name for name in expected.shapes if name not in loaded.values()]
+    missing = [name for name in expected.shapes if name not in filled]
     if ignore_mismatched_sizes:  # a head is new whole or not at all
         partly = {head for head in expected.heads if any(_under(m, (head,)) for m in missing)}
         dropped += [name for name, target in loaded.items() if _under(target, tuple(partly))]
         loaded = {n: t for n, t in loaded.items() if not _under(t, tuple(partly))}
-        missing = [name for name in expected.shapes if name not in loaded.values()]
+        filled = set(loaded.values())
+        missing = [name for name in expected.shapes if name not in filled]
     names = {target: name for name, target in loaded.items()}
     copied = {
         name: names[other]
@@ -154,13 +212,31 @@ def plan(
         if name in missing and other in names
     }
     missing = [name for name in missing if name not in copied]
-    if not faults:  # else a tensor under a wrong name would be told of twice
-        for name in missing:
-            head = next((head for head in expected.heads if _under(name, (head,))), None)
-            if head is None:
-                faults.append(f"{name} is missing")
-            elif any(_under(target, (head,)) for target in loaded.values()):
-                faults.append(f"{name} is missing while the rest of {head} is there")
+    lacking = []
+    for name in missing:
+        head = next((head for head in expected.heads if _under(name, (head,))), None)
+        if head is None:
+            lacking.append(f"{name} is missing")
+        elif any(_under(target, (head,)) for target in loaded.values()):
+            lacking.append(f"{name} is missing while the rest of {head} is there")
+    report = LoadingReport(
+        loaded,
+        tuple(missing),
+        tuple(dropped),
+        _main_dtype(found, loaded),
+        twins,
+        copied,
+        mismatched,
+        tied=dict(expected.tied),
+        renamed={old: new for new, old in (renamed or {}).items()},
+        transposed=tuple(sorted(transposed)),
+        missing=tuple(told.partition(" ")[0] for told in lacking),
+        unexpected=tuple(unexpected),
+        misshaped=misshaped,
+        mistyped=mistyped,
+        source=source,
+    )
+    faults = faults or lacking  # a tensor under a wrong name would be told of twice
     if faults:
         more = f"\n  ... and {len(faults) - 20} more" if len(faults) > 20 else ""
         raise CheckpointError(
@@ -169,17 +245,10 @@ def plan(
             + more
             + "\nCheck that config.json belongs to these weights and that the class is that of the "
             "checkpoint; for a head of another size pass ignore_mismatched_sizes=True, "
-            "and to leave its exits out exits=None."
+            "and to leave its exits out exits=None.",
+            report=report,
         )
-    return LoadingReport(
-        loaded,
-        tuple(missing),
-        tuple(dropped),
-        _main_dtype(found, loaded),
-        twins,
-        copied,
-        mismatched,
-    )
+    return report
 
 
 def _locate(name: str, expected: Expected) -> str | None:
@@ -187,9 +256,13 @@ def _locate(name: str, expected: Expected) -> str | None:
     return next((way for way in _spellings(name, expected) if way in expected.shapes), None)
 
 
-def _has(expected: Expected, head: str) -> bool:
-    """Whether the model has a module of that path, the body's prefix on or off."""
-    return any(_under(name, _spellings(head, expected)) for name in expected.shapes)
+def _modules(names: Iterable[str]) -> set[str]:
+    """The paths of all modules that tensors of these names lie in, and the names."""
+    found = set(names)
+    for name in names:
+        while "." in name and (name := name.rpartition(".")[0]) not in found:
+            found.add(name)
+    return found
 
 
 def _spellings(name: str, expected: Expected) -> tuple[str, ...]:
@@ -201,6 +274,6 @@ def _under(name: str, modules: tuple[str, ...]) -> bool:
     return any(name == module or name.startswith(module + ".") for module in modules)
 
 
-def _main_dtype(found: Mapping[str, TensorInfo], loaded: Mapping[str, str]) -> torch.dtype:
-    dtypes = [dtype for name in loaded if (dtype := torch_dtype(found[name]))]
-    return max(set(dtypes), key=dtypes.count, default=torch.float32)
+def _main_dtype(found: Mapping[str, Stored], loaded: Mapping[str, str]) -> torch.dtype:
+    types = [found[name].dtype for name in loaded if found[name].dtype in FLOATS]
+    return TORCH_TYPES[max(set(types), key=types.count, default="F32")]

@@ -8,6 +8,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from offramp.checkpoints.checked_file import check_inside, reading
 from offramp.errors import ConfigError, HubError, ModelNotFoundError, nearest
 from offramp.hub.names import Request, Select, Source, find, is_hub_name
 from offramp.models.builtin import all_sources
@@ -126,8 +127,17 @@ def companions_in(directory: str | Path) -> set[str]:
 
 
 def read_companions(directory: Path) -> dict[str, bytes]:
-    """The contents of a directory's tokenizer and generation files, by name."""
-    return {name: (directory / name).read_bytes() for name in sorted(companions_in(directory))}
+    """The contents of a directory's tokenizer and generation files, by name.
+
+    Raises CheckpointError for a link out of the directory: a save would hand on what it leads to.
+    """
+    contents = {}
+    for name in sorted(companions_in(directory)):
+        path = directory / name
+        with reading(path, "outside"):
+            check_inside(path, directory)
+            contents[name] = path.read_bytes()
+    return contents
 
 
 def model_directory(name: str | Path) -> Path:

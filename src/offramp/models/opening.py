@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar, cast
@@ -12,34 +13,36 @@ import torch
 from torch import Tensor
 
 import offramp
-from offramp.checkpoints.dialects import (
-    PADDLE_FILES,
-    TORCH_FILES,
-    foreign_file,
-    is_foreign,
-    open_foreign,
-)
-from offramp.checkpoints.weights import (
-    Weights,
-    given_weights,
-    open_file,
-    open_weights,
-    weights_files,
-)
-from offramp.errors import ConfigError, HubError, ModelNotFoundError
+from offramp.checkpoints.file_names import PADDLE_FILE, TORCH_FILE, weights_files
+from offramp.checkpoints.finding import find_save
+from offramp.checkpoints.weights import Reading, Weights, open_save
+from offramp.errors import CheckpointError, ConfigError, ConfigFileError, HubError
 from offramp.hub.names import Request, check_sha256
 from offramp.models.assembly import fill
-from offramp.models.blueprint import read_blueprint
+from offramp.models.blueprint import Blueprint, read_blueprint
 from offramp.models.config import PretrainedConfig
 from offramp.models.config_file import OLD_CONFIG_FILE, read_config
 from offramp.models.loading import LoadingReport
 from offramp.models.names import Place, is_file, locate, model_files, read_companions
+from offramp.models.research import from_research
 from offramp.models.tables import MODEL_STATE
+from offramp.models.tensors import given_weights
+from offramp.models.unfilled import WithoutValues
 
 if TYPE_CHECKING:
     from offramp.models.base import PretrainedModel
 
 M = TypeVar("M", bound="PretrainedModel")
+
+
+_FLAGS = (
+    "load_state_as_np",
+    "ignore_mismatched_sizes",
+    "strict",
+    "mmap",
+    "allow_legacy_pickle",
+    "uint16_is_bfloat16",
+)
 
 
 @dataclass(frozen=True)
@@ -57,9 +60,12 @@ class Opening:
     strict: bool = False
     variant: str | None = None
     use_safetensors: bool | None = None
+    mmap: bool = True
+    allow_legacy_pickle: bool = False
+    uint16_is_bfloat16: bool = False
 
     def __post_init__(self) -> None:
-        for name in ("load_state_as_np", "ignore_mismatched_sizes", "strict"):
+        for name in _FLAGS:
             if not isinstance(getattr(self, name), bool):
                 raise ConfigError(f"{name} is True or False; got {getattr(self, name)!r}.")
         if not isinstance(self.use_safetensors, bool | None):
@@ -93,10 +99,19 @@ def open_model(
         raise ConfigError("Without a name both config= and state_dict= are needed.")
     place = None if name is None else _find(cls, name, opening)
     values = {} if place is None else _config_values(cls, str(name), place, opening)
-    config = copy.deepcopy(opening.config)  # a model changes its configuration
-    blueprint = read_blueprint(cls, values, str(name), config, args, kwargs or {})
-    weights = _weights(cls, place, opening)
-    with torch.device("meta"):
+    blueprint = _blueprint(cls, values, str(name), opening, args, kwargs)
+    save = None if place is None else _save(cls, place, opening)
+    weights = _weights(cls, place, save, opening, values)
+    weights, stated = from_research(weights, values)
+    if weights.dialect == "paddle":
+        stated = {**cls.paddle_defaults, **stated}
+    if stated.keys() != values.keys():
+        values = stated
+        blueprint = _blueprint(cls, values, str(name), opening, args, kwargs)
+    if opening.config is None:
+        _check_layers(blueprint.config, weights, str(name))
+    companions = {} if place is None else read_companions(place.directory)
+    with _told_of_file(name, opening, kwargs), WithoutValues():
         model = cast(M, blueprint.build())
         if not cls.constructed_from_pretrained_config():
             model._take(PretrainedConfig.from_values(values, str(name)))  # labels, exits
@@ -113,10 +128,49 @@ def open_model(
     )
     if place is not None:
         model.name_or_path = str(name)
-        model._companions = read_companions(place.directory)
-    model.to(device)
+        model._companions = companions
+    if device.type != "cpu":
+        model.to(device)
     model.eval()
     return model, report
+
+
+def _blueprint(
+    cls: type[PretrainedModel],
+    values: Mapping[str, Any],
+    name: str,
+    opening: Opening,
+    args: tuple[Any, ...],
+    kwargs: Mapping[str, Any] | None,
+) -> Blueprint:
+    config = copy.deepcopy(opening.config)  # a model changes its configuration
+    with _told_of_file(name, opening, kwargs):
+        blueprint = read_blueprint(cls, values, name, config, args, kwargs or {})
+        if blueprint.config is not None:
+            blueprint.config.validate()
+    return blueprint
+
+
+@contextmanager
+def _told_of_file(name: object, opening: Opening, kwargs: object) -> Iterator[None]:
+    """A ConfigError inside is the file's fault where the caller changes nothing of it."""
+    try:
+        yield
+    except ConfigError as error:
+        if opening.config is not None or kwargs or isinstance(error, CheckpointError):
+            raise
+        raise ConfigFileError(f"{name}: {error}", file=str(name)) from error
+
+
+def _check_layers(config: PretrainedConfig | None, weights: Weights, name: str) -> None:
+    """ConfigFileError for so many layers that building them would take long, to no purpose."""
+    layers = getattr(config, "num_hidden_layers", 0)
+    if layers > max(len(weights.tensors), 1):
+        raise ConfigFileError(
+            f"{name} says {layers} layers, and its weights are {len(weights.tensors)} tensors in "
+            "all. config.json is of another model.",
+            file=name,
+        )
 
 
 def _config_values(
@@ -128,23 +182,7 @@ def _config_values(
             return {}
         if place.source is not None:  # files of a built-in name that are the weights alone
             return cls.pretrained_init_configuration[name]
-    values = read_config(place.directory, cls.model_config_file)
-    save = None if opening.state_dict is not None else _foreign_save(cls, place, opening)
-    return {**cls.paddle_defaults, **values} if save and ".pdparams" in save.name else values
-
-
-def _foreign_save(cls: type[PretrainedModel], place: Place, opening: Opening) -> Path | None:
-    """PyTorch's or PaddleNLP's weights in the directory, where they are the ones to read."""
-    if place.file is not None:
-        return place.directory / place.file if is_foreign(place.file) else None
-    if opening.variant is not None or opening.use_safetensors or not place.directory.is_dir():
-        return None
-    own = weights_files(cls.resource_files_names[MODEL_STATE])
-    if opening.use_safetensors is None and any(is_file(place.directory / name) for name in own):
-        return None
-    listing = (path.name for path in place.directory.iterdir())
-    found = foreign_file(listing, paddle=bool(cls.paddle_names))
-    return None if found is None else place.directory / found
+    return read_config(place.directory, cls.model_config_file)
 
 
 def _find(cls: type[PretrainedModel], name: str | Path, opening: Opening) -> Place:
@@ -152,7 +190,8 @@ def _find(cls: type[PretrainedModel], name: str | Path, opening: Opening) -> Pla
     wanted = None
     if opening.state_dict is None:
         own = weights_files(cls.resource_files_names[MODEL_STATE], opening.variant)
-        wanted = [own, TORCH_FILES, *([PADDLE_FILES] if cls.paddle_names else [])]
+        others = (weights_files(name, opening.variant) for name in (TORCH_FILE, PADDLE_FILE))
+        wanted = [own, *others]
     known = opening.config is not None or str(name) in cls.pretrained_init_configuration
     return locate(
         name,
@@ -163,36 +202,51 @@ def _find(cls: type[PretrainedModel], name: str | Path, opening: Opening) -> Pla
     )
 
 
-def _weights(cls: type[PretrainedModel], place: Place | None, opening: Opening) -> Weights:
+def _save(cls: type[PretrainedModel], place: Place, opening: Opening) -> Path | None:
+    """The file of weights, or the index of several; None where the caller gives tensors."""
+    if opening.state_dict is not None:
+        return None
     file = cls.resource_files_names[MODEL_STATE]
-    if place is None or opening.state_dict is not None:
-        return given_weights(opening.state_dict or {})
     if place.file is not None:
         if opening.variant is not None:
             raise ConfigError(
                 f"{place.file} is one file, and variant={opening.variant!r} chooses among several. "
                 "Pass either the file or its directory with the variant."
             )
-        path = place.directory / place.file
-        return open_foreign(path, cls.paddle_names) if is_foreign(path.name) else open_file(path)
-    known = None if place.source is None else place.source.sha256
-    foreign = _foreign_save(cls, place, opening)
-    if foreign is not None and known is None:
-        return open_foreign(foreign, cls.paddle_names)
-    if opening.use_safetensors is False:
-        raise ModelNotFoundError(
-            f"{place.directory} has none of {', '.join((*TORCH_FILES, *PADDLE_FILES))}, and "
-            "use_safetensors=False asks for one."
-        )
-    weights = open_weights(place.directory, file, opening.variant)
-    if known is not None:
-        if set(weights.files.values()) != {place.directory / file}:
+        return place.directory / place.file
+    if place.source is not None and place.source.sha256 is not None:
+        save = find_save(place.directory, file, opening.variant, use_safetensors=True)
+        if save.name != file:
             raise HubError(
-                f"{weights.source} is not the one file whose sha256 is known, {file}; it cannot be "
-                "checked."
+                f"{save} is not the one file whose sha256 is known, {file}; it cannot be checked."
             )
-        check_sha256(place.directory / file, known)
-    return weights
+        check_sha256(save, place.source.sha256)
+        return save
+    return find_save(
+        place.directory,
+        file,
+        opening.variant,
+        use_safetensors=opening.use_safetensors,
+        rows=cls.paddle_names,
+    )
+
+
+def _weights(
+    cls: type[PretrainedModel],
+    place: Place | None,
+    save: Path | None,
+    opening: Opening,
+    values: Mapping[str, Any],
+) -> Weights:
+    if place is None or save is None:
+        return given_weights(opening.state_dict or {})
+    stated = values.get("dtype") or values.get("torch_dtype")
+    options = Reading(
+        mmap=opening.mmap,
+        allow_legacy_pickle=opening.allow_legacy_pickle,
+        uint16_is_bfloat16=opening.uint16_is_bfloat16 or stated == "bfloat16",
+    )
+    return open_save(save, cls.paddle_names, options)
 
 
 def _dtype(asked: object) -> torch.dtype | None:
@@ -214,7 +268,8 @@ def _device(opening: Opening) -> torch.device:
         if asked is None and opening.load_state_as_np:
             return torch.device("cpu")
         device = torch.get_default_device() if asked is None else torch.device(asked)
-        torch.empty(0, device=device)
+        if device.type != "cpu":
+            torch.empty(0, device=device)
         if device.type == "meta":
             raise RuntimeError("tensors there have no values")
     except (RuntimeError, AssertionError, TypeError) as error:  # no such word; torch without CUDA

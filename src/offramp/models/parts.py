@@ -334,7 +334,8 @@ class ModelParts(nn.Module):
     def _keep_weights(self) -> None:
         """Let `init_weights` leave the weights that there are alone from here on."""
         for module in self.modules():
-            if not any(parameter.is_meta for parameter in module.parameters(recurse=False)):
+            own = module._parameters.values()
+            if not any(parameter is not None and parameter.is_meta for parameter in own):
                 mark_initialised(module)
 
     def _tied(self) -> dict[str, str]:
@@ -410,12 +411,12 @@ class ModelParts(nn.Module):
 
 def is_initialised(module: nn.Module) -> bool:
     """Whether the module's own weights were loaded or initialised: `init_weights` leaves them."""
-    return bool(getattr(module, "_initialised", False))
+    return "_initialised" in vars(module)
 
 
 def mark_initialised(module: nn.Module) -> None:
     """Let `init_weights` leave the module's own weights alone from here on."""
-    module._initialised = True  # type: ignore[assignment]  # nn.Module takes it for a tensor
+    vars(module)["_initialised"] = True  # nn.Module's own way to set it takes it for a tensor
 
 
 def _require_gradient(module: nn.Module, args: object, output: Tensor) -> None:

@@ -112,6 +112,10 @@ def pass_layers(
             )
         head_mask = head_mask.expand(n_layers, -1)
     look = options.output_attentions or options.eager or head_mask is not None
+    if attention_mask is None and input_ids is not None:
+        pad = getattr(stack.config, "pad_token_id", None)
+        if pad is not None and getattr(stack.config, "mask_padding", False):
+            attention_mask = input_ids != pad
     inputs = Inputs.from_padded(
         input_ids,
         attention_mask,

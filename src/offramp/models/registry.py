@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import offramp
-from offramp.checkpoints.weights import open_file, weights_files
+from offramp.checkpoints.finding import find_save
+from offramp.checkpoints.weights import open_save
 from offramp.errors import ConfigError, ModelNotFoundError, OfframpError
 from offramp.hub.names import Request
 from offramp.models.base import PretrainedModel
@@ -74,7 +75,6 @@ def identify(
         for model_type, built_in in BUILT_IN.items():
             if name in built_in.configurations:
                 return model_type, dict(built_in.configurations[str(name)])
-    weights = weights_files(WEIGHTS_FILE, variant)
     place = locate(
         name,
         request or Request(),
@@ -88,7 +88,7 @@ def identify(
         )
     values = read_config(place.directory)
     stated = values.get("model_type")
-    found = _by_tensors(place.directory, place.file, weights) or stated
+    found = _by_tensors(place.directory, place.file, variant) or stated
     found = found or _by_architectures(values.get("architectures"))
     if not found:
         raise ConfigError(
@@ -107,14 +107,11 @@ def _family(model_type: object) -> Family:
     return FAMILIES[str(model_type)]
 
 
-def _by_tensors(directory: Path, file: str | None, weights: tuple[str, str]) -> str | None:
+def _by_tensors(directory: Path, file: str | None, variant: str | None) -> str | None:
     """The one family whose prefix the tensors have, if any has it."""
-    files = [directory / name for name in ((file,) if file else weights)]
-    path = next((path for path in files if is_file(path)), None)
-    if path is None:
-        return None
     try:
-        names: Mapping[str, object] = open_file(path).header
+        path = directory / file if file else find_save(directory, WEIGHTS_FILE, variant)
+        names = open_save(path).tensors
     except OfframpError:
         return None  # loading will say what is wrong
     return _only(

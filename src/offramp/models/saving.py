@@ -10,10 +10,11 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor
 
-from offramp.checkpoints.weights import given_weights, write_weights
+from offramp.checkpoints.writing import write_weights
 from offramp.errors import CheckpointError, ConfigError
 from offramp.models.parts import RESIZABLE, ModelParts
 from offramp.models.tables import MODEL_STATE
+from offramp.models.tensors import as_stored, given_weights
 from offramp.models.tracking import INIT_ARGUMENTS, INIT_CLASS, written_arguments
 
 if TYPE_CHECKING:
@@ -45,7 +46,8 @@ def write_model(
     config.exits = None if exits is None else exits.section()
     (directory / model.model_config_file).write_text(config.to_json(), encoding="utf-8")
     file = model.resource_files_names[MODEL_STATE]
-    write_weights(directory, tensors, file, variant, max_shard_size)
+    stored = {name: as_stored(tensor) for name, tensor in tensors.items()}
+    write_weights(directory, stored, file, variant, max_shard_size)
 
 
 def check_savable(model: PretrainedModel) -> None:
@@ -116,7 +118,8 @@ def _tensors(model: PretrainedModel, given: Mapping[str, Tensor] | None) -> dict
     own = {name: tensor for name, tensor in model.state_dict().items() if name not in tied}
     if given is None:
         return own
-    found = dict(given_weights(given).given)
+    given_weights(given)  # which says what is wrong with them
+    found = dict(given)
     for name, source in tied.items():  # either name of a pair will do
         tensor = found.pop(name, None)
         if tensor is not None and not torch.equal(found.setdefault(source, tensor), tensor):

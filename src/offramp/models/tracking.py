@@ -44,11 +44,11 @@ class InitTrackerMeta(ABCMeta):
             made: Any = super().__call__(*args, **kwargs)  # type: ignore[misc]
         finally:
             _building.now = not outermost
-        if outermost:
+        if outermost and made.device.type != "meta":
             made._keep_weights()
         made.init_config = {
             INIT_CLASS: cls.__name__,
-            **{name: getattr(value, "init_config", value) for name, value in bound.items()},
+            **{name: _as_built(value) for name, value in bound.items()},
         }
         return made  # type: ignore[no-any-return]
 
@@ -60,6 +60,10 @@ def _kept(value: Any) -> Any:
     if type(value) is dict:
         return {key: _kept(item) for key, item in value.items()}
     return value
+
+
+def _as_built(value: Any) -> Any:
+    return value.init_config if isinstance(type(value), InitTrackerMeta) else value
 
 
 def is_building() -> bool:

@@ -123,7 +123,7 @@ class Attention(nn.Module):
             return
         width = own.query.out_features // len(own.heads)
         kept = [place for place, head in enumerate(own.heads) if head not in out]
-        index = torch.cat([torch.arange(width) + place * width for place in kept])
+        index = [place * width + number for place in kept for number in range(width)]
         for name in ("query", "key", "value"):
             setattr(own, name, _part(getattr(own, name), index, 0))
         self.output.dense = _part(self.output.dense, index, 1)
@@ -183,17 +183,18 @@ class AddAndNorm(nn.Module):
         return normed
 
 
-def _part(linear: nn.Linear, index: Tensor, dim: int) -> nn.Linear:
+def _part(linear: nn.Linear, index: list[int], dim: int) -> nn.Linear:
     """A linear layer with some of its outputs (dim 0) or inputs (dim 1)."""
     weight = linear.weight
     rows, columns = (len(index), weight.shape[1]) if dim == 0 else (weight.shape[0], len(index))
     has_bias = linear.bias is not None
     part = nn.Linear(columns, rows, has_bias, device=weight.device, dtype=weight.dtype)
-    index = index.to(weight.device)
-    with torch.no_grad():
-        part.weight.copy_(weight.index_select(dim, index))
-        if has_bias:
-            part.bias.copy_(linear.bias.index_select(0, index) if dim == 0 else linear.bias)
+    if not weight.is_meta:  # there the shape is all that there is
+        place = torch.tensor(index, device=weight.device)
+        with torch.no_grad():
+            part.weight.copy_(weight.index_select(dim, place))
+            if has_bias:
+                part.bias.copy_(linear.bias.index_select(0, place) if dim == 0 else linear.bias)
     for name, parameter in part.named_parameters():
         parameter.requires_grad_(linear.get_parameter(name).requires_grad)
     return part.train(linear.training)

@@ -1,0 +1,67 @@
+"""A file's bytes as an array: mapped, or read."""
+
+from __future__ import annotations
+
+import mmap as mapping
+import os
+from pathlib import Path
+from typing import Any, TypeAlias
+
+import numpy as np
+
+from offramp.checkpoints.checked_file import UnsoundError, opened
+
+Array: TypeAlias = "np.ndarray[Any, Any]"
+_PAGE = mapping.PAGESIZE
+
+
+def file_bytes(path: Path, *, mmap: bool = True) -> Array:
+    """All bytes of a file [n], uint8: a private mapping, read when touched, or a copy in memory.
+
+    A mapped file must not be cut short while its tensors live: the system ends a process that
+    touches what is gone (SIGBUS). OSError or UnsoundError for what is no ordinary file.
+    """
+    with opened(path) as file:
+        if os.fstat(file.fileno()).st_size == 0:
+            raise UnsoundError("it is empty", 0, "truncated")
+        if mmap:
+            return np.asarray(np.memmap(file, dtype=np.uint8, mode="c"))
+        return np.fromfile(file, dtype=np.uint8)
+
+
+def settled(array: Array) -> Array:
+    """The array row by row in memory, its address as its type wants it: a copy only if need be."""
+    if array.flags.c_contiguous and array.flags.aligned:
+        return array
+    return np.array(array, order="C", subok=False)
+
+
+def taken(array: Array) -> Array:
+    """`settled`, of a file's own array that nobody has written to.
+
+    Where it is a copy the mapped pages are given back, so that the array is in memory once.
+    """
+    found = settled(array)
+    if found is not array:
+        give_back(array)
+    return found
+
+
+def give_back(array: Array) -> None:
+    """Tell the system that the mapped pages under an array need not stay in memory.
+
+    What was written to them is lost: only for a file's own arrays, while it is read.
+    """
+    owner: Any = array
+    mapped: Array | None = None
+    while owner is not None and not isinstance(owner, mapping.mmap):
+        mapped = owner if isinstance(owner, np.memmap) else mapped
+        owner = owner.obj if isinstance(owner, memoryview) else getattr(owner, "base", None)
+    if owner is None or mapped is None or not array.size or not hasattr(owner, "madvise"):
+        return
+    steps = zip(array.shape, array.strides, strict=True)
+    start = array.ctypes.data - mapped.ctypes.data
+    stop = start + sum((size - 1) * step for size, step in steps) + array.itemsize
+    first, last = -(-start // _PAGE) * _PAGE, stop // _PAGE * _PAGE
+    if last > first:
+        owner.madvise(mapping.MADV_DONTNEED, first, last - first)

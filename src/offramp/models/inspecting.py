@@ -1,0 +1,135 @@
+"""`offramp inspect`: what a checkpoint holds, from its headers. torch is not needed."""
+
+from __future__ import annotations
+
+import math
+from collections import Counter
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from offramp.checkpoints.file_names import is_index
+from offramp.checkpoints.finding import find_save
+from offramp.checkpoints.tables import paddle_rows
+from offramp.checkpoints.weights import Reading, open_save
+from offramp.errors import ModelNotFoundError
+from offramp.models.config_file import CONFIG_FILE, OLD_CONFIG_FILE, read_config
+from offramp.models.names import is_file
+from offramp.models.research import from_research
+
+_SETTINGS = (
+    "vocab_size",
+    "hidden_size",
+    "num_hidden_layers",
+    "num_attention_heads",
+    "intermediate_size",
+    "max_position_embeddings",
+)
+
+
+@dataclass(frozen=True)
+class TensorShape:
+    """One tensor of a file."""
+
+    name: str
+    """In the file."""
+    own_name: str
+    """By offramp's names."""
+    dtype: str
+    """As safetensors calls it: "F32", "BF16", ..."""
+    shape: tuple[int, ...]
+    """In the file."""
+    file: str
+
+
+@dataclass(frozen=True)
+class Inspection:
+    """What a checkpoint is, without its numbers."""
+
+    source: str
+    model_type: str | None
+    architectures: tuple[str, ...]
+    dialect: str
+    """Whose names it has: "own" (transformers'), "old", "paddle", "deebert" or "pabee"."""
+    files: Mapping[str, int]
+    """{file of weights: its bytes}."""
+    parameters: int
+    """How many numbers there are in all tensors of the files."""
+    dtypes: Mapping[str, int]
+    """{type: how many numbers have it}."""
+    settings: Mapping[str, Any]
+    """The sizes that config.json states."""
+    exits: Mapping[str, Any] | None
+    """The exits' section of the configuration, or what the tensors of research code say."""
+    tensors: tuple[TensorShape, ...]
+
+    def to_dict(self) -> dict[str, Any]:
+        """JSON values of all of it."""
+        values = {k: getattr(self, k) for k in self.__dataclass_fields__ if k != "tensors"}
+        named = {
+            t.name: {
+                "own_name": t.own_name,
+                "dtype": t.dtype,
+                "shape": list(t.shape),
+                "file": t.file,
+            }
+            for t in self.tensors
+        }
+        return {**values, "tensors": named}
+
+
+def inspect(
+    source: str | Path, *, allow_legacy_pickle: bool = False, uint16_is_bfloat16: bool = False
+) -> Inspection:
+    """Look into a model's directory, or into one file of weights.
+
+    Headers are read and numbers are not; the flags are `from_pretrained`'s. Raises
+    ModelNotFoundError, ConfigError or CheckpointError as loading would, but needs no configuration
+    and compares with none.
+    """
+    source = Path(source).expanduser()
+    if not source.exists():
+        raise ModelNotFoundError(f"{source} does not exist. Pass a model's directory or file.")
+    directory = source if source.is_dir() else source.parent
+    stated = any(is_file(directory / name) for name in (CONFIG_FILE, OLD_CONFIG_FILE))
+    values = read_config(directory) if stated else {}
+    architectures = values.get("architectures")
+    architectures = architectures if isinstance(architectures, list) else []
+    model_type = values.get("model_type")
+    model_type = model_type if isinstance(model_type, str) else None
+    rows = paddle_rows(model_type or "bert", str(next(iter(architectures), "")))
+    save = source if source.is_file() else find_save(source, rows=rows)
+    options = Reading(
+        allow_legacy_pickle=allow_legacy_pickle,
+        uint16_is_bfloat16=uint16_is_bfloat16 or values.get("dtype") == "bfloat16",
+    )
+    weights, values = from_research(open_save(save, rows, options), values)
+    tensors = []
+    for own, stored in weights.tensors.items():
+        shape = stored.shape[::-1] if own in weights.turned else stored.shape
+        file = weights.files.get(own, save)
+        name = weights.foreign.get(own, own)
+        tensors.append(TensorShape(name, own, stored.dtype, shape, file.name))
+    dtypes: Counter[str] = Counter()
+    for tensor in tensors:
+        dtypes[tensor.dtype] += math.prod(tensor.shape)
+    files = dict.fromkeys(weights.files.values())
+    if is_index(save.name):
+        files[save] = None
+    exits = values.get("exits")
+    return Inspection(
+        str(source),
+        model_type,
+        tuple(map(str, architectures)),
+        weights.dialect,
+        {path.name: path.stat().st_size for path in files},
+        sum(dtypes.values()),
+        dict(dtypes.most_common()),
+        {name: values[name] for name in _SETTINGS if name in values},
+        exits if isinstance(exits, Mapping) else None,
+        tuple(tensors),
+    )
+
+
+__all__ = ["Inspection", "TensorShape", "inspect"]

@@ -1,0 +1,153 @@
+"""Checkpoints of the early-exit research code, whose configurations say plain bert: the exits are
+found by their tensors' names. torch is not needed.
+
+DeeBERT and DeeRoBERTa (Xin et al. 2020) have a `highway` after every layer, with a pooler of its
+own; PABEE (Zhou et al. 2020) has `classifiers` over the model's one pooler.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Mapping
+from dataclasses import replace
+from typing import Any
+
+from offramp.checkpoints.renames import named_back, renamed
+from offramp.checkpoints.tables import research_rows
+from offramp.checkpoints.weights import Weights
+from offramp.errors import CheckpointError
+
+_HIGHWAY = re.compile(r"\w+\.encoder\.highway\.(?P<n>\d+)\.")
+_CLASSIFIERS = re.compile(r"classifiers\.(?P<n>\d+)\.")
+_PARTS = ("weight", "bias")
+
+
+def from_research(weights: Weights, config: Mapping[str, Any]) -> tuple[Weights, dict[str, Any]]:
+    """The weights with our exits, and the configuration that says so; others as they are.
+
+    A ramp of PABEE has a copy of the shared pooler. The last exit of both is after the last layer:
+    PABEE's is the model's own head here, DeeBERT's stays under its name, since the model has a
+    head of its own there.
+    """
+    if config.get("exits") is not None:  # they are ours already
+        return weights, dict(config)
+    for pattern, read in ((_HIGHWAY, _from_deebert), (_CLASSIFIERS, _from_pabee)):
+        numbers = {int(found["n"]) for name in weights.tensors if (found := pattern.match(name))}
+        if not numbers:
+            continue
+        if numbers != set(range(len(numbers))):
+            raise CheckpointError(
+                f"{weights.source} has research exits numbered {sorted(numbers)[:10]}; expected "
+                "one after every layer, from 0.",
+                file=weights.source,
+            )
+        return read(weights, config, len(numbers))
+    return weights, dict(config)
+
+
+def to_deebert(names: Iterable[str], config: Mapping[str, Any]) -> tuple[dict[str, str], str]:
+    """({our name: DeeBERT's}, where its last exit is called) of a classifier with exits.
+
+    Raises CheckpointError where the exits are not such as DeeBERT has: one after every layer, on
+    the first token, as wide as the model.
+    """
+    section, layers = config.get("exits"), config.get("num_hidden_layers")
+    if not isinstance(section, Mapping) or not isinstance(layers, int):
+        raise CheckpointError(
+            "DeeBERT's layout is for a model with exits; this one has none.", kind="unsupported"
+        )
+    shape = [section.get("pooler"), section.get("hidden"), section.get("depths")]
+    wanted = ["first", config.get("hidden_size"), list(range(1, min(layers, 10_000)))]
+    prefix = _prefix(names)
+    lacking = {f"{prefix}.pooler.dense.weight", "classifier.weight"} - set(names)
+    if shape != wanted or lacking:
+        raise CheckpointError(
+            f"DeeBERT has a first-token exit of width {wanted[1]} after each of {layers} layers, "
+            f"a pooler and a classifier; this model's exits have pooler {shape[0]!r} and width "
+            f"{shape[1]} after layers {shape[2]}.",
+            kind="unsupported",
+        )
+    rows = research_rows(prefix)
+    found = {name: (named_back(name, rows) or (name, False))[0] for name in names}
+    return found, f"{prefix}.encoder.highway.{layers - 1}."
+
+
+def _prefix(names: Iterable[str]) -> str:
+    return next((name.partition(".")[0] for name in names if ".embeddings." in name), "bert")
+
+
+def _from_deebert(
+    weights: Weights, config: Mapping[str, Any], layers: int
+) -> tuple[Weights, dict[str, Any]]:
+    last = f".encoder.highway.{layers - 1}."
+    return (
+        _renamed(weights, "deebert", keep=last),
+        _with_exits(config, layers),
+    )
+
+
+def _from_pabee(
+    weights: Weights, config: Mapping[str, Any], layers: int
+) -> tuple[Weights, dict[str, Any]]:
+    prefix = _prefix(weights.tensors)
+    pooler = f"{prefix}.pooler" if prefix == "albert" else f"{prefix}.pooler.dense"
+    last = f"classifiers.{layers - 1}."
+    found = _renamed(weights, "pabee", keep=last)
+    tensors, foreign = dict(found.tensors), dict(found.foreign)
+    files = dict(found.files)
+    for part in _PARTS:
+        shared = tensors.get(f"{pooler}.{part}")
+        if shared is None:
+            raise CheckpointError(
+                f"{weights.source} has PABEE's classifiers and not the pooler under them, "
+                f"{pooler}.{part}.",
+                file=weights.source,
+            )
+        copies = {f"exits.{depth}.dense.{part}": shared for depth in range(1, layers)}
+        tensors |= copies
+        foreign |= dict.fromkeys(copies, f"{pooler}.{part}")
+        if last + part not in tensors or f"classifier.{part}" in tensors:
+            raise CheckpointError(
+                f"{weights.source} has PABEE's classifiers, and lacks {last}{part} or has a "
+                "classifier beside them.",
+                file=weights.source,
+            )
+        tensors[f"classifier.{part}"] = tensors.pop(last + part)
+        foreign[f"classifier.{part}"] = last + part
+        files[f"classifier.{part}"] = files.pop(last + part)
+    return replace(found, tensors=tensors, foreign=foreign, files=files), _with_exits(
+        config, layers
+    )
+
+
+def _renamed(weights: Weights, dialect: str, keep: str) -> Weights:
+    """With our names of the exits, but for those that `keep` their own."""
+    prefix = _prefix(weights.tensors)
+    rows = research_rows(prefix)
+    names = {}
+    for name in weights.tensors:
+        own = None if keep in name else renamed(name, rows)
+        names[name] = own[0] if own is not None and own[0] is not None else name
+    old = {new: weights.foreign.get(name, name) for name, new in names.items() if new != name}
+    return replace(
+        weights,
+        tensors={names[name]: stored for name, stored in weights.tensors.items()},
+        files={names[name]: file for name, file in weights.files.items()},
+        foreign={**weights.foreign, **old},
+        dialect=dialect,
+    )
+
+
+def _with_exits(config: Mapping[str, Any], layers: int) -> dict[str, Any]:
+    if config.get("exits") is not None:
+        return dict(config)
+    section = {
+        "format": 1,
+        "depths": list(range(1, layers)),
+        "pooler": "first",
+        "queries": 1,
+        "hidden": config.get("hidden_size"),
+        "dropout": config.get("hidden_dropout_prob", 0.1),
+        "criterion": {"name": "entropy", "threshold": 0.0, "growth": 1.0},
+    }
+    return {**config, "exits": section}
