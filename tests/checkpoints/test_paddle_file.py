@@ -241,6 +241,7 @@ def hostile(place: str) -> dict[str, bytes]:
     command = f"mkdir {place}"
     text = b"X" + struct.pack("<I", len(command)) + command.encode()
     array = pickle.dumps({"w": ARRAYS["a.weight"]}, 2)
+    call = b"cos\nsystem\n" + text + b"\x85R"  # also where nothing looks at it
     large = np.zeros(1000, dtype=np.float32)
     shared: Any = {"x": 1}
     for _ in range(4):
@@ -263,6 +264,8 @@ def hostile(place: str) -> dict[str, bytes]:
             b"cnumpy._core.multiarray\n_reconstruct\n", b"cos\nsystem\n", 1
         ),
         "an array of another class": array.replace(b"cnumpy\nndarray\n", b"cos\nsystem\n", 1),
+        "as an array's version": array.replace(b"(K\x01K\x02K\x03", b"(" + call + b"K\x02K\x03", 1),
+        "beside a kind of number": array.replace(b"\x89\x88\x87", b"\x89" + call + b"\x87", 1),
         "another way to write bytes": array.replace(b"latin1", b"rot_13", 1),
         "one array under many names": pickle.dumps(dict.fromkeys(map(str, range(99)), large), 4),
         "dictionaries in many": pickle.dumps(shared, 4),
@@ -319,7 +322,7 @@ def test_what_would_be_called_is_said(tmp_path: Path) -> None:
 def test_a_lod_tensor_is_unsupported(tmp_path: Path, protocol: int) -> None:
     """Paddle reduces one to `eval("data", {"data": array})`."""
     value = {"w": Asks(eval, "data", {"data": ARRAYS["a.weight"]})}
-    with pytest.raises(CheckpointError, match="w is a LoDTensor") as caught:
+    with pytest.raises(CheckpointError, match="it holds a LoDTensor") as caught:
         read_paddle(written(tmp_path / "x", value, protocol))
     assert caught.value.kind == "unsupported"
 

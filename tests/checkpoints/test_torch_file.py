@@ -377,13 +377,25 @@ ZIPS: dict[str, tuple[Callable[[Path], bytes], str]] = {
     ),
     "said to be deflated": (lambda sound: in_the_list(sound, 10, "<H", 8), "is compressed"),
     "said to be encrypted": (lambda sound: in_the_list(sound, 8, "<H", 1), "is compressed"),
-    "a size past the file": (lambda sound: in_the_list(sound, 24, "<I", 1 << 30), "outside the"),
-    "in the middle of another": (lambda sound: in_the_list(sound, 42, "<I", 7), "not where the"),
-    "past the file": (lambda sound: in_the_list(sound, 42, "<I", 1 << 30), "not where the"),
-    "one in another": (lambda sound: in_the_list(sound, 42, "<I", 0), "called otherwise"),
+    "a size past the file": (
+        lambda sound: in_the_list(sound, 24, "<I", 1 << 30),
+        "another where it lies",
+    ),
+    "in the middle of another": (
+        lambda sound: in_the_list(sound, 42, "<I", 7),
+        "where the one before it ends",
+    ),
+    "past the file": (
+        lambda sound: in_the_list(sound, 42, "<I", 1 << 30),
+        "where the one before it ends",
+    ),
+    "one in another": (
+        lambda sound: in_the_list(sound, 42, "<I", 0),
+        "where the one before it ends",
+    ),
     "another name where it lies": (
         lambda sound: sound.read_bytes().replace(b"sound/data/0", b"sound/data/1", 1),
-        "called otherwise",
+        "another where it lies",
     ),
     "a checksum that differs": (
         lambda sound: sound.read_bytes().replace(b"FloatStorage", b"flOATsTORAGE", 1),

@@ -13,6 +13,7 @@ from offramp.checkpoints.checked_file import UnsoundError, opened
 
 Array: TypeAlias = "np.ndarray[Any, Any]"
 _PAGE = mapping.PAGESIZE
+_SLAB = 1 << 24  # bytes that are copied at once
 
 
 def file_bytes(path: Path, *, mmap: bool = True) -> Array:
@@ -41,10 +42,16 @@ def taken(array: Array) -> Array:
 
     Where it is a copy the mapped pages are given back, so that the array is in memory once.
     """
-    found = settled(array)
-    if found is not array:
-        give_back(array)
-    return found
+    if array.flags.c_contiguous and array.flags.aligned:
+        return array
+    copy = np.empty(array.shape, array.dtype)
+    axis = max(range(array.ndim), key=lambda axis: array.strides[axis], default=0)
+    slab = max(_SLAB * array.shape[axis] // max(array.nbytes, 1), 1) if array.ndim else 1
+    for start in range(0, array.shape[axis] if array.ndim else 1, slab):
+        part = (*[slice(None)] * axis, slice(start, start + slab)) if array.ndim else ()
+        copy[part] = array[part]
+        give_back(array[part])
+    return copy
 
 
 def give_back(array: Array) -> None:

@@ -9,14 +9,14 @@ https://docs.python.org/3/library/pickletools.html lists the instructions.
 from __future__ import annotations
 
 import struct
-from collections.abc import Callable
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass
 from typing import Any
 
 from offramp.checkpoints.checked_file import UnsoundError
 from offramp.checkpoints.content import Array
 
-MOST_STEPS = 400_000
+MOST_STEPS = 300_000
 """Instructions of one pickle: a model of a thousand tensors has some forty thousand."""
 _SHORT = 1024
 """Bytes of a text that is read as such: names are short, contents of an array need not be."""
@@ -56,14 +56,24 @@ class LongText:
     raw: Array
 
 
-def parse_pickle(content: Array, start: int = 0, *, outside: bool = False) -> tuple[Any, int]:
+def parse_pickle(
+    content: Array,
+    start: int = 0,
+    *,
+    names: Collection[str] | None = None,
+    unsupported: Mapping[str, str] | None = None,
+    outside: bool = False,
+) -> tuple[Any, int]:
     """The value of the pickle that begins there, and where it ends.
+
+    `names` are the globals that it may name, all where it is None; `unsupported` says of others
+    what a file that names them is.
 
     It is made of dictionaries with texts as keys, lists, tuples, texts, numbers, bytes (as arrays
     of uint8), `LongText`, `Name` and `Call`; with `outside` it may point out of itself: `Outside`.
     UnsoundError for anything else.
     """
-    machine = _Machine(content, start, outside)
+    machine = _Machine(content, start, outside, names, unsupported or {})
     at = start
     try:
         if machine.take(1)[0] != _PROTO or machine.number("<B") not in _PROTOCOLS:
@@ -84,10 +94,19 @@ def parse_pickle(content: Array, start: int = 0, *, outside: bool = False) -> tu
 class _Machine:
     """The stack and the memo of one pickle."""
 
-    def __init__(self, content: Array, start: int, outside: bool) -> None:
+    def __init__(
+        self,
+        content: Array,
+        start: int,
+        outside: bool,
+        names: Collection[str] | None,
+        unsupported: Mapping[str, str],
+    ) -> None:
         self.content = content
         self.at = start
         self.may_point_outside = outside
+        self.names = names
+        self.unsupported = unsupported
         self.text_left = _MOST_TEXT
         self.stack: list[Any] = []
         self.memo: dict[int, Any] = {}
@@ -136,6 +155,11 @@ class _Machine:
         self.spend(len(line))
         return line.decode("ascii")
 
+    def frame(self, length: int) -> None:
+        if length > len(self.content) - self.at:
+            self.at = len(self.content)
+            raise IndexError
+
     def spend(self, length: int) -> None:
         self.text_left -= length
         if self.text_left < 0:
@@ -172,6 +196,8 @@ class _Machine:
         self.push(tuple([self.pop() for _ in range(size)][::-1]))
 
     def remember(self, number: int) -> None:
+        if number > MOST_STEPS:
+            raise ValueError(f"it numbers what it keeps with {number}")
         self.memo[number] = self.top()
 
     def recall(self, number: int) -> None:
@@ -196,9 +222,14 @@ class _Machine:
         self.top().extend(items)
 
     def named(self, module: Any, last: Any) -> None:
-        if type(module) is not str or type(last) is not str:
-            raise ValueError("a global without a name")
-        self.push(Name(f"{module}.{last}"))
+        if type(module) is not str or type(last) is not str or "." in last:
+            raise ValueError("a global that is not named as a module's")
+        name = f"{module}.{last}"
+        if name in self.unsupported:
+            raise UnsoundError(self.unsupported[name], self.at, "unsupported")
+        if self.names is not None and name not in self.names:
+            raise ValueError(f"it asks for {name[:60]}, which weights do not need")
+        self.push(Name(name))
 
     def call(self) -> None:
         args, of = self.pop(), self.pop()
@@ -214,7 +245,8 @@ class _Machine:
             if target.state is not None:
                 raise ValueError("a second state for one call")
             target.state = state
-        elif type(target) is not dict:  # torch hangs its modules' versions on the dictionary
+        elif type(target) is not dict or not _is_plain(state):
+            # torch hangs its modules' versions on the dictionary.
             raise ValueError("a state for what was not called")
 
     def point_outside(self) -> None:
@@ -222,6 +254,20 @@ class _Machine:
         if not self.may_point_outside or type(key) is not tuple:
             raise ValueError("it points outside itself")
         self.push(Outside(key))
+
+
+def _is_plain(value: Any) -> bool:
+    """Whether it is dictionaries, numbers and texts alone."""
+    left, seen = [value], set()
+    while left:
+        one = left.pop()
+        if type(one) is dict:
+            if id(one) not in seen:
+                seen.add(id(one))
+                left += one.values()
+        elif type(one) not in (int, str, bool, float, type(None)):
+            return False
+    return True
 
 
 _STOP, _PROTO, _PROTOCOLS = ord("."), 0x80, range(2, 6)
@@ -266,6 +312,6 @@ _STEPS: dict[int, Callable[[_Machine], Any]] = {
     ord("R"): lambda m: m.call(),
     ord("b"): lambda m: m.build(),
     ord("Q"): lambda m: m.point_outside(),
-    0x95: lambda m: m.number("<Q"),
+    0x95: lambda m: m.frame(m.number("<Q")),
 }
 """What each instruction does, by its byte."""

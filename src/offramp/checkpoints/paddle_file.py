@@ -27,7 +27,24 @@ _DEEPEST = 4
 _MOST_NAMES = 16_000_000
 _KINDS = {np.dtype(kind).str[1:]: name for name, kind in TYPES.items() if name != "BF16"}
 _RECONSTRUCT = ("numpy.core.multiarray._reconstruct", "numpy._core.multiarray._reconstruct")
-_EVAL = ("builtins.eval", "__builtin__.eval")
+_NAMES = frozenset(
+    {
+        *_RECONSTRUCT,
+        "numpy.ndarray",
+        "numpy.dtype",
+        "builtins.tuple",
+        "__builtin__.tuple",
+        "__builtin__.bytes",
+        "_codecs.encode",
+        "collections.OrderedDict",
+    }
+)
+"""All that a file may name."""
+_LOD_TENSOR = (
+    "it holds a LoDTensor, which Paddle reads by evaluating text; save a layer's state_dict() in "
+    "its place"
+)
+_UNSUPPORTED = {"builtins.eval": _LOD_TENSOR, "__builtin__.eval": _LOD_TENSOR}
 _CHUNK = 1 << 20
 
 
@@ -45,7 +62,7 @@ def read_paddle(path: Path, *, mmap: bool = True) -> dict[str, Stored]:
             raise UnsoundError(
                 "it is a program's (a static graph's) and not a layer's", 0, "unsupported"
             )
-        value, end = parse_pickle(content)
+        value, end = parse_pickle(content, names=_NAMES, unsupported=_UNSUPPORTED)
         if end != len(content):
             raise UnsoundError("bytes follow its end", end)
         if type(value) is not dict:
@@ -55,7 +72,7 @@ def read_paddle(path: Path, *, mmap: bool = True) -> dict[str, Stored]:
             raise UnsoundError(f"{_OWN_NAMES} does not hold names")
         parts = value.pop(_PARTS, {})
         found: dict[str, Stored] = {}
-        left = len(content)
+        left = 2 * len(content)  # one array may have two names
         names_left = _MOST_NAMES
         for name, array in _items(value):
             names_left -= len(name) + 100
@@ -100,18 +117,12 @@ def _array(name: str, item: Any) -> Array:
         (item,) = item.args if len(item.args) == 1 else (None,)
     if type(item) in (list, tuple) and len(item) == 2 and type(item[0]) is str:
         item = item[1]  # Paddle's own name of the tensor, and its array
-    if type(item) is Call and item.of in _EVAL:
-        raise UnsoundError(
-            f"{name} is a LoDTensor, which Paddle reads by evaluating text; save a layer's "
-            "state_dict() in its place",
-            kind="unsupported",
-        )
     if type(item) is not Call or item.of not in _RECONSTRUCT:
         raise UnsoundError(f"{name} is {_told(item)}")
     if not item.args or type(item.args[0]) is not Name or item.args[0].name != "numpy.ndarray":
         raise UnsoundError(f"{name} is an array of another class")
     state = item.state
-    if type(state) is not tuple or len(state) != 5 or type(state[3]) is not bool:
+    if type(state) is not tuple or len(state) != 5 or not _are(state[::3], (int, bool)):
         raise UnsoundError(f"{name} is an array without its contents")
     _, shape, kind, by_column, content = state
     shape, dtype = check_shape(shape if type(shape) is tuple else None), _dtype(name, kind)
@@ -121,11 +132,19 @@ def _array(name: str, item: Any) -> Array:
 
 
 def _dtype(name: str, kind: Any) -> np.dtype[Any]:
-    if type(kind) is Call and kind.of == "numpy.dtype" and kind.args and type(kind.state) is tuple:
-        word, order = kind.args[0], kind.state[1] if len(kind.state) > 1 else None
-        if type(word) is str and word in _KINDS and type(order) is str and order in ("<", "|", "="):
+    """The type of a `numpy.dtype` as numpy writes it: no fields, no subarray, little-endian."""
+    if type(kind) is Call and kind.of == "numpy.dtype" and _are(kind.args, (str, bool, bool)):
+        state, word = kind.state, str(kind.args[0])
+        empty = type(None)
+        as_written = type(state) is tuple and _are(state, (int, str, *[empty] * 3, *[int] * 3))
+        if as_written and word in _KINDS and state[1] in ("<", "|", "="):
             return np.dtype(word)
     raise UnsoundError(f"{name} has numbers of another kind, {_told(kind)}")
+
+
+def _are(values: Any, kinds: tuple[type, ...]) -> bool:
+    """Whether a tuple's values are of these types, one by one."""
+    return tuple(map(type, values)) == kinds
 
 
 def _bytes(name: str, content: Any, length: int) -> Array:

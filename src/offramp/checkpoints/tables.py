@@ -204,5 +204,5 @@ def research_rows(prefix: str) -> tuple[Row, ...]:
     return (
         Row(highway + "pooler.dense.{p}", "exits.{n+1}.dense.{p}"),
         Row(highway + "classifier.{p}", "exits.{n+1}.classifier.{p}"),
-        Row("classifiers.{n}.{p}", "exits.{n+1}.classifier.{p}"),
+        Row("classifiers.{n}.{p}", "exits.{n+1}.classifier.{p}", read_only=True),
     )

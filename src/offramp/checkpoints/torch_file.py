@@ -7,6 +7,7 @@ https://docs.pytorch.org/docs/stable/notes/serialization.html. torch is not need
 from __future__ import annotations
 
 import math
+import re
 import struct
 import zipfile
 import zlib
@@ -36,10 +37,18 @@ _STORAGES = {
     "torch.BoolStorage": "BOOL",
 }
 _REBUILD = ("torch._utils._rebuild_tensor_v2", "torch._utils._rebuild_tensor")
+_NAMES = frozenset(
+    {*_STORAGES, *_REBUILD, "torch._utils._rebuild_parameter", "collections.OrderedDict"}
+)
+"""All that a file may name."""
 _LEGACY_START = b"\x80\x02\x8a\x0al\xfc\x9cF\xf9 j\xa8P\x19."  # the pickle of its magic number
 _LITTLE = np.frombuffer(b"little", np.uint8)
 _LOCAL_HEADER = struct.Struct("<4s5H3I2H")  # of a zip's entry: APPNOTE.TXT 4.3.7
-_END = struct.Struct("<4s4H2IH")  # of a zip: 4.3.16
+_END = struct.Struct("<4s4H2IH")  # of a zip
+_LONG_END = struct.Struct("<4sQ2H2I4Q4sIQI")  # the same in 64 bits, and where that lies
+_SIZES_FOLLOW, _UTF8 = 0x8, 0x800  # an entry's flags
+_LONGEST_EXTRA = 8192  # bytes beside an entry's name: torch pads with them, to 64
+_NO_PATH = re.compile(r"[\x00-\x1f\\\\]|^/|(^|/)\.\.(/|$)|^$")
 _LONGEST_DIRECTORY = 4_000_000  # bytes; that of a thousand tensors has a hundred thousand
 
 Find = Callable[[str, Any], "tuple[str, Array]"]
@@ -72,10 +81,14 @@ def read_torch(path: Path, *, mmap: bool = True, allow_legacy: bool = False) -> 
         if type(value) is not dict:
             raise UnsoundError(f"it holds a {type(value).__name__}", kind="pickle")
         found = {}
+        left = 2 * len(content)  # tied tensors are one memory under two names
         for name, item in value.items():
             if type(item) not in (bool, int, float, str, type(None)):
                 check_name(name)
                 found[name] = _tensor(name, item, find)
+                left -= found[name].nbytes
+        if left < 0:
+            raise UnsoundError("what its names stand for is more than the file holds")
         return found
 
 
@@ -113,9 +126,18 @@ def write_torch(path: Path, tensors: Mapping[str, Stored]) -> None:
             pickle.stop()
         archive.writestr("archive/byteorder", b"little")
         for number, stored in enumerate(tensors.values()):
-            with archive.open(f"archive/data/{number}", "w", force_zip64=True) as file:
+            info = zipfile.ZipInfo(f"archive/data/{number}")
+            long = stored.nbytes >= 1 << 31
+            info.extra = _padding(archive.start_dir + len(info.filename) + 20 * long)
+            with archive.open(info, "w", force_zip64=long) as file:
                 file.write(settled(stored.array).reshape(-1).view("u1").data)
         archive.writestr("archive/version", b"3\n")
+
+
+def _padding(at: int) -> bytes:
+    """What is written beside an entry's name, so that its bytes begin at a multiple of 64."""
+    length = -(at + _LOCAL_HEADER.size + 4) % 64
+    return struct.pack("<2H", 0x4246, length) + bytes(length)  # torch's own mark, "FB"
 
 
 def _steps(shape: tuple[int, ...]) -> tuple[int, ...]:
@@ -135,7 +157,7 @@ def _of_zip(path: Path, content: Array) -> tuple[Any, Find]:
         raise UnsoundError("it is a TorchScript program", kind="unsupported")
     if entries.get(folder + "byteorder", _LITTLE)[:7].tobytes() != b"little":
         raise UnsoundError("numbers that are not little-endian", kind="unsupported")
-    value, end = parse_pickle(entries[pickles[0]], outside=True)
+    value, end = parse_pickle(entries[pickles[0]], names=_NAMES, outside=True)
     if end != len(entries[pickles[0]]):
         raise UnsoundError("bytes follow the end of data.pkl", kind="pickle")
 
@@ -149,59 +171,110 @@ def _of_zip(path: Path, content: Array) -> tuple[Any, Find]:
 
 
 def _entries(path: Path, content: Array) -> Iterator[tuple[str, Array]]:
-    """The names and bytes of a zip's entries, which lie one after the other."""
-    _check_end(content)
+    """The names and bytes of a zip's entries, which lie one after the other from its first byte."""
+    count, listed_at = _end(content)
     try:
         with zipfile.ZipFile(path) as archive:
-            infos = archive.infolist()
+            infos = sorted(archive.infolist(), key=lambda info: info.header_offset)
     except (zipfile.BadZipFile, NotImplementedError, RuntimeError, ValueError, EOFError) as error:
         raise UnsoundError(f"it is no zip that can be read ({error})") from None
+    if len(infos) != count:
+        raise UnsoundError(f"it lists {len(infos)} entries and says {count}", listed_at)
     seen: set[str] = set()
-    end = 0
-    for info in sorted(infos, key=lambda info: info.header_offset):
-        if info.filename in seen:
-            raise UnsoundError(f"{info.filename[:60]} is in it twice", info.header_offset)
-        seen.add(info.filename)
-        if info.compress_type != zipfile.ZIP_STORED or info.flag_bits & 1:
-            raise UnsoundError(f"{info.filename[:60]} is compressed or encrypted")
+    at = 0
+    for info in infos:
+        name = info.filename
+        if name in seen or not name or _NO_PATH.search(info.orig_filename):
+            raise UnsoundError(f"{name[:60]!r} is in it twice, or is no name", info.header_offset)
+        seen.add(name)
+        if info.header_offset != at:
+            raise UnsoundError(f"{name[:60]} does not lie where the one before it ends", at)
         start = _start(content, info)
-        if info.header_offset < end or start + info.file_size > len(content):
-            raise UnsoundError(
-                f"{info.filename[:60]} lies in another, or outside the file", info.header_offset
-            )
-        end = start + info.file_size
-        found = content[start:end]
-        if info.filename.endswith(".pkl") and zlib.crc32(found.data) != info.CRC:
-            raise UnsoundError(f"{info.filename[:60]} was changed: its checksum differs", start)
-        yield info.filename, found
+        at = start + info.file_size
+        if at > listed_at:
+            raise UnsoundError(f"{name[:60]} lies outside the file", start, "truncated")
+        found = content[start:at]
+        if name.endswith(".pkl") and zlib.crc32(found.data) != info.CRC:
+            raise UnsoundError(f"{name[:60]} was changed: its checksum differs", start)
+        yield name, found
+        at = _after(content, info, at)
+    if at != listed_at:
+        raise UnsoundError("bytes that are nobody's follow its entries", at)
 
 
-def _check_end(content: Array) -> None:
-    """UnsoundError for a list of entries so long that reading it takes much memory."""
-    end = content[-_END.size :].tobytes()
-    if len(end) < _END.size or end[:4] != b"PK\x05\x06":
+def _end(content: Array) -> tuple[int, int]:
+    """How many entries there are, and where their list begins: APPNOTE.TXT 4.3.14 to 4.3.16.
+
+    A list so long that reading it takes much memory is refused, before it is read.
+    """
+    at = len(content) - _END.size
+    if at < 0 or content[at : at + 4].tobytes() != b"PK\x05\x06":
         raise UnsoundError("it is no zip, or ends too early", len(content), "truncated")
-    size = _END.unpack(end)[5]
-    record = content[-_END.size - 76 : -_END.size].tobytes()
-    if record[56:60] == b"PK\x06\x07":  # a locator of 20 bytes: the true size is before it
-        if record[:4] != b"PK\x06\x06":
-            raise UnsoundError("its end is not sound", len(content) - _END.size)
-        size = struct.unpack_from("<Q", record, 40)[0]
+    _, *disks, here, count, size, start, comment = _END.unpack(content[at:].tobytes())
+    numbers = [here, count, size, start]
+    long = content[max(at - _LONG_END.size, 0) : at].tobytes()
+    if long[56:60] == b"PK\x06\x07":  # the true numbers are in a longer record before it
+        mark, length, _, _, *more, _, disk, place, n_disks = _LONG_END.unpack(long)
+        at -= _LONG_END.size
+        short, numbers = numbers, more[2:]
+        full = (0xFFFF, 0xFFFF, 0xFFFFFFFF, 0xFFFFFFFF)
+        agree = all(x in (y, z) for x, y, z in zip(short, numbers, full, strict=True))
+        disks += [*more[:2], disk, n_disks - 1]
+        if mark != b"PK\x06\x06" or length != 44 or place != at or not agree:
+            raise UnsoundError("its end is not sound", at)
+    here, count, size, start = numbers
+    if any(disks) or comment or here != count or start + size != at:
+        raise UnsoundError("its end does not say what is before it", at)
     if size > _LONGEST_DIRECTORY:
-        raise UnsoundError(f"a list of entries of {size} bytes")
+        raise UnsoundError(f"a list of entries of {size} bytes", start)
+    return count, start
 
 
 def _start(content: Array, info: zipfile.ZipInfo) -> int:
-    """Where an entry's bytes begin, as its own header says, which must be of the same name."""
+    """Where an entry's bytes begin, as its own header says, which must say what the list says."""
     at = info.header_offset
-    header = content[at : at + _LOCAL_HEADER.size].tobytes() if at >= 0 else b""
+    header = content[at : at + _LOCAL_HEADER.size].tobytes()
     if len(header) < _LOCAL_HEADER.size or header[:4] != b"PK\x03\x04":
-        raise UnsoundError(f"{info.filename[:60]} is not where the zip says", max(at, 0))
-    _, _, flags, method, *_, name_length, extra_length = _LOCAL_HEADER.unpack(header)
-    name = content[at + _LOCAL_HEADER.size :][:name_length].tobytes()
-    if name != info.orig_filename.encode() or method or flags & 1:
-        raise UnsoundError(f"{info.filename[:60]} is called otherwise where it lies", at)
-    return at + _LOCAL_HEADER.size + int(name_length) + int(extra_length)
+        raise UnsoundError(f"{info.filename[:60]} is not where the zip says", at)
+    _, _, flags, method, _, _, crc, packed, size, *lengths = _LOCAL_HEADER.unpack(header)
+    place = at + _LOCAL_HEADER.size
+    name = content[place : place + lengths[0]].tobytes()
+    stated = (info.CRC, info.file_size, info.file_size)
+    said = (
+        crc,
+        *(
+            n if own == 0xFFFFFFFF else own
+            for own, n in zip((packed, size), stated[1:], strict=True)
+        ),
+    )
+    later = bool(flags & _SIZES_FOLLOW) and (crc, packed, size) == (0, 0, 0)
+    if (
+        name != info.orig_filename.encode()
+        or (flags, method) != (info.flag_bits, zipfile.ZIP_STORED)
+        or flags & ~(_SIZES_FOLLOW | _UTF8)
+        or info.compress_type != zipfile.ZIP_STORED
+        or info.compress_size != info.file_size
+        or not (later or said == stated)
+        or lengths[1] > _LONGEST_EXTRA
+    ):
+        raise UnsoundError(
+            f"{info.filename[:60]} is compressed or encrypted, or is another where it lies", at
+        )
+    return place + int(lengths[0]) + int(lengths[1])
+
+
+def _after(content: Array, info: zipfile.ZipInfo, at: int) -> int:
+    """Where the next entry begins: after a record of checksum and sizes, where there is one."""
+    if not info.flag_bits & _SIZES_FOLLOW:
+        return at
+    record = content[at : at + 24].tobytes()
+    for layout in ("<4sI2I", "<4sI2Q"):
+        length = struct.calcsize(layout)
+        if len(record) < length or record[:4] != b"PK\x07\x08":
+            break
+        if struct.unpack(layout, record[:length])[1:] == (info.CRC, info.file_size, info.file_size):
+            return at + length
+    raise UnsoundError(f"{info.filename[:60]} is not followed by its sizes", at)
 
 
 # ---------------------------------------------------------------------- before 1.6
@@ -210,14 +283,14 @@ def _start(content: Array, info: zipfile.ZipInfo) -> int:
 def _of_legacy(content: Array) -> tuple[Any, Find]:
     """Four pickles (magic number, version, machine, tensors), keys, then memory by key."""
     at = len(_LEGACY_START)
-    version, at = parse_pickle(content, at)
-    machine, at = parse_pickle(content, at)
+    version, at = parse_pickle(content, at, names=())
+    machine, at = parse_pickle(content, at, names=())
     if type(version) is not int or version != 1001 or type(machine) is not dict:
         raise UnsoundError("another version of torch's old format", kind="unsupported")
     if machine.get("little_endian") is not True:
         raise UnsoundError("numbers that are not little-endian", kind="unsupported")
-    value, at = parse_pickle(content, at, outside=True)
-    keys, at = parse_pickle(content, at)
+    value, at = parse_pickle(content, at, names=_NAMES, outside=True)
+    keys, at = parse_pickle(content, at, names=())
     if type(keys) is not list or not all(type(key) is str for key in keys):
         raise UnsoundError("no list of its storages", at, "pickle")
     kinds = dict(_storage_kinds(value))
@@ -292,6 +365,8 @@ def _tensor(name: str, item: Any, find: Find) -> Stored:
     ):
         raise UnsoundError(f"{name} is a tensor without memory", kind="pickle")
     dtype, content = find(key[1].name, key[2])
+    if type(key[4]) is not int or key[4] * TYPES[dtype].itemsize != len(content):
+        raise UnsoundError(f"{name} lies in a storage of another length", kind="pickle")
     kind = np.dtype(TYPES[dtype])
     (offset,) = check_sizes(item.args[1:2])
     shape = check_shape(item.args[2] if type(item.args[2]) is tuple else None)

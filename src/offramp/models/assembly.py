@@ -77,14 +77,16 @@ def _read(weights: Weights, names: Mapping[str, str]) -> dict[str, Tensor]:
 
     A file's are private views of its mapping, read when touched; given ones are copied.
     """
-    tensors: dict[str, Tensor] = {}
-    memory: set[int] = set()
-    for name, new in names.items():
-        tensor = as_tensor(weights.tensors[name], given=weights.given)
-        place = tensor.data_ptr()
-        # A .bin may keep one memory for two tensors that are not tied in this model.
-        tensors[new] = tensor.clone() if weights.given or place in memory else tensor
-        memory.add(place)
+    tensors = {
+        new: as_tensor(weights.tensors[name], given=weights.given) for name, new in names.items()
+    }
+    if weights.given:
+        return {name: tensor.clone() for name, tensor in tensors.items()}
+    end = 0
+    for name, tensor in sorted(tensors.items(), key=lambda item: item[1].data_ptr()):
+        if tensor.data_ptr() < end:  # a .bin may keep one memory for several tensors
+            tensors[name] = tensor.clone()
+        end = max(end, tensor.data_ptr() + tensor.nbytes)
     return tensors
 
 

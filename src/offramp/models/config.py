@@ -280,7 +280,7 @@ class PretrainedConfig:
         n_labels = len(labels) if isinstance(labels, Mapping) else 0
         if changes.get("num_labels") not in (None, n_labels):
             named.pop("id2label", None)
-        takes = inspect.signature(cls.__init__).parameters.keys() - fields - {"extra"}
+        takes = inspect.signature(cls.__init__).parameters.keys() - fields - {"extra", "self"}
         named |= {name: extra.pop(name) for name in list(extra) if name in takes}
         if "id2label" in changes or "label2id" in changes:
             named.pop("num_labels", None)

@@ -69,6 +69,10 @@ _POSITIONS: dict[str, tuple[str, ...]] = {
 def _unnested(values: dict[str, Any], path: Path) -> dict[str, Any]:
     """The flat form of PaddleNLP's layout of before 2.5: a class's arguments, the body's inside."""
     name = values["init_class"]
+    if not isinstance(name, str):
+        raise ConfigFileError(
+            f"{path} has init_class {str(name)[:60]!r}; expected a class's name.", file=path
+        )
     ending = next((end for end in _POSITIONS if str(name).endswith(end)), None)
     flat: dict[str, Any] = {}
     given: list[Any] = []

@@ -58,8 +58,6 @@ class Conversion:
     """Names in the target of matrices that lie the other way round there."""
     tied: Mapping[str, str] = field(default_factory=dict)
     """{name in the target: the one that it is too}, of those that the source has once."""
-    dropped: tuple[str, ...] = ()
-    """Names in the source that the target has no place for."""
     notes: tuple[str, ...] = ()
 
     def __str__(self) -> str:
@@ -71,7 +69,6 @@ class Conversion:
             f"  transposed  {len(self.transposed)}",
         ]
         lines += [f"  tied        {name} is {other}" for name, other in self.tied.items()]
-        lines += [f"  left out    {name}" for name in self.dropped]
         lines += [f"  note        {note}" for note in self.notes]
         return "\n".join(lines)
 
@@ -103,11 +100,11 @@ def convert(
     model_type = _model_type(values, source)
     family = FAMILIES.get(model_type)
     rows = paddle_rows(model_type, _architecture(values))
-    save = find_save(source, rows=rows)
     bfloat16 = (values.get("dtype") or values.get("torch_dtype")) == "bfloat16"
     options = Reading(
         allow_legacy_pickle=allow_legacy_pickle, uint16_is_bfloat16=uint16_is_bfloat16 or bfloat16
     )
+    save = find_save(source, rows=rows, options=options)
     weights = _without_buffers(open_save(save, rows, options))
     weights, values = from_research(weights, values)
     if weights.dialect == "paddle":
@@ -117,76 +114,102 @@ def convert(
         weights = _untied(weights, family, values)
         values = _own_config(values, family, model_type)
     values = {**values, "model_type": model_type, **_stated_dtype(weights.tensors)}
-    conversion, tensors, values = _to(to, weights, values, family, source, target)
-    with staged(target) as fresh:
-        text = json.dumps(values, indent=2, sort_keys=True, ensure_ascii=False) + "\n"
-        (fresh / CONFIG_FILE).write_text(text, encoding="utf-8")
-        write_weights(fresh, tensors, FORMATS[to], max_shard_size=max_shard_size)
-        for name, content in read_companions(source).items():
-            (fresh / name).write_bytes(content)
-    return conversion
-
-
-def _to(
-    to: str,
-    weights: Weights,
-    values: dict[str, Any],
-    family: Family | None,
-    source: Path,
-    target: Path,
-) -> tuple[Conversion, dict[str, Stored], dict[str, Any]]:
-    """The report, and what is to be written: tensors and settings."""
-    model_type = str(values["model_type"])
-    tensors = dict(weights.tensors)
-    names = {name: name for name in tensors}
-    turned: set[str] = set()
-    tied: dict[str, str] = {}
-    notes: list[str] = []
     if to == "paddle":
         if family is None:
             raise _unknown_family(model_type, source)
-        rows = paddle_rows(model_type, _architecture(values))
-        _check_known(tensors, rows, of_ours=True, source=source, foreign=weights.foreign)
-        tied = _tied(tensors, family, values)
-        tensors |= {name: tensors[other] for name, other in tied.items()}
-        for name in tensors:
-            names[name], transpose = named_back(name, rows) or (name, False)
-            if transpose and tensors[name].array.ndim == 2:
-                turned.add(name)
-        values = _paddle_config(values, family)
-        if model_type == "albert":
-            tensors |= _positions(names, values)
-            names |= {name: name for name in tensors.keys() - names.keys()}
-        if values.get("exits"):
-            notes.append("PaddleNLP has no exits: it warns of theirs and does not use them.")
-        if model_type != "albert" and weights.dialect != "paddle":
-            notes.append("PaddleNLP masks the pad token where no attention_mask is given.")
-    elif to == "research":
-        names, last = to_deebert(names, values)
-        tied = {name: own for name, own in _last_exit(last).items() if name not in tensors}
-        tensors |= {name: tensors[other] for name, other in tied.items()}
-        names |= {name: name for name in tied}
-        values = {key: value for key, value in values.items() if key != "exits"}
-        values["architectures"] = [_RESEARCH_CLASSES.get(model_type, "")]
-        if tied:
-            notes.append("The exit after the last layer is a copy of the model's own head.")
-    elif values.get("mask_padding"):
-        notes.append(
+        there = _to_paddle(weights, values, family, source)
+    else:
+        there = _to_research(weights, values) if to == "research" else _to_own(weights, values)
+    with staged(target) as fresh:
+        text = json.dumps(there.values, indent=2, sort_keys=True, ensure_ascii=False) + "\n"
+        (fresh / CONFIG_FILE).write_text(text, encoding="utf-8")
+        write_weights(fresh, there.written(), FORMATS[to], max_shard_size=max_shard_size)
+        for name, content in read_companions(source).items():
+            (fresh / name).write_bytes(content)
+    return there.report(weights, str(source), str(target), to)
+
+
+@dataclass
+class _Target:
+    """What is to be written: tensors by our names, what each is called there, and settings."""
+
+    tensors: dict[str, Stored]
+    names: dict[str, str]
+    values: dict[str, Any]
+    turned: set[str] = field(default_factory=set)
+    """Our names of matrices that lie the other way round there."""
+    tied: dict[str, str] = field(default_factory=dict)
+    """{tensor that is there a second time: the one that it is too}, by our names."""
+    notes: list[str] = field(default_factory=list)
+
+    def written(self) -> dict[str, Stored]:
+        """The tensors as they are there."""
+        return {
+            self.names[own]: Stored(
+                stored.dtype, stored.array.T if own in self.turned else stored.array
+            )
+            for own, stored in self.tensors.items()
+        }
+
+    def report(self, weights: Weights, source: str, target: str, to: str) -> Conversion:
+        """What was done with the tensors of the source."""
+        names = self.names
+        return Conversion(
+            source,
+            target,
+            weights.dialect,
+            to,
+            {weights.foreign.get(own, own): names[own] for own in weights.tensors},
+            tuple(sorted(names[own] for own in weights.turned ^ self.turned)),
+            {names[name]: names[other] for name, other in self.tied.items()},
+            tuple(self.notes),
+        )
+
+
+def _to_own(weights: Weights, values: dict[str, Any]) -> _Target:
+    there = _Target(dict(weights.tensors), {name: name for name in weights.tensors}, values)
+    if values.get("mask_padding"):
+        there.notes.append(
             "PaddleNLP masks the pad token where no attention_mask is given, and so does offramp "
             "with this config.json; transformers does not: pass it a mask."
         )
-    conversion = Conversion(
-        str(source),
-        str(target),
-        weights.dialect,
-        to,
-        {weights.foreign.get(own, own): new for own, new in names.items() if own not in tied},
-        tuple(sorted(names[own] for own in weights.turned ^ turned)),
-        {names[name]: names[other] for name, other in tied.items()},
-        notes=tuple(notes),
-    )
-    written = {names[own]: _turned(stored, own in turned) for own, stored in tensors.items()}
-    return conversion, written, values
+    return there
+
+
+def _to_paddle(weights: Weights, values: dict[str, Any], family: Family, source: Path) -> _Target:
+    model_type = str(values["model_type"])
+    rows = paddle_rows(model_type, _architecture(values))
+    _check_known(weights.tensors, rows, of_ours=True, source=source, foreign=weights.foreign)
+    tensors = dict(weights.tensors)
+    tied = _tied(tensors, family, values)
+    tensors |= {name: tensors[other] for name, other in tied.items()}
+    there = _Target(tensors, {}, _paddle_config(values, family), tied=tied)
+    for name in tensors:
+        there.names[name], transpose = named_back(name, rows) or (name, False)
+        if transpose and tensors[name].array.ndim == 2:
+            there.turned.add(name)
+    if model_type == "albert":
+        positions = _positions(there.names, there.values)
+        tensors |= positions
+        there.names |= {name: name for name in positions}
+    if values.get("exits"):
+        there.notes.append("PaddleNLP has no exits: it warns of theirs and does not use them.")
+    if model_type != "albert" and weights.dialect != "paddle":
+        there.notes.append("PaddleNLP masks the pad token where no attention_mask is given.")
+    return there
+
+
+def _to_research(weights: Weights, values: dict[str, Any]) -> _Target:
+    names, last = to_deebert(weights.tensors, values)
+    tensors = dict(weights.tensors)
+    tied = {name: own for name, own in _last_exit(last).items() if name not in tensors}
+    tensors |= {name: tensors[own] for name, own in tied.items()}
+    kept = {key: value for key, value in values.items() if key != "exits"}
+    kept["architectures"] = [_RESEARCH_CLASSES.get(str(values["model_type"]), "")]
+    there = _Target(tensors, names | {name: name for name in tied}, kept, tied=tied)
+    if tied:
+        there.notes.append("The exit after the last layer is a copy of the model's own head.")
+    return there
 
 
 def _positions(names: Mapping[str, str], values: Mapping[str, Any]) -> dict[str, Stored]:
@@ -195,10 +218,6 @@ def _positions(names: Mapping[str, str], values: Mapping[str, Any]) -> dict[str,
     count = int(values["max_position_embeddings"])
     numbers = np.arange(min(count, 1 << 20), dtype=np.int64)[None]
     return {f"{prefix}embeddings.position_ids": Stored("I64", numbers)}
-
-
-def _turned(stored: Stored, turn: bool) -> Stored:
-    return Stored(stored.dtype, stored.array.T) if turn else stored
 
 
 def _last_exit(last: str) -> dict[str, str]:

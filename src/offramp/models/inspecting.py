@@ -99,11 +99,11 @@ def inspect(
     model_type = values.get("model_type")
     model_type = model_type if isinstance(model_type, str) else None
     rows = paddle_rows(model_type or "bert", str(next(iter(architectures), "")))
-    save = source if source.is_file() else find_save(source, rows=rows)
     options = Reading(
         allow_legacy_pickle=allow_legacy_pickle,
         uint16_is_bfloat16=uint16_is_bfloat16 or values.get("dtype") == "bfloat16",
     )
+    save = source if source.is_file() else find_save(source, rows=rows, options=options)
     weights, values = from_research(open_save(save, rows, options), values)
     tensors = []
     for own, stored in weights.tensors.items():

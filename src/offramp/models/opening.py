@@ -73,6 +73,15 @@ class Opening:
                 f"use_safetensors is True, False or None; got {self.use_safetensors!r}."
             )
 
+    def reading(self, config: Mapping[str, Any]) -> Reading:
+        """How the files are read; the configuration may say what Paddle's uint16 is."""
+        stated = config.get("dtype") or config.get("torch_dtype")
+        return Reading(
+            mmap=self.mmap,
+            allow_legacy_pickle=self.allow_legacy_pickle,
+            uint16_is_bfloat16=self.uint16_is_bfloat16 or stated == "bfloat16",
+        )
+
 
 def check_positions(cls_name: str, from_hf_hub: object, subfolder: object) -> None:
     """TypeError, showing the right call, for arguments of `__init__` in the place of these two."""
@@ -100,8 +109,11 @@ def open_model(
     place = None if name is None else _find(cls, name, opening)
     values = {} if place is None else _config_values(cls, str(name), place, opening)
     blueprint = _blueprint(cls, values, str(name), opening, args, kwargs)
-    save = None if place is None else _save(cls, place, opening)
-    weights = _weights(cls, place, save, opening, values)
+    reading = opening.reading(values)
+    save = None if place is None else _save(cls, place, opening, reading)
+    weights = given_weights(opening.state_dict or {})
+    if save is not None:
+        weights = open_save(save, cls.paddle_names, reading)
     weights, stated = from_research(weights, values)
     if weights.dialect == "paddle":
         stated = {**cls.paddle_defaults, **stated}
@@ -202,7 +214,9 @@ def _find(cls: type[PretrainedModel], name: str | Path, opening: Opening) -> Pla
     )
 
 
-def _save(cls: type[PretrainedModel], place: Place, opening: Opening) -> Path | None:
+def _save(
+    cls: type[PretrainedModel], place: Place, opening: Opening, reading: Reading
+) -> Path | None:
     """The file of weights, or the index of several; None where the caller gives tensors."""
     if opening.state_dict is not None:
         return None
@@ -228,25 +242,8 @@ def _save(cls: type[PretrainedModel], place: Place, opening: Opening) -> Path | 
         opening.variant,
         use_safetensors=opening.use_safetensors,
         rows=cls.paddle_names,
+        options=reading,
     )
-
-
-def _weights(
-    cls: type[PretrainedModel],
-    place: Place | None,
-    save: Path | None,
-    opening: Opening,
-    values: Mapping[str, Any],
-) -> Weights:
-    if place is None or save is None:
-        return given_weights(opening.state_dict or {})
-    stated = values.get("dtype") or values.get("torch_dtype")
-    options = Reading(
-        mmap=opening.mmap,
-        allow_legacy_pickle=opening.allow_legacy_pickle,
-        uint16_is_bfloat16=opening.uint16_is_bfloat16 or stated == "bfloat16",
-    )
-    return open_save(save, cls.paddle_names, options)
 
 
 def _dtype(asked: object) -> torch.dtype | None:
