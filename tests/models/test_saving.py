@@ -74,7 +74,7 @@ def test_model_config_json_is_read_too(saved: Path) -> None:
     assert (config.vocab_size, config.num_attention_heads, config.hidden_act) == (7, 2, "gelu")
     assert config.hidden_dropout_prob == 0.0
     (saved / "model_config.json").write_text('{"init_args": [[7]], "init_class": "BertModel"}')
-    with pytest.raises(offramp.ConfigError, match="which takes 12 by position"):
+    with pytest.raises(offramp.ConfigError, match="which takes 14 by position"):
         load(saved)
 
 

@@ -25,7 +25,10 @@ from offramp.checkpoints.torch_file import read_torch
 from offramp.errors import CheckpointError
 
 LONGEST_INDEX = 25_000_000
-_PADDLE_SIGNATURE = re.compile(r"(^|\.)encoder\.layers\.\d+\.self_attn\.|^transformer\.encoder\.")
+_PADDLE_SIGNATURE = re.compile(
+    r"(^|\.)encoder\.layers\.\d+\.self_attn\.|^transformer\.encoder\."
+    r"|\.albert_layers\.\d+\.attention\.layer_norm\."
+)
 """Names that PaddleNLP alone has, whatever the file is."""
 
 
@@ -58,6 +61,8 @@ class Weights:
     foreign: Mapping[str, str] = field(default_factory=dict)
     turned: frozenset[str] = frozenset()
     given: bool = False
+    left_out: Mapping[str, Stored] = field(default_factory=dict)
+    """By their names in the file: those that no model of ours has a place for."""
 
 
 def open_save(path: Path, rows: Sequence[Row] = (), options: Reading | None = None) -> Weights:
@@ -83,9 +88,11 @@ def open_save(path: Path, rows: Sequence[Row] = (), options: Reading | None = No
     own: dict[str, Stored] = {}
     foreign: dict[str, str] = {}
     turned: set[str] = set()
+    left_out: dict[str, Stored] = {}
     for name, stored in tensors.items():
         new, transpose = renamed(name, rows) or (name, False)
         if new is None:
+            left_out[name] = stored
             continue
         if new in own:
             raise CheckpointError(
@@ -98,7 +105,7 @@ def open_save(path: Path, rows: Sequence[Row] = (), options: Reading | None = No
         if new != name:
             foreign[new] = name
     where = {name: files[foreign.get(name, name)] for name in own}
-    return Weights(str(path), own, where, dialect, foreign, frozenset(turned))
+    return Weights(str(path), own, where, dialect, foreign, frozenset(turned), left_out=left_out)
 
 
 def _dialect(path: Path, names: Iterable[str]) -> str:
@@ -136,6 +143,13 @@ def read_file(path: Path, options: Reading | None = None) -> dict[str, Stored]:
     options = options or Reading()
     if ".pdparams" in path.name:
         return read_paddle(path, mmap=options.mmap)
+    if path.suffix in (".pdiparams", ".pdmodel", ".pdopt"):
+        raise CheckpointError(
+            f"{path} is a program's (a static graph's) or an optimiser's, and not a layer's. Save "
+            "the layer's state_dict() as .pdparams.",
+            kind="unsupported",
+            file=path,
+        )
     if path.name.endswith((".bin", ".pt", ".pth")):
         return read_torch(path, mmap=options.mmap, allow_legacy=options.allow_legacy_pickle)
     return read_safetensors(path, mmap=options.mmap)

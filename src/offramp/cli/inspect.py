@@ -32,9 +32,11 @@ def inspect(
         click.echo(json.dumps(found.to_dict(), indent=2))
         return
     console = report_console()
+    if not console.is_terminal:
+        console.width = 200  # a tensor's two names on one line
     facts = Grid.grid(padding=(0, 2))
-    facts.add_row("model", ", ".join(found.architectures) or "-")
-    facts.add_row("family", found.model_type or "config.json does not say")
+    facts.add_row("model", escape(", ".join(found.architectures)) or "-")
+    facts.add_row("family", escape(found.model_type or "config.json does not say"))
     facts.add_row("names", found.dialect)
     facts.add_row("parameters", f"{found.parameters:,} in {len(found.tensors)} tensors")
     facts.add_row("types", ", ".join(f"{kind} {n:,}" for kind, n in found.dtypes.items()))
@@ -46,7 +48,9 @@ def inspect(
         facts.add_row(escape(name), f"{size:,} bytes")
     console.print(facts)
     if tensors:
-        grid = Grid("tensor", "type", "shape", "offramp's name")
+        grid = Grid()
+        for heading in ("tensor", "type", "shape", "offramp's name"):
+            grid.add_column(heading, overflow="fold")  # in a narrow terminal nothing is hidden
         for tensor in found.tensors:
             own = "" if tensor.own_name == tensor.name else tensor.own_name
             grid.add_row(escape(tensor.name), tensor.dtype, str(list(tensor.shape)), escape(own))

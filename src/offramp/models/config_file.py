@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -13,6 +14,7 @@ from offramp.errors import ConfigError, ConfigFileError, ModelNotFoundError
 from offramp.models.names import exists, is_file
 
 CONFIG_FILE = "config.json"
+_CLASS = re.compile(r"(Bert|Ernie|Roberta|Albert)[A-Z]\w*")
 LONGEST_CONFIG = 1_000_000
 """Bytes of a configuration's file."""
 OLD_CONFIG_FILE = "model_config.json"
@@ -42,21 +44,56 @@ def read_config(directory: str | Path, file: str = CONFIG_FILE) -> dict[str, Any
     return _unnested(values, path) if path == old and "init_class" in values else values
 
 
+def architecture(values: Mapping[str, Any]) -> str:
+    """The class that a configuration names first, or nothing."""
+    named = values.get("architectures")
+    return str(named[0]) if isinstance(named, list) and named else ""
+
+
+def stated_family(values: Mapping[str, Any]) -> str | None:
+    """model_type, or what the class's name says in its place."""
+    stated = values.get("model_type")
+    if isinstance(stated, str) and stated:
+        return stated
+    found = _CLASS.fullmatch(architecture(values))
+    return found[1].lower() if found else None
+
+
+_BODY = (
+    "vocab_size",
+    "hidden_size",
+    "num_hidden_layers",
+    "num_attention_heads",
+    "intermediate_size",
+    "hidden_act",
+    "hidden_dropout_prob",
+    "attention_probs_dropout_prob",
+    "max_position_embeddings",
+    "type_vocab_size",
+    "initializer_range",
+    "pad_token_id",
+)
 _POSITIONS: dict[str, tuple[str, ...]] = {
-    "Model": (
+    "AlbertModel": (
         "vocab_size",
+        "embedding_size",
         "hidden_size",
         "num_hidden_layers",
+        "num_hidden_groups",
         "num_attention_heads",
         "intermediate_size",
-        "hidden_act",
-        "hidden_dropout_prob",
-        "attention_probs_dropout_prob",
-        "max_position_embeddings",
-        "type_vocab_size",
-        "initializer_range",
+        "inner_group_num",
+        *_BODY[5:11],
+        "layer_norm_eps",
         "pad_token_id",
+        "bos_token_id",
+        "eos_token_id",
+        "add_pooling_layer",
     ),
+    "ErnieModel": (*_BODY, "task_type_vocab_size", "task_id", "use_task_id", "enable_recompute"),
+    "RobertaModel": (*_BODY, "layer_norm_eps", "cls_token_id"),
+    "Model": (*_BODY, "pool_act", "fuse"),
+    "AlbertForQuestionAnswering": ("num_labels",),
     "AlbertForSequenceClassification": ("classifier_dropout_prob", "num_classes"),
     "ForSequenceClassification": ("num_classes", "dropout"),
     "ForTokenClassification": ("num_classes", "dropout"),
@@ -122,7 +159,7 @@ def as_json(values: Mapping[str, Any]) -> str:
     """The text of a file; ConfigError, naming the key, for what JSON cannot hold."""
     for key, value in values.items():
         try:
-            json.dumps(value, allow_nan=False)
-        except (TypeError, ValueError) as error:
+            json.dumps({key: value}, allow_nan=False, ensure_ascii=False).encode()
+        except (TypeError, ValueError) as error:  # half a letter (a surrogate) is a ValueError
             raise ConfigError(f"{key} cannot be written as JSON: {error}.") from None
     return json.dumps(values, indent=2, sort_keys=True, ensure_ascii=False) + "\n"

@@ -12,10 +12,16 @@ from typing import Any
 from offramp.checkpoints.file_names import is_index
 from offramp.checkpoints.finding import find_save
 from offramp.checkpoints.tables import paddle_rows
-from offramp.checkpoints.weights import Reading, open_save
+from offramp.checkpoints.weights import Reading, open_save, read_index
 from offramp.errors import ModelNotFoundError
-from offramp.models.config_file import CONFIG_FILE, OLD_CONFIG_FILE, read_config
-from offramp.models.names import is_file
+from offramp.models.config_file import (
+    CONFIG_FILE,
+    OLD_CONFIG_FILE,
+    architecture,
+    read_config,
+    stated_family,
+)
+from offramp.models.names import exists, given_path, is_file
 from offramp.models.research import from_research
 
 _SETTINGS = (
@@ -88,17 +94,17 @@ def inspect(
     ModelNotFoundError, ConfigError or CheckpointError as loading would, but needs no configuration
     and compares with none.
     """
+    given_path(source)
     source = Path(source).expanduser()
-    if not source.exists():
+    if not exists(source):
         raise ModelNotFoundError(f"{source} does not exist. Pass a model's directory or file.")
     directory = source if source.is_dir() else source.parent
     stated = any(is_file(directory / name) for name in (CONFIG_FILE, OLD_CONFIG_FILE))
     values = read_config(directory) if stated else {}
     architectures = values.get("architectures")
     architectures = architectures if isinstance(architectures, list) else []
-    model_type = values.get("model_type")
-    model_type = model_type if isinstance(model_type, str) else None
-    rows = paddle_rows(model_type or "bert", str(next(iter(architectures), "")))
+    model_type = stated_family(values)
+    rows = paddle_rows(model_type or "bert", architecture(values))
     options = Reading(
         allow_legacy_pickle=allow_legacy_pickle,
         uint16_is_bfloat16=uint16_is_bfloat16 or values.get("dtype") == "bfloat16",
@@ -106,11 +112,15 @@ def inspect(
     save = source if source.is_file() else find_save(source, rows=rows, options=options)
     weights, values = from_research(open_save(save, rows, options), values)
     tensors = []
-    for own, stored in weights.tensors.items():
+    told: set[str] = set()
+    where = read_index(save) if is_index(save.name) else {}
+    for own, stored in {**weights.tensors, **weights.left_out}.items():
         shape = stored.shape[::-1] if own in weights.turned else stored.shape
-        file = weights.files.get(own, save)
         name = weights.foreign.get(own, own)
-        tensors.append(TensorShape(name, own, stored.dtype, shape, file.name))
+        if name in told:  # PABEE's one pooler, which each of our exits has a copy of
+            continue
+        told.add(name)
+        tensors.append(TensorShape(name, own, stored.dtype, shape, where.get(name, save.name)))
     dtypes: Counter[str] = Counter()
     for tensor in tensors:
         dtypes[tensor.dtype] += math.prod(tensor.shape)

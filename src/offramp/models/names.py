@@ -86,6 +86,16 @@ def exists(path: str | Path) -> bool:
         return False
 
 
+def given_path(name: str | Path) -> Path:
+    """The path, whole; ModelNotFoundError for what can be none."""
+    try:
+        path = Path(name).expanduser().resolve()
+        os.path.exists(path)  # noqa: PTH110  # which says that a name is too long
+    except (OSError, RuntimeError, ValueError) as error:  # ~ of nobody, a loop of links, a NUL
+        raise ModelNotFoundError(f"{str(name)[:200]!r} is no path: {error}.") from error
+    return path
+
+
 def is_file(path: str | Path) -> bool:
     """Whether there is such a file; False for what can be none."""
     return exists(path) and Path(path).is_file()

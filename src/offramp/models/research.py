@@ -8,7 +8,8 @@ own; PABEE (Zhou et al. 2020) has `classifiers` over the model's one pooler.
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Mapping
+from collections import Counter
+from collections.abc import Collection, Iterable, Mapping
 from dataclasses import replace
 from typing import Any
 
@@ -20,6 +21,8 @@ from offramp.errors import CheckpointError
 _HIGHWAY = re.compile(r"\w+\.encoder\.highway\.(?P<n>\d+)\.")
 _CLASSIFIERS = re.compile(r"classifiers\.(?P<n>\d+)\.")
 _PARTS = ("weight", "bias")
+_OWN_CLASS = re.compile(r"^Dee(?=[A-Z])|WithPabee$")
+"""What the research code's names of classes have beside ours."""
 
 
 def from_research(weights: Weights, config: Mapping[str, Any]) -> tuple[Weights, dict[str, Any]]:
@@ -45,7 +48,7 @@ def from_research(weights: Weights, config: Mapping[str, Any]) -> tuple[Weights,
     return weights, dict(config)
 
 
-def to_deebert(names: Iterable[str], config: Mapping[str, Any]) -> tuple[dict[str, str], str]:
+def to_deebert(names: Collection[str], config: Mapping[str, Any]) -> tuple[dict[str, str], str]:
     """({our name: DeeBERT's}, where its last exit is called) of a classifier with exits.
 
     Raises CheckpointError where the exits are not such as DeeBERT has: one after every layer, on
@@ -66,6 +69,11 @@ def to_deebert(names: Iterable[str], config: Mapping[str, Any]) -> tuple[dict[st
             f"a pooler and a classifier; this model's exits have pooler {shape[0]!r} and width "
             f"{shape[1]} after layers {shape[2]}.",
             kind="unsupported",
+        )
+    parts = [f"{kind}.{part}" for kind in ("dense", "classifier") for part in _PARTS]
+    if absent := {f"exits.{n}.{part}" for n in wanted[2] for part in parts} - set(names):
+        raise CheckpointError(
+            f"config.json tells of exits whose tensors are not there: {sorted(absent)[:5]}."
         )
     rows = research_rows(prefix)
     found = {name: (named_back(name, rows) or (name, False))[0] for name in names}
@@ -128,6 +136,13 @@ def _renamed(weights: Weights, dialect: str, keep: str) -> Weights:
     for name in weights.tensors:
         own = None if keep in name else renamed(name, rows)
         names[name] = own[0] if own is not None and own[0] is not None else name
+    counts = Counter(names.values())
+    twice = [name for name, new in names.items() if counts[new] > 1]
+    if twice:
+        raise CheckpointError(
+            f"{weights.source} has one exit's tensor under several names: {', '.join(twice[:5])}.",
+            file=weights.source,
+        )
     old = {new: weights.foreign.get(name, name) for name, new in names.items() if new != name}
     return replace(
         weights,
@@ -150,4 +165,6 @@ def _with_exits(config: Mapping[str, Any], layers: int) -> dict[str, Any]:
         "dropout": config.get("hidden_dropout_prob", 0.1),
         "criterion": {"name": "entropy", "threshold": 0.0, "growth": 1.0},
     }
-    return {**config, "exits": section}
+    named = config.get("architectures")
+    names = [_OWN_CLASS.sub("", str(name)) for name in named] if isinstance(named, list) else None
+    return {**config, "exits": section, "architectures": names}
