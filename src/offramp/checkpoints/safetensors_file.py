@@ -8,7 +8,6 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 from safetensors import SafetensorError, TensorSpec, serialize_file
 
 from offramp.checkpoints.checked_file import UnsoundError, reading
@@ -105,7 +104,7 @@ def _header(content: Array) -> tuple[int, dict[str, Any]]:
     if not raw.startswith(b"{"):
         raise UnsoundError("no header of JSON", 8)
     try:
-        header = parse_json(raw)
+        header = parse_json(raw, deepest=None)  # an entry may hold two lists, which is checked
     except (ValueError, RecursionError) as error:
         raise UnsoundError(f"its header is no JSON that can be read ({error})", 8) from None
     about = header.get("__metadata__")
@@ -135,7 +134,7 @@ def _place(name: str, entry: object) -> tuple[str, tuple[int, ...], int, int]:
         or not 0 <= offsets[0] <= offsets[1]
     ):
         raise UnsoundError(f"{name} has no two data_offsets in order", 8)
-    size = math.prod(shape) * np.dtype(TYPES[dtype]).itemsize
+    size = math.prod(shape) * TYPES[dtype].itemsize
     if offsets[1] - offsets[0] != size:
         raise UnsoundError(
             f"{name} of shape {list(shape)} and type {dtype} takes {size} bytes, and has "

@@ -62,7 +62,10 @@ def check_name(name: str) -> None:
 def check_shape(shape: object) -> tuple[int, ...]:
     """The sizes as they are; UnsoundError for what is no shape that memory can have."""
     sizes = check_sizes(shape)
-    if math.prod(max(size, 1) for size in sizes) >= _MOST_NUMBERS:
+    count = 1
+    for size in sizes:
+        count *= size or 1
+    if count >= _MOST_NUMBERS:
         raise UnsoundError("a tensor's shape is larger than memory can be")
     return sizes
 
@@ -71,8 +74,9 @@ def check_sizes(values: object) -> tuple[int, ...]:
     """Sizes or steps as they are; UnsoundError for what is no list of at most eight of them."""
     if not isinstance(values, (list, tuple)) or len(values) > MOST_DIMENSIONS:
         raise UnsoundError("a tensor's shape is no list of at most eight sizes")
-    if not all(type(value) is int and 0 <= value < 1 << 62 for value in values):
-        raise UnsoundError("a tensor's shape has a size that is no whole number from 0")
+    for value in values:
+        if type(value) is not int or not 0 <= value < 1 << 62:
+            raise UnsoundError("a tensor's shape has a size that is no whole number from 0")
     return tuple(values)
 
 

@@ -13,25 +13,29 @@ DEEPEST = 32
 MOST_VALUES = 400_000
 """How many values there may be; an index of ten thousand tensors has some twenty thousand."""
 _LONGEST_WIDE = 4_000_000
+_LONG_NUMBER = re.compile(rb"\d{41}")
 _TEXTS = re.compile(rb'"[^"]*"')
 
 
-def parse_json(text: str | bytes) -> Any:
+def parse_json(text: str | bytes, deepest: int | None = DEEPEST) -> Any:
     """What `json.loads` gives, without names that stand twice, NaN and Infinity: ValueError.
 
-    ValueError too for text that would take far more memory than it is long, and RecursionError
-    where it is nested deeper than Python's own reader goes.
+    ValueError too for text that would take far more memory than it is long, or that nests values
+    deeper than `deepest`; without that RecursionError, where it is deeper than Python's own reader
+    goes.
     """
     raw = text.encode() if isinstance(text, str) else text
     if raw.startswith(b"\xef\xbb\xbf"):
         raise ValueError("it begins with a byte order mark")
     _check_size(raw)
+    if deepest is not None and _depth(raw) > deepest:
+        raise ValueError(f"values nested deeper than {deepest}")
     return json.loads(
         raw.decode(),
         object_pairs_hook=_no_name_twice,
         parse_constant=_no_constant,
-        parse_int=_short_number,
         parse_float=_finite,
+        parse_int=_short_number if _LONG_NUMBER.search(raw) else None,  # a call for each costs
     )
 
 
@@ -41,13 +45,15 @@ def _check_size(raw: bytes) -> None:
         raise ValueError(f"more than {_LONGEST_WIDE} bytes that are not plain ASCII")
     if sum(raw.count(mark) for mark in (b"[", b"{", b",")) > MOST_VALUES:
         raise ValueError(f"more than {MOST_VALUES} values")
+
+
+def _depth(raw: bytes) -> int:
     depth = deepest = 0
     plain = raw.replace(rb"\\", b"").replace(rb"\"", b"")  # no quote that ends no text
     for bracket in re.findall(rb"[\[\]{}]", _TEXTS.sub(b"", plain)):
         depth += 1 if bracket in b"[{" else -1
         deepest = max(deepest, depth)
-    if deepest > DEEPEST:
-        raise ValueError(f"values nested deeper than {DEEPEST}")
+    return deepest
 
 
 def _no_name_twice(pairs: list[tuple[str, Any]]) -> dict[str, Any]:

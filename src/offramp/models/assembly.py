@@ -15,6 +15,7 @@ from offramp.checkpoints.stored import FLOATS, Stored
 from offramp.checkpoints.weights import Weights
 from offramp.errors import CheckpointError, ConfigError
 from offramp.models.loading import Expected, LoadingReport, plan
+from offramp.models.parts import walk
 from offramp.models.tensors import as_tensor, type_name
 
 if TYPE_CHECKING:
@@ -36,9 +37,10 @@ def fill(
     touched, and ConfigError where a new part has no initial weights.
     """
     found = weights.tensors
+    state = list(_own_tensors(model))
     report = plan(
         found,
-        expected(model),
+        _expected(model, state),
         weights.source,
         ignore_mismatched_sizes=ignore_mismatched_sizes,
         renamed=weights.foreign,
@@ -59,7 +61,7 @@ def fill(
         )
     tensors = _read(weights, report.loaded)
     tensors |= {name: tensors[report.loaded[o]].clone() for name, o in report.copied.items()}
-    _assign(model, tensors, report)
+    _assign(model, tensors, report, _shared(model._tied(), state))
     if dtype is None:
         return report
     model.to(dtype)
@@ -92,6 +94,10 @@ def _read(weights: Weights, names: Mapping[str, str]) -> dict[str, Tensor]:
 
 def expected(model: PretrainedModel) -> Expected:
     """What the model takes: its tensors, and which of them are heads."""
+    return _expected(model, list(_own_tensors(model)))
+
+
+def _expected(model: PretrainedModel, state: list[tuple[str, Tensor, bool]]) -> Expected:
     prefix = model.base_model_prefix
     body = model.base_model
     at = "" if body is model else prefix + "."
@@ -102,7 +108,6 @@ def expected(model: PretrainedModel) -> Expected:
     # What a head has without a module of its own.
     loose = [*model.named_parameters(recurse=False), *model.named_buffers(recurse=False)]
     tied = model._tied()
-    state = list(_own_tensors(model))
     return Expected(
         shapes={name: tuple(tensor.shape) for name, tensor, _ in state if name not in tied},
         prefix=prefix,
@@ -127,12 +132,16 @@ def expected(model: PretrainedModel) -> Expected:
     )
 
 
-def _assign(model: PretrainedModel, tensors: dict[str, Tensor], report: LoadingReport) -> None:
-    shared = _shared(model)
+def _assign(
+    model: PretrainedModel,
+    tensors: dict[str, Tensor],
+    report: LoadingReport,
+    shared: Mapping[str, str],
+) -> None:
     tied = {**model._tied(), **shared}
     lacking = [
         (path, module)
-        for path, module in model.named_modules()
+        for path, module in walk(model)
         if _place(path, module, tensors) - tied.keys()
     ]
     model.tie_weights()
@@ -199,7 +208,7 @@ def _make_new(
 
 def _own_tensors(model: nn.Module) -> Iterator[tuple[str, Tensor, bool]]:
     """(name, tensor, whether it is a buffer) of what a file holds, under each of its names."""
-    for path, module in model.named_modules(remove_duplicate=False):
+    for path, module in walk(model, every_path=True):
         prefix = path + "." if path else ""
         for last, parameter in module._parameters.items():
             if parameter is not None:
@@ -209,12 +218,11 @@ def _own_tensors(model: nn.Module) -> Iterator[tuple[str, Tensor, bool]]:
                 yield prefix + last, buffer, True
 
 
-def _shared(model: PretrainedModel) -> dict[str, str]:
+def _shared(tied: Mapping[str, str], state: list[tuple[str, Tensor, bool]]) -> dict[str, str]:
     """{parameter: the one that it is too}, of those that a class shares without `tied_weights`."""
     first: dict[int, str] = {}
-    tied = model._tied()
     shared = {}
-    for name, tensor, is_buffer in _own_tensors(model):
+    for name, tensor, is_buffer in state:
         if is_buffer or name in tied:
             continue
         if first.setdefault(id(tensor), name) != name:

@@ -24,7 +24,7 @@ from offramp.models.config_file import CONFIG_FILE
 from offramp.models.loading import LoadingReport
 from offramp.models.names import companions_in, companions_of
 from offramp.models.opening import Opening, check_positions, open_model
-from offramp.models.parts import ModelParts, is_initialised
+from offramp.models.parts import ModelParts, is_initialised, walk
 from offramp.models.saving import write_model
 from offramp.models.tables import MODEL_STATE, ModelNames, freeze_tables
 from offramp.models.tracking import InitTrackerMeta, is_building
@@ -116,9 +116,8 @@ class PretrainedModel(ModelParts, GenerationMixin, metaclass=InitTrackerMeta):
         """
         if self.config.pruned_heads:
             self._prune(self.config.pruned_heads)
-        for module in self.modules():
-            own = list(module.parameters(recurse=False))
-            if own and not is_initialised(module):
+        for _, module in walk(self):
+            if module._parameters and not is_initialised(module):
                 self._init_weights(module)
         self.tie_weights()
         if not is_building():

@@ -143,6 +143,8 @@ class BertPreTrainedModel(PretrainedModel):
 
     def _init_weights(self, module: nn.Module) -> None:
         """Normal weights with spread `initializer_range`, zero biases, unit norms."""
+        if any(own is not None and own.is_meta for own in module._parameters.values()):
+            return  # there are no values to give
         if isinstance(module, (nn.Linear, nn.Embedding)):
             nn.init.normal_(module.weight, std=self.config.initializer_range)
         if isinstance(module, nn.Embedding) and module.padding_idx is not None:
