@@ -72,7 +72,7 @@ _TABLE: dict[str, tuple[str, tuple[str, ...]]] = {
     "InitTrackerMeta": ("offramp.models.tracking", _MODELS),
     "GenerationMixin": ("offramp.generation.mixin", ()),
     "convert": ("offramp.models.converting", ("numpy", "safetensors")),
-    "Conversion": ("offramp.models.converting", ("numpy", "safetensors")),
+    "Conversion": ("offramp.models.conversion", ("numpy", "safetensors")),
     "inspect": ("offramp.models.inspecting", ("numpy", "safetensors")),
     "Inspection": ("offramp.models.inspecting", ("numpy", "safetensors")),
     "LoadingReport": ("offramp.models.loading", _MODELS),
@@ -174,7 +174,8 @@ if TYPE_CHECKING:
         to_transformers as to_transformers,
     )
     from offramp.models.config import PretrainedConfig as PretrainedConfig
-    from offramp.models.converting import Conversion as Conversion, convert as convert
+    from offramp.models.conversion import Conversion as Conversion
+    from offramp.models.converting import convert as convert
     from offramp.models.inspecting import Inspection as Inspection, inspect as inspect
     from offramp.models.loading import LoadingReport as LoadingReport
     from offramp.models.tracking import InitTrackerMeta as InitTrackerMeta

@@ -11,9 +11,17 @@ import difflib
 import os
 from collections.abc import Iterable
 
+_LONGEST = 4000  # letters of a message
+
 
 class OfframpError(Exception):
-    """Base of every error that offramp raises on purpose."""
+    """Base of every error that offramp raises on purpose.
+
+    What a file put into the message is shown as text: no control characters, no end of it.
+    """
+
+    def __init__(self, *args: object) -> None:
+        super().__init__(*(_shown(arg) if isinstance(arg, str) else arg for arg in args))
 
 
 class ConfigError(OfframpError, ValueError):
@@ -108,6 +116,12 @@ class MissingBackendError(OfframpError, ImportError):
 
 class NewWeightsWarning(UserWarning):
     """A head was not in the checkpoint and has fresh random weights."""
+
+
+def _shown(text: str) -> str:
+    if not text.isprintable():
+        text = "".join(c if c.isprintable() or c == "\n" else ascii(c)[1:-1] for c in text)
+    return text if len(text) <= _LONGEST else f"{text[:_LONGEST]} ..."
 
 
 def nearest(name: str, known: Iterable[str]) -> str:

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import codecs
 import math
+import re
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
@@ -23,6 +24,7 @@ _OWN_NAMES = "StructuredToParameterName@@"
 """Paddle's names of its own parameters: of no use here."""
 _PARTS = "UnpackBigParamInfor@@"
 """How arrays of more than a gibibyte are cut up, under pickle protocols before 4."""
+_PROGRAM_NAME = re.compile(r"[\w.]+\.[wb]_\d+(_\w+)?")
 _DEEPEST = 4
 _MOST_NAMES = 16_000_000
 _KINDS = {np.dtype(kind).str[1:]: name for name, kind in TYPES.items() if name != "BF16"}
@@ -84,6 +86,11 @@ def read_paddle(path: Path, *, mmap: bool = True) -> dict[str, Stored]:
                 if name in found:
                     raise UnsoundError(f"{name} is named twice")
                 found[name] = Stored(_KINDS[array.dtype.str[1:]], array)
+        if found and all(_PROGRAM_NAME.fullmatch(name) for name in found):
+            raise UnsoundError(
+                "it has a program's names (a static graph's), which say nothing of a layer",
+                kind="unsupported",
+            )
         return _joined(found, parts)
 
 

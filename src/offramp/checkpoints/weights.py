@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from offramp.checkpoints.checked_file import (
@@ -63,6 +63,12 @@ class Weights:
     given: bool = False
     left_out: Mapping[str, Stored] = field(default_factory=dict)
     """By their names in the file: those that no model of ours has a place for."""
+
+    def without(self, names: Collection[str]) -> Weights:
+        """The same without these tensors, which are then among those left out."""
+        left = {self.foreign.get(name, name): self.tensors[name] for name in sorted(names)}
+        kept = {name: stored for name, stored in self.tensors.items() if name not in names}
+        return replace(self, tensors=kept, left_out={**self.left_out, **left})
 
 
 def open_save(path: Path, rows: Sequence[Row] = (), options: Reading | None = None) -> Weights:

@@ -1,0 +1,263 @@
+"""PaddleNLP's models as ours, and ours as PaddleNLP's: names, orientation, ties and settings."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+
+from offramp.checkpoints.content import settled
+from offramp.checkpoints.renames import named_back, renamed
+from offramp.checkpoints.stored import FLOATS, Stored
+from offramp.checkpoints.tables import Family, paddle_rows
+from offramp.checkpoints.weights import Weights
+from offramp.errors import CheckpointError, ConfigError
+from offramp.models.config_file import architecture
+from offramp.models.conversion import Target
+
+_ONLY_PADDLE = ("paddlenlp_version", "fuse")
+
+
+def from_paddle(
+    weights: Weights, values: Mapping[str, Any], family: Family, model_type: str
+) -> tuple[Weights, dict[str, Any], dict[str, str], list[str]]:
+    """PaddleNLP's tensors and settings as ours: what is tied once, and what it leaves out stated.
+
+    Also {tensor: the one whose copy it is}, and notes for the user. Raises CheckpointError for
+    tensors that no table knows, or that are integers.
+    """
+    rows = paddle_rows(model_type, architecture(values))
+    own = {n for n in weights.tensors if n in weights.foreign or renamed(n, rows) is not None}
+    _check_known(weights, own)
+    _check_types(weights)
+    values = dict(values)
+    weights, copies, notes = _of_today(weights, family, values)
+    weights = _untied(weights, family, values)
+    values = _own_config(values, family, weights.tensors)
+    if values.get("use_task_id") and values.get("task_id"):
+        notes.append(
+            f"PaddleNLP takes task {values['task_id']} where no task_type_ids are given, "
+            "transformers 0: pass them."
+        )
+    if "pool_act" in values:
+        notes.append("transformers' pooler ends in tanh, whatever pool_act is.")
+    return weights, values, copies, notes
+
+
+def to_paddle(weights: Weights, values: dict[str, Any], family: Family) -> Target:
+    """What PaddleNLP is given: tied tensors twice, matrices turned round, every size stated.
+
+    Raises CheckpointError for tensors that no table knows.
+    """
+    model_type = str(values["model_type"])
+    rows = paddle_rows(model_type, architecture(values))
+    _check_known(weights, {name for name in weights.tensors if named_back(name, rows) is not None})
+    tensors = dict(weights.tensors)
+    tied = _tied(tensors, family, values)
+    tensors |= {name: tensors[other] for name, other in tied.items()}
+    there = Target(tensors, {}, _paddle_config(values, family), tied=tied)
+    for name in tensors:
+        there.names[name], transpose = named_back(name, rows) or (name, False)
+        if transpose and tensors[name].array.ndim == 2:
+            there.turned.add(name)
+    if model_type == "albert":
+        positions = _positions(tensors)
+        tensors |= positions
+        there.names |= {name: name for name in positions}
+    if values.get("exits"):
+        there.notes.append("PaddleNLP has no exits: it warns of theirs and does not use them.")
+    if model_type != "albert" and weights.dialect != "paddle":
+        there.notes.append("PaddleNLP masks the pad token where no attention_mask is given.")
+    for name, value in family.paddle_ignores.items():
+        if values.get(name, value) != value:
+            there.notes.append(f"PaddleNLP has {name} {value}, whatever is stated.")
+    return there
+
+
+def _positions(tensors: Mapping[str, Stored]) -> dict[str, Stored]:
+    """The numbers 0, 1, 2, ... of ALBERT's positions, which PaddleNLP keeps as a tensor."""
+    table = "embeddings.position_embeddings.weight"
+    prefix = "" if table in tensors else "transformer."
+    rows = tensors.get(table, tensors.get(f"albert.{table}"))
+    if rows is None:
+        return {}
+    numbers = np.arange(rows.shape[0], dtype=np.int64)[None]
+    return {f"{prefix}embeddings.position_ids": Stored("I64", numbers)}
+
+
+_ALIKE = (
+    re.compile(r"(\w+\.)?embeddings\.(word|position|token_type|task_type)_embeddings\.weight"),
+    re.compile(r"(cls\.predictions|lm_head|predictions)\.(decoder\.(weight|bias)|bias)"),
+    re.compile(r"lm_head\.layer_norm\.(weight|bias)"),
+    re.compile(r"(\w+\.)?encoder\.albert_layer_groups\.\d+\.albert_layers\.\d+\.full_layer_.*"),
+    re.compile(r"exits\..*"),
+)
+"""Tensors of one name in both, which lie alike in both."""
+
+
+def _check_known(weights: Weights, known: set[str]) -> None:
+    """CheckpointError for a tensor that no table knows: it might lie the other way round."""
+    unknown = [
+        weights.foreign.get(name, name)
+        for name in weights.tensors
+        if name not in known and not any(pattern.fullmatch(name) for pattern in _ALIKE)
+    ]
+    if unknown:
+        raise CheckpointError(
+            f"{weights.source} has {', '.join(unknown[:5])}, which no table knows; it is not known "
+            "how they lie. Convert the model without them.",
+            file=weights.source,
+        )
+
+
+def _check_types(weights: Weights) -> None:
+    """CheckpointError for integers as weights: bfloat16 may lie there without saying so."""
+    bare = {name: s.dtype for name, s in weights.tensors.items() if s.dtype not in FLOATS}
+    if bare:
+        name, kind = next(iter(bare.items()))
+        raise CheckpointError(
+            f"{weights.source} has {len(bare)} tensors of integers, such as {name} ({kind}). "
+            "Paddle writes bfloat16 as uint16: if that is meant, pass uint16_is_bfloat16=True.",
+            file=weights.source,
+        )
+
+
+def _tied(
+    tensors: Mapping[str, Stored], family: Family, values: Mapping[str, Any]
+) -> dict[str, str]:
+    """{tensor that PaddleNLP expects a second time: the one that it is}."""
+    return {
+        name: other
+        for name, other in family.twins.items()
+        if name not in tensors
+        and other in tensors
+        and name.rpartition(".decoder")[0] + ".bias" in tensors
+        and (name.endswith(".bias") or values.get("tie_word_embeddings", True))
+    }
+
+
+def _untied(weights: Weights, family: Family, values: dict[str, Any]) -> Weights:
+    """Without what is there twice because it is tied; where it differs, the settings say so.
+
+    Where the words are untied, transformers' bias is too.
+    """
+    tensors = weights.tensors
+    pairs = {n: o for n, o in family.twins.items() if n in tensors and o in tensors}
+    equal = {n for n, other in pairs.items() if _equal(tensors[n], tensors[other])}
+    if any(name.endswith(".weight") for name in pairs.keys() - equal):
+        values["tie_word_embeddings"] = False
+    if values.get("tie_word_embeddings") is False:
+        return weights
+    return weights.without(equal)
+
+
+def _of_today(
+    weights: Weights, family: Family, values: Mapping[str, Any]
+) -> tuple[Weights, dict[str, str], list[str]]:
+    """What PaddleNLP wrote before 2.6, as 2.8 writes it; {tensor: whose copy it is}; the notes.
+
+    The decoders of RoBERTa and ALBERT lay like other linear layers, and were not tied. RoBERTa's
+    head of rows was the pooler and one layer, its head of words had one bias, and its positions
+    began at 0.
+    """
+    tensors, foreign, turned = dict(weights.tensors), dict(weights.foreign), set(weights.turned)
+    files = dict(weights.files)
+    names: dict[str, str] = {}
+    copies: dict[str, str] = {}
+    for name, other in family.twins.items():
+        if name not in tensors:
+            continue
+        if name.endswith(".bias") and other not in tensors:  # one then, two where untied
+            tensors[other], files[other] = tensors[name], files[name]
+            foreign[other] = foreign.get(name, name)
+            copies[other] = name
+        same = tensors.get(other)  # no vocabulary is as large as a width
+        if same and tensors[name].shape == same.shape[::-1] != same.shape:
+            tensors[name] = Stored(tensors[name].dtype, tensors[name].array.T)
+            turned.add(name)
+    if (
+        architecture(values) == "RobertaForSequenceClassification"
+        and "classifier.weight" in tensors
+    ):
+        for part in ("weight", "bias"):
+            names[f"roberta.pooler.dense.{part}"] = f"classifier.dense.{part}"
+            names[f"classifier.{part}"] = f"classifier.out_proj.{part}"
+    names = {old: new for old, new in names.items() if old in tensors}
+    for old, new in names.items():
+        tensors[new], files[new] = tensors.pop(old), files.pop(old)
+        foreign[new] = foreign.pop(old, old)
+        if old in turned:
+            turned.remove(old)
+            turned.add(new)
+    notes = []
+    if (names or copies) and family.prefix == "roberta":
+        notes.append(
+            "PaddleNLP before 2.5 counted RoBERTa's positions from 0 (or from pad_token_id + 1, "
+            "pads too): pass position_ids."
+        )
+    weights = replace(
+        weights, tensors=tensors, files=files, foreign=foreign, turned=frozenset(turned)
+    )
+    return weights, copies, notes
+
+
+def _equal(one: Stored, other: Stored) -> bool:
+    if one.shape != other.shape or one.dtype != other.dtype:
+        return False
+    bits = f"u{one.array.itemsize}"
+    return bool(np.array_equal(settled(one.array).view(bits), settled(other.array).view(bits)))
+
+
+_SIZES = {
+    "vocab_size": "word",
+    "max_position_embeddings": "position",
+    "type_vocab_size": "token_type",
+}
+
+
+def _own_config(
+    values: dict[str, Any], family: Family, tensors: Mapping[str, Stored]
+) -> dict[str, Any]:
+    sizes = {}  # what a default was is no longer the same in every version of PaddleNLP
+    for setting, table in _SIZES.items():
+        name = f"embeddings.{table}_embeddings.weight"
+        found = tensors.get(name, tensors.get(f"{family.prefix}.{name}"))
+        if found is not None and found.shape:
+            sizes[setting] = found.shape[0]
+    values = {**family.paddle_defaults, **sizes, **values, **family.paddle_ignores}
+    for name in _ONLY_PADDLE:
+        values.pop(name, None)
+    if values.get("pool_act") == "tanh":
+        del values["pool_act"]
+    if "dropout" in values:
+        values["classifier_dropout"] = values.pop("dropout")
+    if "num_classes" in values:
+        count = values.pop("num_classes")
+        if "id2label" not in values and isinstance(count, int) and 0 < count < 10_000:
+            values["id2label"] = {str(n): f"LABEL_{n}" for n in range(count)}
+    answers = tensors.get("qa_outputs.bias")  # of start and end, whatever labels are stated
+    if answers is not None and len(values.get("id2label") or ()) != answers.array.size:
+        values.pop("id2label", None)
+        values.pop("label2id", None)
+    if "architectures" in values:
+        values["architectures"] = _classes(values, "ForPretraining", "ForPreTraining")
+    return values
+
+
+def _classes(values: Mapping[str, Any], old: str, new: str) -> list[str]:
+    named = values.get("architectures") or []
+    if not isinstance(named, list):
+        raise ConfigError(f"architectures is a list of names; got {named!r}.")
+    return [str(name).replace(old, new) for name in named]
+
+
+def _paddle_config(values: dict[str, Any], family: Family) -> dict[str, Any]:
+    values = {**family.own_defaults, **values}
+    values.pop("mask_padding", None)
+    values["dtype"] = values.get("dtype") or "float32"
+    values.pop("torch_dtype", None)
+    values["architectures"] = _classes(values, "ForPreTraining", "ForPretraining") or None
+    return {key: value for key, value in values.items() if (key, value) != ("architectures", None)}
