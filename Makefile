@@ -7,7 +7,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check
 
-.PHONY: demo docs test check format lint types imports unit test-slow common-tests clean
+.PHONY: demo docs test check format lint types imports unit test-slow common-tests fuzz clean
 
 demo: $(VENV)/.demo
 	$(BIN)/offramp demo
@@ -37,6 +37,11 @@ test-slow: $(VENV)/.dev
 # transformers' own tests of models and configurations, fetched with pip, on offramp's classes.
 common-tests: $(VENV)/.dev
 	$(BIN)/python tools/transformers_common_tests.py
+
+# A million damaged checkpoints; goes on where it was stopped. WORK=DIR keeps what is done.
+WORK ?= runs/fuzz
+fuzz: $(VENV)/.dev
+	$(BIN)/python benchmarks/fuzz_checkpoints.py --work $(WORK) --mutants 1000000 --workers 2
 
 docs: $(VENV)/.docs
 	NO_MKDOCS_2_WARNING=1 $(BIN)/python -m mkdocs build --strict
