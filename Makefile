@@ -7,7 +7,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check
 
-.PHONY: demo docs test check format lint types imports unit test-slow common-tests fuzz clean
+.PHONY: demo docs test check format lint types imports unit test-slow common-tests fuzz paddle-check clean
 
 demo: $(VENV)/.demo
 	$(BIN)/offramp demo
@@ -43,6 +43,16 @@ WORK ?= runs/fuzz
 fuzz: $(VENV)/.dev
 	$(BIN)/python benchmarks/fuzz_checkpoints.py --work $(WORK) --mutants 1000000 --workers 2
 
+# What convert writes, loaded by PaddleNLP itself, which gets a place of its own.
+paddle-check: $(VENV)/.dev
+	$(PYTHON) -m venv .venv-paddle
+	.venv-paddle/bin/python -m pip install --quiet paddlepaddle==2.6.2 paddlenlp==2.8.1 \
+	  'numpy<2' 'setuptools<70' protobuf==3.20.2 huggingface_hub==0.25.2 datasets==2.21.0 \
+	  pyarrow==17.0.0 scipy==1.14.1 aistudio-sdk==0.2.6
+	rm -rf runs/paddle
+	$(BIN)/python tools/paddlenlp_loads.py write runs/paddle
+	.venv-paddle/bin/python tools/paddlenlp_loads.py read runs/paddle
+
 docs: $(VENV)/.docs
 	NO_MKDOCS_2_WARNING=1 $(BIN)/python -m mkdocs build --strict
 
@@ -68,4 +78,4 @@ $(VENV)/.docs: $(VENV)/.demo
 	@touch $@
 
 clean:
-	rm -rf site $(VENV) .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache
+	rm -rf site $(VENV) .venv-paddle .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache

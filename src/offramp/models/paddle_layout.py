@@ -71,6 +71,10 @@ def to_paddle(weights: Weights, values: dict[str, Any], family: Family) -> Targe
         there.notes.append("PaddleNLP has no exits: it warns of theirs and does not use them.")
     if model_type != "albert" and weights.dialect != "paddle":
         there.notes.append("PaddleNLP masks the pad token where no attention_mask is given.")
+    if "predictions.LayerNorm.weight" in tensors and values.get("layer_norm_eps") != 1e-5:
+        there.notes.append(
+            "PaddleNLP's head of words has layer_norm_eps 1e-05, whatever is stated."
+        )
     for name, value in family.paddle_ignores.items():
         if values.get(name, value) != value:
             there.notes.append(f"PaddleNLP has {name} {value}, whatever is stated.")
