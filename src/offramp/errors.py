@@ -21,7 +21,7 @@ class OfframpError(Exception):
     """
 
     def __init__(self, *args: object) -> None:
-        super().__init__(*(_shown(arg) if isinstance(arg, str) else arg for arg in args))
+        super().__init__(*(shown(arg) if isinstance(arg, str) else arg for arg in args))
 
 
 class ConfigError(OfframpError, ValueError):
@@ -118,10 +118,13 @@ class NewWeightsWarning(UserWarning):
     """A head was not in the checkpoint and has fresh random weights."""
 
 
-def _shown(text: str) -> str:
+def shown(text: str, most: int = _LONGEST) -> str:
+    """A text for people: control characters escaped, the middle of what is too long left out."""
     if not text.isprintable():
         text = "".join(c if c.isprintable() or c == "\n" else ascii(c)[1:-1] for c in text)
-    return text if len(text) <= _LONGEST else f"{text[:_LONGEST]} ..."
+    if len(text) <= most:
+        return text
+    return f"{text[: most // 2]} ... {text[-most // 2 :]}"
 
 
 def nearest(name: str, known: Iterable[str]) -> str:

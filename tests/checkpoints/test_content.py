@@ -11,7 +11,7 @@ import pytest
 from stored_cases import LAYOUTS, assert_same, bits, numbers, save, small
 
 from offramp.checkpoints.checked_file import UnsoundError
-from offramp.checkpoints.content import Array, file_bytes, settled, taken
+from offramp.checkpoints.content import Array, copied, file_bytes, settled, taken
 from offramp.checkpoints.safetensors_file import write_safetensors
 from offramp.checkpoints.stored import Stored
 from offramp.checkpoints.weights import Reading, open_save, read_file
@@ -19,11 +19,10 @@ from offramp.checkpoints.weights import Reading, open_save, read_file
 # Bytes
 
 
-@pytest.mark.parametrize("mmap", [True, False])
-def test_all_bytes_to_write_on(tmp_path: Path, mmap: bool) -> None:
+def test_all_bytes_to_write_on(tmp_path: Path) -> None:
     path = tmp_path / "x"
     path.write_bytes(b"abc")
-    found = file_bytes(path, mmap=mmap)
+    found = file_bytes(path)
     assert found.dtype == np.uint8
     assert type(found) is np.ndarray
     assert found.tobytes() == b"abc"
@@ -34,13 +33,20 @@ def test_all_bytes_to_write_on(tmp_path: Path, mmap: bool) -> None:
 def test_a_mapping_is_the_file_and_a_copy_is_not(tmp_path: Path) -> None:
     path = tmp_path / "x"
     path.write_bytes(b"abc")
-    mapped, copied = file_bytes(path), file_bytes(path, mmap=False)
+    mapped = file_bytes(path)
+    copy = copied(file_bytes(path))
     with path.open("r+b") as file:
         file.write(b"x")
     assert mapped.tobytes() == b"xbc"
-    assert copied.tobytes() == b"abc"
+    assert copy.tobytes() == b"abc"
     path.unlink()  # which takes its name alone
     assert mapped.tobytes() == b"xbc"
+
+
+def test_a_pointer_of_git_lfs_is_told_of(tmp_path: Path) -> None:
+    (tmp_path / "x").write_bytes(b"version https://git-lfs.github.com/spec/v1\noid sha256:0\n")
+    with pytest.raises(UnsoundError, match="run `git lfs pull`"):
+        file_bytes(tmp_path / "x")
 
 
 def test_a_copy_outlives_a_file_that_is_cut_short(tmp_path: Path) -> None:
@@ -51,11 +57,10 @@ def test_a_copy_outlives_a_file_that_is_cut_short(tmp_path: Path) -> None:
     assert_same(found, small("a"))
 
 
-@pytest.mark.parametrize("mmap", [True, False])
-def test_an_empty_file(tmp_path: Path, mmap: bool) -> None:
+def test_an_empty_file(tmp_path: Path) -> None:
     (tmp_path / "x").write_bytes(b"")
     with pytest.raises(UnsoundError, match="it is empty") as caught:
-        file_bytes(tmp_path / "x", mmap=mmap)
+        file_bytes(tmp_path / "x")
     assert (caught.value.kind, caught.value.offset) == ("truncated", 0)
 
 

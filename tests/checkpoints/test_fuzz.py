@@ -7,31 +7,24 @@ import signal
 import subprocess
 import sys
 import time
-from importlib.util import module_from_spec, spec_from_file_location
 from pathlib import Path
-from types import ModuleType
 
 import pytest
 
-SCRIPT = Path(__file__).parents[2] / "benchmarks" / "fuzz_checkpoints.py"
+BENCHMARKS = Path(__file__).parents[2] / "benchmarks"
+SCRIPT = BENCHMARKS / "fuzz_checkpoints.py"
+sys.path.insert(0, str(BENCHMARKS))  # where `python benchmarks/fuzz_checkpoints.py` looks
 
-
-def imported() -> ModuleType:
-    spec = spec_from_file_location("fuzz_checkpoints", SCRIPT)
-    assert spec is not None and spec.loader is not None
-    module = module_from_spec(spec)
-    sys.modules[spec.name] = module  # dataclasses look there
-    spec.loader.exec_module(module)
-    return module
-
-
-fuzzing = imported()
+from fuzzing import run  # noqa: E402
+from fuzzing.corpus import PLANTED, TARGETS, make_corpus  # noqa: E402
+from fuzzing.mutants import Fuzzer  # noqa: E402
+from fuzzing.run import fuzz  # noqa: E402
 
 
 @pytest.fixture(scope="module")
 def corpus(tmp_path_factory: pytest.TempPathFactory) -> Path:
     directory = tmp_path_factory.mktemp("fuzz") / "corpus"
-    fuzzing.make_corpus(directory)
+    make_corpus(directory)
     return directory
 
 
@@ -42,13 +35,12 @@ def work(tmp_path: Path, corpus: Path) -> Path:
 
 
 def test_20_000_mutants_are_read_or_refused(work: Path) -> None:
-    tally = fuzzing.fuzz(work, 20_000, workers=2)
-    assert not tally.failures, str(tally)
-    assert tally.mutants == sum(tally.counts.values()) == 20_000
-    for target in fuzzing.TARGETS:
-        own = {outcome: n for (name, outcome), n in tally.counts.items() if name == target}
-        assert sum(own.values()) == 2500
-        assert 100 < own["read"] < 1500  # the rest were refused
+    state = fuzz(work, 20_000)
+    assert not state.failures
+    assert state.mutants == 20_000
+    for target in TARGETS:
+        assert state.counts[target].total() == 2500
+        assert 100 < state.counts[target]["read"] < 1500  # the rest were refused
 
 
 READERS = {
@@ -65,7 +57,7 @@ READERS = {
     "eval('1')": (2, (0, 1), "act: compile"),
     "import this": (1, (0,), "act: import"),
     "raise offramp.CheckpointError('', kind='no kind')": (2, (0, 1), "CheckpointError of kind no"),
-    "raise offramp.ConfigError('')": (8, range(7), "ConfigError of kind config"),
+    "raise offramp.ConfigError('')": (8, range(7), "ConfigError for weights"),
     "raise MemoryError": (1, (0,), "MemoryError"),
     "warnings.warn('')": (1, (0,), "UserWarning"),
     "return": (100, (), ""),
@@ -76,22 +68,22 @@ READERS = {
 def test_it_fails_where_a_reader_does(
     work: Path, body: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(fuzzing, "_STUCK", 3.0 if "sleep" in body else 20.0)
+    monkeypatch.setattr(run, "STUCK", 3.0 if "sleep" in body else 20.0)
     mutants, failing, sort = READERS[body]
     reader = work / "reader.py"
     reader.write_text(
         f"import os, select, time, warnings\nimport offramp\ndef read(path):\n {body}\n"
     )
-    tally = fuzzing.fuzz(work, mutants, workers=2, reader=reader)
-    assert sorted(tally.failures) == list(failing)
-    assert {found[: len(sort)] for found, _, _ in tally.failures.values()} <= {sort}
-    assert tally.mutants == sum(tally.counts.values()) == mutants
-    kept = {int(p.name.split(".")[0]) for p in (work / "failures").glob("*.txt")}
-    assert kept == set(list(failing)[:20])
-    for number in kept:
-        mutant = fuzzing.Fuzzer(work / "corpus", 0).mutant(number)
-        saved = work / "failures" / f"{number}.{mutant.sample.file}"
-        assert saved.read_bytes() == mutant.content
+    state = fuzz(work, mutants, reader=reader)
+    assert sorted(state.failures) == list(failing)
+    assert {found[: len(sort)] for found, _ in state.failures.values()} <= {sort}
+    assert state.mutants == sum(counts.total() for counts in state.counts.values()) == mutants
+    assert sum(counts["failed"] for counts in state.counts.values()) == len(failing)
+    kept = work / "failures" / state.key
+    assert {int(path.name.split(".")[0]) for path in kept.glob("*.txt")} == set(failing)
+    for number in failing:
+        mutant = Fuzzer(work / "corpus", 0).mutant(number)
+        assert (kept / mutant.name).read_bytes() == mutant.content
 
 
 def test_failures_are_the_exit_status_and_tried_again_with_other_readers(work: Path) -> None:
@@ -104,12 +96,24 @@ def test_failures_are_the_exit_status_and_tried_again_with_other_readers(work: P
         assert done.returncode == status, done.stderr
         assert done.stdout.endswith(f"failures: {failures}\n")
         assert "mutants: 30 of 30" in done.stdout
+        assert "this run: 30 in" in done.stdout  # all of them again: the reader is another
+
+
+def test_replay_shows_a_mutant(work: Path) -> None:
+    reader = work / "reader.py"
+    reader.write_text("def read(path):\n raise KeyError(path.name)\n")
+    command = [sys.executable, str(SCRIPT), "--work", str(work), "--replay", "8"]
+    done = subprocess.run(command, capture_output=True, text=True, check=True)
+    assert done.stdout.splitlines()[1].startswith(("read", "CheckpointError of kind "))
+    command += ["--reader", str(reader)]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert done.returncode == 1 and "KeyError: 'model.safetensors'" in done.stderr
 
 
 def test_what_is_planted_goes_off_when_executed(work: Path) -> None:
     """Or the absence of the directory would say nothing."""
     hostile = [path for path in (work / "corpus").rglob("*.*") if path.is_file()]
-    hostile = [path for path in hostile if fuzzing.PLANTED.encode() in path.read_bytes()]
+    hostile = [path for path in hostile if PLANTED.encode() in path.read_bytes()]
     kinds = {path.parent.parent.name for path in hostile}
     assert kinds == {"torch-zip", "torch-legacy", "paddle-2", "paddle-4"}
     code = """
@@ -123,7 +127,7 @@ for path in sys.argv[1:]:
 
 
 def test_a_mutant_is_a_function_of_seed_and_number(corpus: Path) -> None:
-    one, same, other = (fuzzing.Fuzzer(corpus, seed) for seed in (1, 1, 2))
+    one, same, other = (Fuzzer(corpus, seed) for seed in (1, 1, 2))
     for number in (*range(99, 0, -1), 10**12):
         assert one.mutant(number).content == same.mutant(number).content
     assert any(one.mutant(n).content != other.mutant(n).content for n in range(8))
@@ -141,25 +145,25 @@ def read(path):
 
 
 def test_a_run_that_was_killed_goes_on(work: Path, corpus: Path) -> None:
-    mutants, state, reader = 8000, work / "state.jsonl", work / "reader.py"
+    mutants, lines, reader = 5000, work / "state.jsonl", work / "reader.py"
     reader.write_text(SOME_FAIL)
     command = [sys.executable, str(SCRIPT), "--work", str(work), "--workers", "2"]
     command += ["--reader", str(reader), "--mutants", str(mutants)]
     process = subprocess.Popen(command, stdout=subprocess.DEVNULL)
-    while not (state.exists() and state.read_bytes().count(b"\n") > 1):
+    while not (lines.exists() and lines.read_bytes().count(b"\n") > 1):
         assert process.poll() is None
         time.sleep(0.01)
     os.kill(process.pid, signal.SIGKILL)
     process.wait()
-    kept = state.read_text()
-    state.write_text(kept + kept.splitlines()[0][:50])  # a line that it was writing
-    done = sum(line.endswith("}") for line in kept.splitlines()) * fuzzing._JOB
-    tally = fuzzing.fuzz(work, mutants, workers=2, reader=reader)
-    assert 0 < tally.run == mutants - done < mutants
+    kept = lines.read_text()
+    lines.write_text(kept + kept.splitlines()[0][:50])  # a line that it was writing
+    done = sum(line.endswith("}") for line in kept.splitlines()) * run._JOB
+    state = fuzz(work, mutants, reader=reader)
+    assert state.before == done and 0 < done < state.mutants == mutants
     whole = work / "whole"
     whole.mkdir()
     (whole / "corpus").symlink_to(corpus)
-    at_once = fuzzing.fuzz(whole, mutants, workers=1, reader=reader)
-    assert (tally.mutants, tally.counts) == (at_once.mutants, at_once.counts)
-    assert tally.failures.keys() == at_once.failures.keys() != set()
-    assert fuzzing.fuzz(work, mutants, reader=reader).run == 0
+    at_once = fuzz(whole, mutants, workers=1, reader=reader)
+    assert (state.counts, state.failures) == (at_once.counts, at_once.failures)
+    assert len(state.failures) > 10
+    assert fuzz(work, mutants, reader=reader).before == mutants

@@ -411,7 +411,7 @@ ZIPS: dict[str, tuple[Callable[[Path], bytes], str]] = {
     "letters of a zip": (lambda sound: b"PK\3\4" + bytes(100), "no zip, or ends too early"),
     "a pickle": (lambda sound: pickle.dumps({"w": Asks(os.mkdir, "planted")}), "no file of torch"),
     "nothing": (lambda sound: b"", "it is empty"),
-    "text": (lambda sound: b"version https://git-lfs.github.com/spec/v1", "no file of torch"),
+    "text": (lambda sound: b"version https://git-lfs.github.com/spec/v1", "git lfs pull"),
 }
 
 

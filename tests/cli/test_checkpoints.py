@@ -81,7 +81,7 @@ def test_options_of_convert(run: Run, tmp_path: Path) -> None:
     done = run("convert", old, tmp_path / "read")
     assert done.code == 2
     assert "allow_legacy_pickle" in done.err
-    assert run("convert", old, tmp_path / "read", "--legacy-pickle").code == 0
+    assert run("convert", old, tmp_path / "read", "--allow-legacy-pickle").code == 0
 
 
 @pytest.mark.parametrize(

@@ -71,7 +71,10 @@ def check_inside(path: Path, directory: Path) -> None:
         home, target = directory.resolve(), path.resolve()
     except (OSError, RuntimeError, ValueError) as error:  # links in a ring; a name that is none
         raise UnsoundError(f"it cannot be followed ({error})", kind="outside") from None
-    home = next((up.parent for up in (home, *home.parents) if up.name == "snapshots"), home)
+    for up in (home, *home.parents):
+        if up.parent.name == "snapshots" and up.parent.parent.name.startswith("models--"):
+            home = up.parent.parent
+            break
     if not target.is_relative_to(home):
         raise UnsoundError(
             f"it is a link to {target}, outside of {home}. Copy the file there, or pass the "

@@ -14,10 +14,11 @@ from offramp.checkpoints.checked_file import UnsoundError, opened
 Array: TypeAlias = "np.ndarray[Any, Any]"
 _PAGE = mapping.PAGESIZE
 _SLAB = 1 << 24  # bytes that are copied at once
+_POINTER = b"version https://git-lfs"
 
 
-def file_bytes(path: Path, *, mmap: bool = True) -> Array:
-    """All bytes of a file [n], uint8: a private mapping, read when touched, or a copy in memory.
+def file_bytes(path: Path) -> Array:
+    """All bytes of a file [n], uint8: a private mapping, read when touched.
 
     A mapped file must not be cut short while its tensors live: the system ends a process that
     touches what is gone (SIGBUS). OSError or UnsoundError for what is no ordinary file.
@@ -25,9 +26,10 @@ def file_bytes(path: Path, *, mmap: bool = True) -> Array:
     with opened(path) as file:
         if os.fstat(file.fileno()).st_size == 0:
             raise UnsoundError("it is empty", 0, "truncated")
-        if mmap:
-            return np.asarray(np.memmap(file, dtype=np.uint8, mode="c"))
-        return np.fromfile(file, dtype=np.uint8)
+        content = np.asarray(np.memmap(file, dtype=np.uint8, mode="c"))
+    if content[: len(_POINTER)].tobytes() == _POINTER:
+        raise UnsoundError("it is git-lfs's pointer to the file: run `git lfs pull`", 0)
+    return content
 
 
 def settled(array: Array) -> Array:
@@ -42,13 +44,19 @@ def taken(array: Array) -> Array:
 
     Where it is a copy the mapped pages are given back, so that the array is in memory once.
     """
-    if array.flags.c_contiguous and array.flags.aligned:
-        return array
+    return array if array.flags.c_contiguous and array.flags.aligned else copied(array)
+
+
+def copied(array: Array) -> Array:
+    """A file's own array in memory of its own; the mapped pages are given back bit by bit."""
     copy = np.empty(array.shape, array.dtype)
-    axis = max(range(array.ndim), key=lambda axis: array.strides[axis], default=0)
-    slab = max(_SLAB * array.shape[axis] // max(array.nbytes, 1), 1) if array.ndim else 1
-    for start in range(0, array.shape[axis] if array.ndim else 1, slab):
-        part = (*[slice(None)] * axis, slice(start, start + slab)) if array.ndim else ()
+    if array.ndim == 0:
+        copy[()] = array
+        return copy
+    axis = max(range(array.ndim), key=lambda axis: array.strides[axis])
+    slab = max(_SLAB * array.shape[axis] // max(array.nbytes, 1), 1)
+    for start in range(0, array.shape[axis], slab):
+        part = (*[slice(None)] * axis, slice(start, start + slab))
         copy[part] = array[part]
         give_back(array[part])
     return copy

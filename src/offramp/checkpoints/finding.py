@@ -8,6 +8,7 @@ from pathlib import Path
 
 import numpy as np
 
+from offramp.checkpoints.content import give_back
 from offramp.checkpoints.file_names import (
     PADDLE_FILE,
     SAFETENSORS_FILE,
@@ -90,10 +91,9 @@ def _save_of_format(directory: Path, file: str, variant: str | None) -> Path | N
 
 
 def _difference(one: Path, other: Path, rows: Sequence[Row], options: Reading) -> str | None:
-    """How two saves differ, if they do: in names, shapes, or the numbers of a vector.
+    """How two saves differ, if they do: in names, shapes, or numbers.
 
-    No training leaves the vectors (biases, norms) as they were, and they are few. A tensor that
-    one of them has twice, because it is tied, stands in the other once.
+    A tensor that one of them has twice, because it is tied, stands in the other once.
     """
     options = Reading(options.mmap, True, options.uint16_is_bfloat16)  # to compare, not to load
     first, second = (open_save(path, rows, options).tensors for path in (one, other))
@@ -101,7 +101,7 @@ def _difference(one: Path, other: Path, rows: Sequence[Row], options: Reading) -
         a, b = first[name], second[name]
         if a.shape != b.shape or a.dtype != b.dtype:
             return f"{name} is {a.dtype} {list(a.shape)} in one, {b.dtype} {list(b.shape)} in other"
-        if len(a.shape) == 1 and a.array.tobytes() != b.array.tobytes():
+        if not _same(a, b):
             return f"{name} has other numbers"
     for name in first.keys() ^ second.keys():
         has, lacks = (first, second) if name in first else (second, first)
@@ -115,4 +115,8 @@ def _difference(one: Path, other: Path, rows: Sequence[Row], options: Reading) -
 def _same(one: Stored, other: Stored) -> bool:
     if one.shape != other.shape or one.dtype != other.dtype:
         return False
-    return bool(np.array_equal(one.array, other.array))
+    bits = f"u{one.array.itemsize}"  # a NaN is equal to itself
+    same = bool(np.array_equal(one.array.view(bits), other.array.view(bits)))
+    for stored in (one, other):
+        give_back(stored.array)
+    return same

@@ -18,7 +18,7 @@ from offramp.checkpoints.checked_file import UnsoundError, reading
 from offramp.checkpoints.content import Array, file_bytes, give_back
 from offramp.checkpoints.inert_pickle import Call, LongText, Name, Outside, parse_pickle
 from offramp.checkpoints.pickle_writer import PickleWriter
-from offramp.checkpoints.stored import TYPES, Stored, check_name, check_shape
+from offramp.checkpoints.stored import TYPES, Stored, check_name, check_shape, in_memory
 
 _OWN_NAMES = "StructuredToParameterName@@"
 """Paddle's names of its own parameters: of no use here."""
@@ -59,7 +59,7 @@ def read_paddle(path: Path, *, mmap: bool = True) -> dict[str, Stored]:
     """
     remedy = "Expected arrays by name, as paddle.save(layer.state_dict(), path) writes them."
     with reading(path, "pickle", remedy):
-        content = file_bytes(path, mmap=mmap)
+        content = file_bytes(path)
         if content[:4].tobytes() == b"\0\0\0\0" or content[:2].tobytes() == b"\x0a\x00":
             raise UnsoundError(
                 "it is a program's (a static graph's) and not a layer's", 0, "unsupported"
@@ -74,12 +74,11 @@ def read_paddle(path: Path, *, mmap: bool = True) -> dict[str, Stored]:
             raise UnsoundError(f"{_OWN_NAMES} does not hold names")
         parts = value.pop(_PARTS, {})
         found: dict[str, Stored] = {}
-        left = 2 * len(content)  # one array may have two names
+        budget = _Budget(len(content))
         names_left = _MOST_NAMES
-        for name, array in _items(value):
+        for name, array in _items(value, budget):
             names_left -= len(name) + 100
-            left -= 0 if array is None else array.nbytes
-            if left < 0 or names_left < 0:  # one array, or dictionary, under ever more names
+            if names_left < 0:  # one dictionary under ever more names
                 raise UnsoundError("what its names stand for is more than the file is long")
             if array is not None:
                 check_name(name)
@@ -91,7 +90,20 @@ def read_paddle(path: Path, *, mmap: bool = True) -> dict[str, Stored]:
                 "it has a program's names (a static graph's), which say nothing of a layer",
                 kind="unsupported",
             )
-        return _joined(found, parts)
+        found = _joined(found, parts)
+        return found if mmap else in_memory(found)
+
+
+class _Budget:
+    """The bytes that a file's arrays may take, which are no more than the file has."""
+
+    def __init__(self, left: int) -> None:
+        self.left = left
+
+    def spend(self, size: int) -> None:
+        self.left -= size
+        if self.left < 0:  # one array under ever more names
+            raise UnsoundError("what its names stand for is more than the file is long")
 
 
 def write_paddle(path: Path, tensors: Mapping[str, Stored]) -> None:
@@ -106,20 +118,22 @@ def write_paddle(path: Path, tensors: Mapping[str, Stored]) -> None:
         pickle.stop()
 
 
-def _items(values: dict[str, Any], depth: int = 0) -> Iterator[tuple[str, Array | None]]:
+def _items(
+    values: dict[str, Any], budget: _Budget, depth: int = 0
+) -> Iterator[tuple[str, Array | None]]:
     """Names and arrays, None for what is no array; one by one, so that a bomb can be stopped."""
     if depth > _DEEPEST or not values:
         raise UnsoundError("dictionaries that are empty, or inside one another without end")
     for name, item in values.items():
         if type(item) is dict:
-            for rest, array in _items(item, depth + 1):
+            for rest, array in _items(item, budget, depth + 1):
                 yield f"{name}.{rest}", array
         else:
             constant = type(item) in (bool, int, float, str, type(None))
-            yield name, None if constant else _array(name, item)
+            yield name, None if constant else _array(name, item, budget)
 
 
-def _array(name: str, item: Any) -> Array:
+def _array(name: str, item: Any, budget: _Budget) -> Array:
     if type(item) is Call and item.of in ("builtins.tuple", "__builtin__.tuple"):
         (item,) = item.args if len(item.args) == 1 else (None,)
     if type(item) in (list, tuple) and len(item) == 2 and type(item[0]) is str:
@@ -133,7 +147,9 @@ def _array(name: str, item: Any) -> Array:
         raise UnsoundError(f"{name} is an array without its contents")
     _, shape, kind, by_column, content = state
     shape, dtype = check_shape(shape if type(shape) is tuple else None), _dtype(name, kind)
-    raw = _bytes(name, content, math.prod(shape) * dtype.itemsize)
+    length = math.prod(shape) * dtype.itemsize
+    budget.spend(length)  # before any of it is copied
+    raw = _bytes(name, content, length)
     array: Array = np.ndarray(shape, dtype, raw.data, order="F" if by_column else "C")
     return array
 

@@ -12,7 +12,7 @@ from safetensors import SafetensorError, TensorSpec, serialize_file
 
 from offramp.checkpoints.checked_file import UnsoundError, reading
 from offramp.checkpoints.content import Array, file_bytes, settled
-from offramp.checkpoints.stored import TYPES, Stored, check_name, check_shape, view
+from offramp.checkpoints.stored import TYPES, Stored, check_name, check_shape, in_memory, view
 from offramp.checkpoints.strict_json import parse_json
 
 LONGEST_HEADER = 25_000_000
@@ -41,7 +41,7 @@ def read_safetensors(path: Path, *, mmap: bool = True) -> dict[str, Stored]:
     say, once and exactly, what each byte after it is.
     """
     with reading(path, "header", "Expected a safetensors file; save the model again."):
-        content = file_bytes(path, mmap=mmap)
+        content = file_bytes(path)
         start, header = _header(content)
         header.pop("__metadata__", None)
         places = {name: _place(name, entry) for name, entry in header.items()}
@@ -58,10 +58,11 @@ def read_safetensors(path: Path, *, mmap: bool = True) -> dict[str, Stored]:
                 min(start + end, len(content)),
                 "truncated" if short else None,
             )
-        return {
+        found = {
             name: view(content, start + begin, dtype, shape)
             for name, (dtype, shape, begin, _) in places.items()
         }
+        return found if mmap else in_memory(found)
 
 
 def read_metadata(path: Path) -> dict[str, str]:

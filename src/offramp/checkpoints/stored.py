@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import math
 import re
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 
 from offramp.checkpoints.checked_file import UnsoundError
-from offramp.checkpoints.content import Array
+from offramp.checkpoints.content import Array, copied
 
 FLOATS = ("F64", "F32", "F16", "BF16")
 """Types that weights may have."""
@@ -33,7 +34,7 @@ TYPES: dict[str, np.dtype[Any]] = {
 MOST_DIMENSIONS = 8
 _MOST_NUMBERS = 1 << 56  # numpy counts bytes in 63 bits, and an empty dimension does not help
 _LONGEST_NAME = 1000
-_NO_NAME = re.compile(r"[\x00-\x1f\x7f\ud800-\udfff]|^/|(^|/)\.\.(/|$)|^$")
+_NO_NAME = re.compile(r"^/|(^|/)\.\.(/|$)|^$")
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,7 +56,7 @@ class Stored:
 
 def check_name(name: str) -> None:
     """UnsoundError for a tensor's name that is a path or no text to be shown."""
-    if len(name) > _LONGEST_NAME or _NO_NAME.search(name):
+    if len(name) > _LONGEST_NAME or _NO_NAME.search(name) or not name.isprintable():
         raise UnsoundError(f"a tensor is called {name[:60]!r}")
 
 
@@ -86,3 +87,15 @@ def view(content: Array, start: int, dtype: str, shape: tuple[int, ...]) -> Stor
     if not 0 <= start <= start + math.prod(shape) * kind.itemsize <= len(content):
         raise UnsoundError(f"a tensor of shape {list(shape)} lies outside the file", start)
     return Stored(dtype, np.ndarray(shape, kind, content.data, start))
+
+
+def in_memory(tensors: Mapping[str, Stored]) -> dict[str, Stored]:
+    """A file's tensors in memory of their own, so that the file is no longer needed.
+
+    One under several names stays one.
+    """
+    copies: dict[int, Stored] = {}
+    for stored in tensors.values():
+        if id(stored) not in copies:
+            copies[id(stored)] = Stored(stored.dtype, copied(stored.array))
+    return {name: copies[id(stored)] for name, stored in tensors.items()}

@@ -80,8 +80,8 @@ PADDLE_ALBERT = (
 )
 
 OLD_NAMES = (
-    Row("{any}.gamma", "{any}.weight", read_only=True),
-    Row("{any}.beta", "{any}.bias", read_only=True),
+    Row("{any}LayerNorm.gamma", "{any}LayerNorm.weight", read_only=True),
+    Row("{any}LayerNorm.beta", "{any}LayerNorm.bias", read_only=True),
 )
 """What transformers called the numbers of a norm before 2019, after TensorFlow."""
 

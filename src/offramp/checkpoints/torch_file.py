@@ -21,7 +21,14 @@ from offramp.checkpoints.checked_file import UnsoundError, reading
 from offramp.checkpoints.content import Array, file_bytes, settled
 from offramp.checkpoints.inert_pickle import Call, Name, Outside, parse_pickle
 from offramp.checkpoints.pickle_writer import PickleWriter
-from offramp.checkpoints.stored import TYPES, Stored, check_name, check_shape, check_sizes
+from offramp.checkpoints.stored import (
+    TYPES,
+    Stored,
+    check_name,
+    check_shape,
+    check_sizes,
+    in_memory,
+)
 from offramp.errors import CheckpointError
 
 _STORAGES = {
@@ -63,7 +70,7 @@ def read_torch(path: Path, *, mmap: bool = True, allow_legacy: bool = False) -> 
     holds anything else.
     """
     with reading(path, "zip", "Expected what torch.save(model.state_dict(), path) writes."):
-        content = file_bytes(path, mmap=mmap)
+        content = file_bytes(path)
         start = content[: len(_LEGACY_START)].tobytes()
         if start.startswith(b"PK"):
             value, find = _of_zip(path, content)
@@ -80,16 +87,22 @@ def read_torch(path: Path, *, mmap: bool = True, allow_legacy: bool = False) -> 
             raise UnsoundError("it is no file of torch's", 0)
         if type(value) is not dict:
             raise UnsoundError(f"it holds a {type(value).__name__}", kind="pickle")
-        found = {}
-        left = 2 * len(content)  # tied tensors are one memory under two names
+        found: dict[str, Stored] = {}
+        views: dict[tuple[Any, ...], Stored] = {}  # what is tied is one memory under two names
+        left = len(content)
         for name, item in value.items():
-            if type(item) not in (bool, int, float, str, type(None)):
-                check_name(name)
-                found[name] = _tensor(name, item, find)
-                left -= found[name].nbytes
+            if type(item) in (bool, int, float, str, type(None)):
+                continue
+            check_name(name)
+            stored = _tensor(name, item, find)
+            same = (stored.array.ctypes.data, stored.dtype, stored.shape, stored.array.strides)
+            flags = stored.array.flags
+            shared = same in views and flags.c_contiguous and flags.aligned  # nor ever copied
+            left -= 0 if shared else stored.nbytes
+            found[name] = views.setdefault(same, stored)
         if left < 0:
             raise UnsoundError("what its names stand for is more than the file holds")
-        return found
+        return found if mmap else in_memory(found)
 
 
 def write_torch(path: Path, tensors: Mapping[str, Stored]) -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
@@ -26,10 +26,12 @@ from offramp.errors import CheckpointError
 
 LONGEST_INDEX = 25_000_000
 _PADDLE_SIGNATURE = re.compile(
-    r"(^|\.)encoder\.layers\.\d+\.self_attn\.|^transformer\.encoder\."
+    r"(^|\.)encoder\.layers\.\d+\.self_attn\.(q|k|v|out)_proj\.|^transformer\.encoder\.albert"
     r"|\.albert_layers\.\d+\.attention\.layer_norm\."
 )
 """Names that PaddleNLP alone has, whatever the file is."""
+_OWN_SIGNATURE = re.compile(r"(^|\.)encoder\.layer\.\d+\.|LayerNorm\.")
+_OLD_ENDINGS = ("LayerNorm.gamma", "LayerNorm.beta")
 
 
 @dataclass(frozen=True)
@@ -72,25 +74,37 @@ class Weights:
 
 
 def open_save(path: Path, rows: Sequence[Row] = (), options: Reading | None = None) -> Weights:
-    """The save that is one file, or that an index (.index.json) describes.
+    """The save that is one file, or that an index (.index.json) describes, by our names.
 
-    `rows` are PaddleNLP's names, used for its files and for any file that has names of its own. A
-    tensor that no row knows keeps its name, so that the loading rule tells of it.
+    `rows` are PaddleNLP's names, used for its files and for any file that has names of its own.
     Raises CheckpointError for files that are not sound, or disagree with their index.
     """
     options = options or Reading()
+    return translated(read_save(path, options), rows, options)
+
+
+def read_save(path: Path, options: Reading) -> Weights:
+    """A save by the names that its files have, and whose names they seem to be."""
     tensors: dict[str, Stored] = {}
     files: dict[str, Path] = {}
     for file, found in _read(path, options):
         tensors |= found
         files |= dict.fromkeys(found, file)
-    dialect = _dialect(path, tensors)
-    if dialect == "paddle" and options.uint16_is_bfloat16:
+    return Weights(str(path), tensors, files, _dialect(path, tensors))
+
+
+def translated(weights: Weights, rows: Sequence[Row], options: Reading) -> Weights:
+    """The save by our names; a tensor that no row knows keeps its own, which loading tells of.
+
+    Raises CheckpointError for two tensors of one name.
+    """
+    tensors = weights.tensors
+    if weights.dialect == "paddle" and options.uint16_is_bfloat16:
         tensors = {
             name: Stored("BF16", stored.array) if stored.dtype == "U16" else stored
             for name, stored in tensors.items()
         }
-    rows = {"paddle": rows, "old": OLD_NAMES}.get(dialect, ())
+    rows = {"paddle": rows, "old": OLD_NAMES}.get(weights.dialect, ())
     own: dict[str, Stored] = {}
     foreign: dict[str, str] = {}
     turned: set[str] = set()
@@ -102,7 +116,8 @@ def open_save(path: Path, rows: Sequence[Row] = (), options: Reading | None = No
             continue
         if new in own:
             raise CheckpointError(
-                f"{files[name]} holds {new} a second time, as {name}.", file=files[name]
+                f"{weights.files[name]} holds {new} a second time, as {name}.",
+                file=weights.files[name],
             )
         if transpose and stored.array.ndim == 2:
             turned.add(new)
@@ -110,14 +125,29 @@ def open_save(path: Path, rows: Sequence[Row] = (), options: Reading | None = No
         own[new] = stored
         if new != name:
             foreign[new] = name
-    where = {name: files[foreign.get(name, name)] for name in own}
-    return Weights(str(path), own, where, dialect, foreign, frozenset(turned), left_out=left_out)
+    return replace(
+        weights,
+        tensors=own,
+        files={name: weights.files[foreign.get(name, name)] for name in own},
+        foreign=foreign,
+        turned=frozenset(turned),
+        left_out=left_out,
+    )
 
 
-def _dialect(path: Path, names: Iterable[str]) -> str:
-    if ".pdparams" in path.name or any(_PADDLE_SIGNATURE.search(name) for name in names):
+def _dialect(path: Path, names: Collection[str]) -> str:
+    if any(_PADDLE_SIGNATURE.search(name) for name in names):
         return "paddle"
-    return "old" if any(name.endswith((".gamma", ".beta")) for name in names) else "own"
+    if ".pdparams" in path.name:
+        if any(_OWN_SIGNATURE.search(name) for name in names):
+            raise CheckpointError(
+                f"{path} is Paddle's file with transformers' names: how its matrices lie is not "
+                "known. Save the model with PaddleNLP, or its tensors as safetensors.",
+                kind="unsupported",
+                file=path,
+            )
+        return "paddle"
+    return "old" if any(name.endswith(_OLD_ENDINGS) for name in names) else "own"
 
 
 def _read(path: Path, options: Reading) -> Iterator[tuple[Path, dict[str, Stored]]]:

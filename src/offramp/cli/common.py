@@ -45,16 +45,22 @@ def columns(command: F) -> F:
     return command
 
 
-def legacy_options(command: F) -> F:
-    """The options for files that do not say, or must not guess, what they hold."""
+def reading_options(command: F) -> F:
+    """The options that say which files of a directory are read, and what they hold."""
     for option in (
+        click.option("--variant", help="The word in model.VARIANT.safetensors."),
+        click.option(
+            "--use-safetensors/--no-use-safetensors",
+            default=None,
+            help="Of two saves in the directory: safetensors, or the other.",
+        ),
         click.option(
             "--uint16-is-bfloat16",
             is_flag=True,
             help="What a Paddle file has as uint16 is bfloat16 (where config.json has no dtype).",
         ),
         click.option(
-            "--legacy-pickle",
+            "--allow-legacy-pickle",
             is_flag=True,
             help="Read PyTorch files of before 1.6 too; nothing in them is executed.",
         ),

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import rich_click as click
 
-from offramp.cli.common import legacy_options
+from offramp.cli.common import reading_options
 
 
 @click.command(epilog="Example: offramp convert ernie-saved-by-paddle ernie --to hf")
@@ -20,14 +21,13 @@ from offramp.cli.common import legacy_options
     help="hf: model.safetensors; paddle: model_state.pdparams; research: DeeBERT's .bin.",
 )
 @click.option("--max-shard-size", help='Files of at most so much, such as "5GB".')
-@legacy_options
+@reading_options
 def convert(
     source: Path,
     target: Path,
     to: str,
     max_shard_size: str | None,
-    legacy_pickle: bool,
-    uint16_is_bfloat16: bool,
+    **options: Any,
 ) -> None:
     """Write the model in the directory SOURCE to the directory TARGET in another format.
 
@@ -36,13 +36,4 @@ def convert(
     """
     from offramp.models.converting import convert as write
 
-    click.echo(
-        write(
-            source,
-            target,
-            to,
-            max_shard_size=max_shard_size,
-            allow_legacy_pickle=legacy_pickle,
-            uint16_is_bfloat16=uint16_is_bfloat16,
-        )
-    )
+    click.echo(write(source, target, to, max_shard_size=max_shard_size, **options))

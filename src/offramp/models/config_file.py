@@ -50,6 +50,11 @@ def architecture(values: Mapping[str, Any]) -> str:
     return str(named[0]) if isinstance(named, list) and named else ""
 
 
+def stated_dtype(values: Mapping[str, Any]) -> object:
+    """The type of the weights, under its name of now or its older one."""
+    return values.get("dtype") or values.get("torch_dtype")
+
+
 def stated_family(values: Mapping[str, Any]) -> str | None:
     """model_type, or what the class's name says in its place."""
     stated = values.get("model_type")

@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
+from offramp.checkpoints.content import taken
 from offramp.checkpoints.stored import Stored
 from offramp.checkpoints.weights import Weights
 
@@ -60,7 +61,7 @@ class Target:
         """The tensors as they are there."""
         return {
             self.names[own]: Stored(
-                stored.dtype, stored.array.T if own in self.turned else stored.array
+                stored.dtype, taken(stored.array.T if own in self.turned else stored.array)
             )
             for own, stored in self.tensors.items()
         }

@@ -24,6 +24,7 @@ from offramp.models.config_file import (
     architecture,
     as_json,
     read_config,
+    stated_dtype,
     stated_family,
 )
 from offramp.models.conversion import Conversion, Target
@@ -51,6 +52,8 @@ def convert(
     to: str = "hf",
     *,
     max_shard_size: int | str | None = None,
+    variant: str | None = None,
+    use_safetensors: bool | None = None,
     allow_legacy_pickle: bool = False,
     uint16_is_bfloat16: bool = False,
 ) -> Conversion:
@@ -60,7 +63,8 @@ def convert(
     (PaddleNLP's, as model_state.pdparams) or "research" (DeeBERT's exits, as pytorch_model.bin).
     `source` may have any dialect that offramp reads; tokenizer files go along. Numbers are moved
     and never changed. Weights of more than `max_shard_size` (bytes, or "5GB") go into several files
-    with an index; the two flags are `from_pretrained`'s. `target` is there whole or not at all.
+    with an index; the other options are `from_pretrained`'s, and say which files of the source are
+    read. `target` is there whole or not at all.
     Raises ConfigError, ModelNotFoundError, CheckpointError, or SaveError.
     """
     if not isinstance(to, str) or to not in FORMATS:
@@ -75,11 +79,13 @@ def convert(
     model_type = _model_type(values, source)
     family = FAMILIES.get(model_type)
     rows = paddle_rows(model_type, architecture(values))
-    bfloat16 = (values.get("dtype") or values.get("torch_dtype")) == "bfloat16"
+    bfloat16 = stated_dtype(values) == "bfloat16"
     options = Reading(
         allow_legacy_pickle=allow_legacy_pickle, uint16_is_bfloat16=uint16_is_bfloat16 or bfloat16
     )
-    save = find_save(source, rows=rows, options=options)
+    save = find_save(
+        source, variant=variant, use_safetensors=use_safetensors, rows=rows, options=options
+    )
     weights = open_save(save, rows, options)
     weights = weights.without({n for n in weights.tensors if renamed(n, OLD_BUFFERS) is not None})
     weights, values = from_research(weights, values)
@@ -97,7 +103,11 @@ def convert(
     else:
         there = _to_research(weights, values) if to == "research" else _to_own(weights, values)
     there.notes[:0] = notes
-    there.tied |= {name: other for name, other in copies.items() if name in there.tensors}
+    there.tied |= {
+        name: other
+        for name, other in copies.items()
+        if name in there.names and other in there.names
+    }
     companions = read_companions(source)
     names = TOKENIZER_FILES if companions.keys() & set(TOKENIZER_FILES) else ()
     replaced = re.compile("|".join([WEIGHTS.pattern, *map(re.escape, names)]))

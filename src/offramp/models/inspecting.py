@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import math
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from offramp.checkpoints.file_names import is_index
 from offramp.checkpoints.finding import find_save
+from offramp.checkpoints.safetensors_file import read_metadata
 from offramp.checkpoints.tables import paddle_rows
 from offramp.checkpoints.weights import Reading, open_save, read_index
 from offramp.errors import ModelNotFoundError
@@ -19,6 +20,7 @@ from offramp.models.config_file import (
     OLD_CONFIG_FILE,
     architecture,
     read_config,
+    stated_dtype,
     stated_family,
 )
 from offramp.models.names import exists, given_path, is_file
@@ -66,6 +68,8 @@ class Inspection:
     """{type: how many numbers have it}."""
     settings: Mapping[str, Any]
     """The sizes that config.json states."""
+    metadata: Mapping[str, str]
+    """What safetensors' header has beside the tensors, such as `format`."""
     exits: Mapping[str, Any] | None
     """The exits' section of the configuration, or what the tensors of research code say."""
     tensors: tuple[TensorShape, ...]
@@ -86,11 +90,16 @@ class Inspection:
 
 
 def inspect(
-    source: str | Path, *, allow_legacy_pickle: bool = False, uint16_is_bfloat16: bool = False
+    source: str | Path,
+    *,
+    variant: str | None = None,
+    use_safetensors: bool | None = None,
+    allow_legacy_pickle: bool = False,
+    uint16_is_bfloat16: bool = False,
 ) -> Inspection:
     """Look into a model's directory, or into one file of weights.
 
-    Headers are read and numbers are not; the flags are `from_pretrained`'s. Raises
+    Headers are read and numbers are not; the options are `from_pretrained`'s. Raises
     ModelNotFoundError, ConfigError or CheckpointError as loading would, but needs no configuration
     and compares with none.
     """
@@ -107,9 +116,13 @@ def inspect(
     rows = paddle_rows(model_type or "bert", architecture(values))
     options = Reading(
         allow_legacy_pickle=allow_legacy_pickle,
-        uint16_is_bfloat16=uint16_is_bfloat16 or values.get("dtype") == "bfloat16",
+        uint16_is_bfloat16=uint16_is_bfloat16 or stated_dtype(values) == "bfloat16",
     )
-    save = source if source.is_file() else find_save(source, rows=rows, options=options)
+    save = source
+    if not source.is_file():
+        save = find_save(
+            source, variant=variant, use_safetensors=use_safetensors, rows=rows, options=options
+        )
     weights, values = from_research(open_save(save, rows, options), values)
     tensors = []
     told: set[str] = set()
@@ -137,9 +150,18 @@ def inspect(
         sum(dtypes.values()),
         dict(dtypes.most_common()),
         {name: values[name] for name in _SETTINGS if name in values},
+        _metadata(files),
         exits if isinstance(exits, Mapping) else None,
         tuple(tensors),
     )
+
+
+def _metadata(files: Iterable[Path]) -> dict[str, str]:
+    found: dict[str, str] = {}
+    for path in files:
+        if path.suffix == ".safetensors":
+            found |= read_metadata(path)
+    return found
 
 
 __all__ = ["Inspection", "TensorShape", "inspect"]

@@ -192,8 +192,6 @@ def plan(
         elif info.dtype not in (wanted := expected.types(target)):
             mistyped[name] = (info.dtype, " or ".join(wanted))
             faults.append(f"{name} has type {info.dtype}, expected {mistyped[name][1]}")
-            if info.dtype == "U16":
-                faults.append("(Paddle's bfloat16 looks like that: see uint16_is_bfloat16)")
         else:
             loaded[name] = target
             filled.add(target)
@@ -236,6 +234,8 @@ def plan(
         mistyped=mistyped,
         source=source,
     )
+    if ".pdparams" in source and any(kind == "U16" for kind, _ in mistyped.values()):
+        faults.append("Paddle writes bfloat16 as U16: if that is meant, uint16_is_bfloat16=True")
     faults = faults or lacking  # a tensor under a wrong name would be told of twice
     if faults:
         more = f"\n  ... and {len(faults) - 20} more" if len(faults) > 20 else ""
@@ -249,6 +249,18 @@ def plan(
             report=report,
         )
     return report
+
+
+def knows(names: Iterable[str], expected: Expected) -> bool:
+    """Whether a model has, or its family knows, each of these names as it is."""
+    heads = tuple(head for head in expected.known_heads if not head.endswith(".highway"))
+    return all(
+        _locate(name, expected) is not None
+        or name in expected.tied
+        or _BUFFERS.search(name)
+        or _under(name, heads)
+        for name in names
+    )
 
 
 def _locate(name: str, expected: Expected) -> str | None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import re
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -15,16 +16,17 @@ from torch import Tensor
 import offramp
 from offramp.checkpoints.file_names import PADDLE_FILE, TORCH_FILE, weights_files
 from offramp.checkpoints.finding import find_save
-from offramp.checkpoints.weights import Reading, Weights, open_save
+from offramp.checkpoints.weights import Reading, Weights, read_save, translated
 from offramp.errors import CheckpointError, ConfigError, ConfigFileError, HubError
 from offramp.hub.names import Request, check_sha256
-from offramp.models.assembly import fill
+from offramp.models.assembly import expected, fill
 from offramp.models.blueprint import Blueprint, read_blueprint
 from offramp.models.config import PretrainedConfig
-from offramp.models.config_file import OLD_CONFIG_FILE, read_config
-from offramp.models.loading import LoadingReport
+from offramp.models.config_file import OLD_CONFIG_FILE, read_config, stated_dtype
+from offramp.models.loading import LoadingReport, knows
 from offramp.models.names import Place, is_file, locate, model_files, read_companions
-from offramp.models.research import from_research
+from offramp.models.paddle_layout import own_settings
+from offramp.models.research import from_research, is_translatable
 from offramp.models.tables import MODEL_STATE
 from offramp.models.tensors import given_weights
 from offramp.models.unfilled import WithoutValues
@@ -35,6 +37,7 @@ if TYPE_CHECKING:
 M = TypeVar("M", bound="PretrainedModel")
 
 
+_SHARD = re.compile(r"-\d+-of-\d+\.\w+$")
 _FLAGS = (
     "load_state_as_np",
     "ignore_mismatched_sizes",
@@ -75,11 +78,10 @@ class Opening:
 
     def reading(self, config: Mapping[str, Any]) -> Reading:
         """How the files are read; the configuration may say what Paddle's uint16 is."""
-        stated = config.get("dtype") or config.get("torch_dtype")
         return Reading(
             mmap=self.mmap,
             allow_legacy_pickle=self.allow_legacy_pickle,
-            uint16_is_bfloat16=self.uint16_is_bfloat16 or stated == "bfloat16",
+            uint16_is_bfloat16=self.uint16_is_bfloat16 or stated_dtype(config) == "bfloat16",
         )
 
 
@@ -111,26 +113,24 @@ def open_model(
     blueprint = _blueprint(cls, values, str(name), opening, args, kwargs)
     reading = opening.reading(values)
     save = None if place is None else _save(cls, place, opening, reading)
-    weights = given_weights(opening.state_dict or {})
-    if save is not None:
-        weights = open_save(save, cls.paddle_names, reading)
-    weights, stated = from_research(weights, values)
-    if weights.dialect == "paddle":
-        stated = {**cls.paddle_defaults, **stated}
-    if stated.keys() != values.keys():
-        values = stated
-        blueprint = _blueprint(cls, values, str(name), opening, args, kwargs)
+    weights = given_weights(opening.state_dict or {}) if save is None else read_save(save, reading)
+    companions = {} if place is None else read_companions(place.directory)
     if opening.config is None:
         _check_layers(blueprint.config, weights, str(name))
-    companions = {} if place is None else read_companions(place.directory)
-    with _told_of_file(name, opening, kwargs), WithoutValues():
-        model = cast(M, blueprint.build())
-        if not cls.constructed_from_pretrained_config():
-            model._take(PretrainedConfig.from_values(values, str(name)))  # labels, exits
-            if model.config.pruned_heads:
-                model._prune(model.config.pruned_heads)
-        if model.config.exits is not None and hasattr(model, "logits"):
-            offramp.build_exits(model, model.config.exits)
+    model = None
+    if is_translatable(weights):
+        # A class of one's own may have names that look foreign: what it knows stays as it is.
+        model = _built(cls, blueprint, values, name, opening, kwargs)
+        if ".pdparams" in weights.source or not knows(weights.tensors, expected(model)):
+            weights = translated(weights, cls.paddle_names, reading)
+            weights, stated = from_research(weights, values)
+            if weights.dialect == "paddle":
+                stated = own_settings(values, cls.paddle_defaults, weights.tensors)
+            if stated != values:
+                values = stated
+                blueprint = _blueprint(cls, values, str(name), opening, args, kwargs)
+                model = None
+    model = model or _built(cls, blueprint, values, name, opening, kwargs)
     report = fill(
         model,
         weights,
@@ -145,6 +145,26 @@ def open_model(
         model.to(device)
     model.eval()
     return model, report
+
+
+def _built(
+    cls: type[M],
+    blueprint: Blueprint,
+    values: Mapping[str, Any],
+    name: object,
+    opening: Opening,
+    kwargs: Mapping[str, Any] | None,
+) -> M:
+    """The model, its exits too, without values."""
+    with _told_of_file(name, opening, kwargs), WithoutValues():
+        model = cast(M, blueprint.build())
+        if not cls.constructed_from_pretrained_config():
+            model._take(PretrainedConfig.from_values(values, str(name)))  # labels, exits
+            if model.config.pruned_heads:
+                model._prune(model.config.pruned_heads)
+        if model.config.exits is not None and hasattr(model, "logits"):
+            offramp.build_exits(model, model.config.exits)
+    return model
 
 
 def _blueprint(
@@ -222,6 +242,12 @@ def _save(
         return None
     file = cls.resource_files_names[MODEL_STATE]
     if place.file is not None:
+        if opening.use_safetensors and not place.file.endswith((".safetensors", ".json")):
+            raise ConfigError(f"{place.file} is no safetensors file; leave out use_safetensors.")
+        if _SHARD.search(place.file):
+            raise ConfigError(
+                f"{place.file} is one file of several. Pass their directory, or their index."
+            )
         if opening.variant is not None:
             raise ConfigError(
                 f"{place.file} is one file, and variant={opening.variant!r} chooses among several. "

@@ -222,16 +222,32 @@ _SIZES = {
 }
 
 
+def own_settings(
+    values: Mapping[str, Any], defaults: Mapping[str, Any], tensors: Mapping[str, Stored]
+) -> dict[str, Any]:
+    """PaddleNLP's settings with what they leave out: the tables' sizes, and its `defaults`.
+
+    What a default was is not the same in every version of it. Its heads for question answering
+    have two columns, whatever labels are stated. `tensors` have our names.
+    """
+    sizes = {}
+    for setting, table in _SIZES.items():
+        pattern = re.compile(rf"(\w+\.)?embeddings\.{table}_embeddings\.weight")
+        found = next((s for name, s in tensors.items() if pattern.fullmatch(name)), None)
+        if found is not None and found.shape:
+            sizes[setting] = found.shape[0]
+    stated = {**defaults, **sizes, **values}
+    answers = tensors.get("qa_outputs.bias")
+    if answers is not None and len(stated.get("id2label") or ()) != answers.array.size:
+        for name in ("id2label", "label2id", "num_labels", "num_classes"):
+            stated.pop(name, None)
+    return stated
+
+
 def _own_config(
     values: dict[str, Any], family: Family, tensors: Mapping[str, Stored]
 ) -> dict[str, Any]:
-    sizes = {}  # what a default was is no longer the same in every version of PaddleNLP
-    for setting, table in _SIZES.items():
-        name = f"embeddings.{table}_embeddings.weight"
-        found = tensors.get(name, tensors.get(f"{family.prefix}.{name}"))
-        if found is not None and found.shape:
-            sizes[setting] = found.shape[0]
-    values = {**family.paddle_defaults, **sizes, **values, **family.paddle_ignores}
+    values = own_settings(values, family.paddle_defaults, tensors) | dict(family.paddle_ignores)
     for name in _ONLY_PADDLE:
         values.pop(name, None)
     if values.get("pool_act") == "tanh":
@@ -242,12 +258,10 @@ def _own_config(
         count = values.pop("num_classes")
         if "id2label" not in values and isinstance(count, int) and 0 < count < 10_000:
             values["id2label"] = {str(n): f"LABEL_{n}" for n in range(count)}
-    answers = tensors.get("qa_outputs.bias")  # of start and end, whatever labels are stated
-    if answers is not None and len(values.get("id2label") or ()) != answers.array.size:
-        values.pop("id2label", None)
-        values.pop("label2id", None)
     if "architectures" in values:
         values["architectures"] = _classes(values, "ForPretraining", "ForPreTraining")
+    if values.get("mask_padding") is False:
+        del values["mask_padding"]  # the way back of a model that never did
     return values
 
 
@@ -259,8 +273,8 @@ def _classes(values: Mapping[str, Any], old: str, new: str) -> list[str]:
 
 
 def _paddle_config(values: dict[str, Any], family: Family) -> dict[str, Any]:
-    values = {**family.own_defaults, **values}
-    values.pop("mask_padding", None)
+    # PaddleNLP does not read the last, and the way back must know that it was not there.
+    values = {**family.own_defaults, "mask_padding": False, **values}
     values["dtype"] = values.get("dtype") or "float32"
     values.pop("torch_dtype", None)
     values["architectures"] = _classes(values, "ForPreTraining", "ForPretraining") or None

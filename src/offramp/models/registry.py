@@ -82,7 +82,8 @@ def identify(
         all_sources(),
         hub_only=from_hf_hub,
     )
-    if place.file is not None and not is_file(place.directory / CONFIG_FILE):
+    configs = (place.directory / name for name in (CONFIG_FILE, OLD_CONFIG_FILE))
+    if place.file is not None and not any(map(is_file, configs)):
         raise ModelNotFoundError(
             f"{name} is a file without a {CONFIG_FILE} beside it. Pass a model's directory."
         )

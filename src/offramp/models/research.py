@@ -25,6 +25,14 @@ _OWN_CLASS = re.compile(r"^Dee(?=[A-Z])|WithPabee$")
 """What the research code's names of classes have beside ours."""
 
 
+def is_translatable(weights: Weights) -> bool:
+    """Whether the names seem to be another library's."""
+    research = (_HIGHWAY, _CLASSIFIERS)
+    return weights.dialect != "own" or any(
+        pattern.match(name) for name in weights.tensors for pattern in research
+    )
+
+
 def from_research(weights: Weights, config: Mapping[str, Any]) -> tuple[Weights, dict[str, Any]]:
     """The weights with our exits, and the configuration that says so; others as they are.
 
@@ -38,10 +46,10 @@ def from_research(weights: Weights, config: Mapping[str, Any]) -> tuple[Weights,
         numbers = {int(found["n"]) for name in weights.tensors if (found := pattern.match(name))}
         if not numbers:
             continue
-        if numbers != set(range(len(numbers))):
+        if numbers != set(range(len(numbers))) or len(numbers) != config.get("num_hidden_layers"):
             raise CheckpointError(
                 f"{weights.source} has research exits numbered {sorted(numbers)[:10]}; expected "
-                "one after every layer, from 0.",
+                f"one after each of {config.get('num_hidden_layers')} layers, from 0.",
                 file=weights.source,
             )
         return read(weights, config, len(numbers))
