@@ -693,3 +693,39 @@ def test_a_path_is_itself_and_a_built_in_name_a_folder(
     assert model_directory("all-MiniLM-L6-v2") == Path("all-MiniLM-L6-v2"), (
         "a directory comes first"
     )
+
+
+def test_a_refused_file_s_report_says_what_of_each_tensor(tmp_path: Path) -> None:
+    """One object, on the error too: missing, unknown, mis-shaped and mis-typed; and in words."""
+
+    def spoil(tensors: dict[str, torch.Tensor]) -> None:
+        tensors["bert.pooler.dense.extra"] = torch.zeros(1)
+        tensors["bert.pooler.dense.bias"] = torch.zeros(3)
+        tensors["bert.embeddings.LayerNorm.bias"] = torch.zeros(16, dtype=torch.int32)
+        del tensors["bert.embeddings.LayerNorm.weight"]
+
+    folder = directory(tmp_path / "model", spoil)
+    width = json.loads((folder / "config.json").read_text())["hidden_size"]
+    with pytest.raises(CheckpointError) as caught:
+        BertForSequenceClassification.from_pretrained(folder)
+    error, report = caught.value, caught.value.report
+    assert isinstance(report, offramp.LoadingReport)
+    assert (error.kind, report.source) == ("tensors", str(folder / "model.safetensors"))
+    assert report.unexpected == ("bert.pooler.dense.extra",)
+    bias = "bert.pooler.dense.bias"
+    assert report.misshaped == {bias: (bias, (3,), (width,))}
+    assert "bert.embeddings.LayerNorm.weight" in report.missing
+    for words in ("unknown     bert.pooler", "mis-shaped  bert.pooler", "missing     bert.emb"):
+        assert words in str(report)
+    if width == 16:
+        assert report.mistyped["bert.embeddings.LayerNorm.bias"][0] == "I32"
+
+
+def test_a_cast_is_in_the_report(tmp_path: Path) -> None:
+    folder = directory(tmp_path / "model")
+    _, report = BertForSequenceClassification.from_pretrained(
+        folder, dtype=torch.float16, output_loading_info=True
+    )
+    assert set(report.casts.values()) == {("F32", "F16")}
+    assert report.casts.keys() == set(report.loaded.values())
+    assert "cast        F32 to F16" in str(report)

@@ -95,13 +95,13 @@ class LoadingReport:
             ("not used", list(self.dropped)),
             ("missing", list(self.missing)),
             ("unknown", list(self.unexpected)),
-            ("mis-shaped", [f"{n} {list(a)}, not {list(b)}" for n, a, b in self._shapes()]),
+            (
+                "mis-shaped",
+                [f"{n} {list(a)}, not {list(b)}" for n, a, b in self.misshaped.values()],
+            ),
             ("mis-typed", [f"{n} {a}, not {b}" for n, (a, b) in self.mistyped.items()]),
         ]
         return "\n".join([told, *(f"  {what:<12}{_some(names)}" for what, names in lines if names)])
-
-    def _shapes(self) -> Iterator[Mismatch]:
-        yield from self.misshaped.values()
 
 
 def _some(names: list[str]) -> str:
