@@ -104,7 +104,7 @@ def translated(weights: Weights, rows: Sequence[Row], options: Reading) -> Weigh
             name: Stored("BF16", stored.array) if stored.dtype == "U16" else stored
             for name, stored in tensors.items()
         }
-    rows = {"paddle": rows, "old": OLD_NAMES}.get(weights.dialect, ())
+    rows = {"own": (), "old": OLD_NAMES}.get(weights.dialect, rows)
     own: dict[str, Stored] = {}
     foreign: dict[str, str] = {}
     turned: set[str] = set()
