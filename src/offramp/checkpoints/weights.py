@@ -27,10 +27,11 @@ from offramp.errors import CheckpointError
 LONGEST_INDEX = 25_000_000
 _PADDLE_SIGNATURE = re.compile(
     r"(^|\.)encoder\.layers\.\d+\.self_attn\.(q|k|v|out)_proj\.|^transformer\.encoder\.albert"
-    r"|\.albert_layers\.\d+\.attention\.layer_norm\."
+    r"|\.albert_layers\.\d+\.attention\.layer_norm\.",
+    re.MULTILINE,
 )
 """Names that PaddleNLP alone has, whatever the file is."""
-_OWN_SIGNATURE = re.compile(r"(^|\.)encoder\.layer\.\d+\.|LayerNorm\.")
+_OWN_SIGNATURE = re.compile(r"(^|\.)encoder\.layer\.\d+\.|LayerNorm\.", re.MULTILINE)
 _OLD_ENDINGS = ("LayerNorm.gamma", "LayerNorm.beta")
 
 
@@ -136,10 +137,11 @@ def translated(weights: Weights, rows: Sequence[Row], options: Reading) -> Weigh
 
 
 def _dialect(path: Path, names: Collection[str]) -> str:
-    if any(_PADDLE_SIGNATURE.search(name) for name in names):
+    listed = "\n".join(names)
+    if _PADDLE_SIGNATURE.search(listed):
         return "paddle"
     if ".pdparams" in path.name:
-        if any(_OWN_SIGNATURE.search(name) for name in names):
+        if _OWN_SIGNATURE.search(listed):
             raise CheckpointError(
                 f"{path} is Paddle's file with transformers' names: how its matrices lie is not "
                 "known. Save the model with PaddleNLP, or its tensors as safetensors.",

@@ -27,9 +27,8 @@ _OWN_CLASS = re.compile(r"^Dee(?=[A-Z])|WithPabee$")
 
 def is_translatable(weights: Weights) -> bool:
     """Whether the names seem to be another library's."""
-    research = (_HIGHWAY, _CLASSIFIERS)
     return weights.dialect != "own" or any(
-        pattern.match(name) for name in weights.tensors for pattern in research
+        ".encoder.highway." in name or name.startswith("classifiers.") for name in weights.tensors
     )
 
 
