@@ -36,7 +36,7 @@ from offramp.models.heads import (
 )
 from offramp.models.outputs import BaseModelOutputWithPooling
 from offramp.models.passing import Options, pass_layers
-from offramp.nn.blocks import ACTIVATIONS, EncoderLayer
+from offramp.nn.blocks import ACTIVATIONS, EncoderLayer, repeated
 from offramp.nn.layout import Packed
 from offramp.nn.pooling import pool_first
 
@@ -456,8 +456,9 @@ class BertEncoder(nn.Module):
 
     def __init__(self, config: BertConfig) -> None:
         super().__init__()
-        self.layer = nn.ModuleList(
-            EncoderLayer(
+        self.layer = repeated(
+            config.num_hidden_layers,
+            lambda: EncoderLayer(
                 config.hidden_size,
                 config.num_attention_heads,
                 config.intermediate_size,
@@ -465,8 +466,7 @@ class BertEncoder(nn.Module):
                 norm_eps=config.layer_norm_eps,
                 dropout=config.hidden_dropout_prob,
                 attention_dropout=config.attention_probs_dropout_prob,
-            )
-            for _ in range(config.num_hidden_layers)
+            ),
         )
 
 

@@ -46,6 +46,33 @@ class CheckpointedLayer(nn.Module):
         return super().__call__(*args, **kwargs)
 
 
+def repeated(count: int, make: Callable[[], nn.Module]) -> nn.ModuleList:
+    """So many modules of one make, each with weights of its own.
+
+    On the meta device, where weights have no values, all but the first are copies of its structure:
+    constructors are most of what opening a checkpoint takes.
+    """
+    first = make()
+    tensors = [*first.parameters(), *first.buffers()]
+    if not all(isinstance(one, nn.Parameter) and one.is_meta for one in tensors):
+        return nn.ModuleList([first, *(make() for _ in range(count - 1))])
+    return nn.ModuleList([first, *(_structure(first) for _ in range(count - 1))])
+
+
+def _structure(module: nn.Module) -> nn.Module:
+    """A module like this one, whose parameters have no values."""
+    like: nn.Module = object.__new__(type(module))
+    for name, value in vars(module).items():
+        # Containers of its own, of which some are the module's parts, and what is in them as it is.
+        vars(like)[name] = value.copy() if isinstance(value, (dict, list, set)) else value
+    for name, inner in module._modules.items():
+        like._modules[name] = None if inner is None else _structure(inner)
+    for name, parameter in module._parameters.items():
+        if parameter is not None:
+            like._parameters[name] = nn.Parameter(parameter.detach(), parameter.requires_grad)
+    return like
+
+
 class EncoderLayer(CheckpointedLayer):
     """Self-attention and a two-layer perceptron, each added to its input and then normalised.
 
