@@ -1,6 +1,6 @@
 """Mutants of checkpoints over offramp's readers: each is read whole or refused, and nothing else.
 
-    python benchmarks/fuzz_checkpoints.py --work /var/tmp/fuzz --mutants 1000000
+    python benchmarks/fuzz_checkpoints.py --work runs/fuzz --mutants 1000000
 
 Small sound files, made by offramp's writers, torch, safetensors and pickle, are changed by bytes,
 integers and spans, and by what they are made of: a header's entries, a pickle's instructions, a
