@@ -23,7 +23,7 @@ from offramp.checkpoints.safetensors_file import (
     read_safetensors,
     write_safetensors,
 )
-from offramp.checkpoints.stored import TYPES, Stored
+from offramp.checkpoints.stored import TYPES, Stored, in_memory
 from offramp.errors import CheckpointError
 from offramp.models.tensors import TORCH_TYPES, as_stored, as_tensor
 
@@ -68,12 +68,11 @@ def test_any_metadata_or_none(tmp_path: Path, about: dict[str, str] | None) -> N
     assert read_safetensors(path)["a"].array.tolist() == [0, 0]
 
 
-@pytest.mark.parametrize("mmap", [True, False])
-def test_what_is_written_is_read(tmp_path: Path, mmap: bool) -> None:
+def test_what_is_written_is_read(tmp_path: Path) -> None:
     """Every kind of number in every layout, bit for bit."""
     written = tensors()
     write_safetensors(tmp_path / "x.safetensors", written)
-    assert_same(read_safetensors(tmp_path / "x.safetensors", mmap=mmap), written)
+    assert_same(read_safetensors(tmp_path / "x.safetensors"), written)
 
 
 def test_the_library_reads_what_is_written(tmp_path: Path) -> None:
@@ -123,7 +122,7 @@ def test_only_the_header_is_looked_at(tmp_path: Path) -> None:
     """What is behind it is there when it is touched: as the file then has it."""
     path = tmp_path / "x.safetensors"
     write_safetensors(path, {"w": Stored("U8", np.zeros(1 << 16, np.uint8))})
-    found, copied = read_safetensors(path), read_safetensors(path, mmap=False)
+    found, copied = read_safetensors(path), in_memory(read_safetensors(path))
     with path.open("r+b") as file:
         file.seek(-1, os.SEEK_END)
         file.write(b"\x07")
@@ -131,12 +130,11 @@ def test_only_the_header_is_looked_at(tmp_path: Path) -> None:
     assert copied["w"].array[-1] == 0
 
 
-@pytest.mark.parametrize("mmap", [True, False])
-def test_a_write_is_the_process_s_own(tmp_path: Path, mmap: bool) -> None:
+def test_a_write_is_the_process_s_own(tmp_path: Path) -> None:
     path = tmp_path / "x.safetensors"
     write_safetensors(path, small("w"))
     before = path.read_bytes()
-    array = read_safetensors(path, mmap=mmap)["w"].array
+    array = read_safetensors(path)["w"].array
     array[:] = 1
     assert array.tolist() == [1.0] * 4
     assert path.read_bytes() == before
@@ -274,17 +272,16 @@ def sound(tmp_path_factory: pytest.TempPathFactory) -> bytes:
     return path.read_bytes()
 
 
-@pytest.mark.parametrize("mmap", [True, False])
-def test_a_file_cut_off_anywhere(tmp_path: Path, sound: bytes, mmap: bool) -> None:
+def test_a_file_cut_off_anywhere(tmp_path: Path, sound: bytes) -> None:
     path = tmp_path / "x.safetensors"
     for length in range(len(sound)):
         path.write_bytes(sound[:length])
         with pytest.raises(CheckpointError) as caught:
-            read_safetensors(path, mmap=mmap)
+            read_safetensors(path)
         assert caught.value.kind == "truncated"
     path.write_bytes(sound + b"\0")
     with pytest.raises(CheckpointError, match="its tensors end at byte"):
-        read_safetensors(path, mmap=mmap)
+        read_safetensors(path)
 
 
 @settings(suppress_health_check=[HealthCheck.function_scoped_fixture], max_examples=300)

@@ -20,6 +20,7 @@ from hypothesis import HealthCheck, given, settings, strategies as st
 from stored_cases import TORCH_KINDS, assert_same, bits, numbers, tensors
 
 from offramp import BertForSequenceClassification, CheckpointError, OfframpError
+from offramp.checkpoints.stored import in_memory
 from offramp.checkpoints.torch_file import read_torch, write_torch
 from offramp.models.tensors import TORCH_TYPES, as_stored
 
@@ -60,11 +61,10 @@ def with_constants(value: dict[str, Any]) -> OrderedDict[str, Any]:
 # What is read
 
 
-@pytest.mark.parametrize("mmap", [True, False])
 @pytest.mark.parametrize("zipped", [ZIP, LEGACY])
-def test_tensors_are_torch_s_own(tmp_path: Path, zipped: bool, mmap: bool) -> None:
+def test_tensors_are_torch_s_own(tmp_path: Path, zipped: bool) -> None:
     path = saved(tmp_path / "x.bin", with_constants(TENSORS), zipped)
-    found = read_torch(path, mmap=mmap, allow_legacy=not zipped)
+    found = read_torch(path, allow_legacy=not zipped)
     assert list(found) == list(TENSORS)
     expected = torch.load(path, weights_only=True)
     assert_same(found, {name: as_stored(expected[name]) for name in TENSORS})
@@ -95,7 +95,7 @@ def test_one_memory_of_two_names_is_one(tmp_path: Path) -> None:
 
 def test_a_part_of_a_large_memory_is_a_view_of_the_file(tmp_path: Path) -> None:
     path = saved(tmp_path / "x.bin", {"w": torch.full((1 << 16,), 5, dtype=torch.uint8)[::2]})
-    found, copied = read_torch(path), read_torch(path, mmap=False)
+    found, copied = read_torch(path), in_memory(read_torch(path))
     where = path.read_bytes().index(b"\x05" * (1 << 16))
     with path.open("r+b") as file:
         file.seek(where)
@@ -170,8 +170,7 @@ def test_what_is_written_is_read(tmp_path: Path) -> None:
     """Every kind of number in every layout, bit for bit."""
     path, expected = tmp_path / "x.bin", tensors(TORCH_KINDS)
     write_torch(path, expected)
-    for mmap in (True, False):
-        found = read_torch(path, mmap=mmap)
+    for found in (read_torch(path), in_memory(read_torch(path))):
         assert_same(found, expected)
         assert list(found) == list(expected)
 
@@ -459,14 +458,13 @@ def test_an_old_file_that_is_longer_or_shorter(name: str, tmp_path: Path) -> Non
 
 
 @pytest.mark.parametrize("zipped", [ZIP, LEGACY])
-@pytest.mark.parametrize("mmap", [True, False])
-def test_a_file_cut_off_anywhere(tmp_path: Path, zipped: bool, mmap: bool) -> None:
+def test_a_file_cut_off_anywhere(tmp_path: Path, zipped: bool) -> None:
     whole = saved(tmp_path / "whole.bin", {"w": torch.ones(2)}, zipped).read_bytes()
     path = tmp_path / "x.bin"
     for length in range(len(whole)):
         path.write_bytes(whole[:length])
         with pytest.raises(CheckpointError):
-            read_torch(path, mmap=mmap, allow_legacy=True)
+            read_torch(path, allow_legacy=True)
 
 
 @pytest.mark.parametrize("zipped", [ZIP, LEGACY])

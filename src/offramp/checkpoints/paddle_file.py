@@ -18,7 +18,7 @@ from offramp.checkpoints.checked_file import UnsoundError, reading
 from offramp.checkpoints.content import Array, file_bytes, give_back
 from offramp.checkpoints.inert_pickle import Call, LongText, Name, Outside, parse_pickle
 from offramp.checkpoints.pickle_writer import PickleWriter
-from offramp.checkpoints.stored import TYPES, Stored, check_name, check_shape, in_memory
+from offramp.checkpoints.stored import TYPES, Stored, check_name, check_shape
 
 _OWN_NAMES = "StructuredToParameterName@@"
 """Paddle's names of its own parameters: of no use here."""
@@ -50,7 +50,7 @@ _UNSUPPORTED = {"builtins.eval": _LOD_TENSOR, "__builtin__.eval": _LOD_TENSOR}
 _CHUNK = 1 << 20
 
 
-def read_paddle(path: Path, *, mmap: bool = True) -> dict[str, Stored]:
+def read_paddle(path: Path) -> dict[str, Stored]:
     """The tensors of a file by name: views of its mapping where it holds their bytes as they are.
 
     Those of a dictionary inside have its name and a dot before theirs; numbers and texts beside
@@ -90,8 +90,7 @@ def read_paddle(path: Path, *, mmap: bool = True) -> dict[str, Stored]:
                 "it has a program's names (a static graph's), which say nothing of a layer",
                 kind="unsupported",
             )
-        found = _joined(found, parts)
-        return found if mmap else in_memory(found)
+        return _joined(found, parts)
 
 
 class _Budget:

@@ -12,7 +12,7 @@ from safetensors import SafetensorError, TensorSpec, serialize_file
 
 from offramp.checkpoints.checked_file import UnsoundError, reading
 from offramp.checkpoints.content import Array, file_bytes, settled
-from offramp.checkpoints.stored import TYPES, Stored, check_name, check_shape, in_memory, view
+from offramp.checkpoints.stored import TYPES, Stored, check_name, check_shape, view
 from offramp.checkpoints.strict_json import parse_json
 
 LONGEST_HEADER = 25_000_000
@@ -34,8 +34,8 @@ _LIBRARY_TYPES = {  # what the library calls them
 }
 
 
-def read_safetensors(path: Path, *, mmap: bool = True) -> dict[str, Stored]:
-    """The tensors by name: views of the file's mapping, or with `mmap=False` of a copy in memory.
+def read_safetensors(path: Path) -> dict[str, Stored]:
+    """The tensors by name: views of the file's mapping.
 
     Only the header is looked at. Raises CheckpointError for a file in which the header does not
     say, once and exactly, what each byte after it is.
@@ -58,11 +58,10 @@ def read_safetensors(path: Path, *, mmap: bool = True) -> dict[str, Stored]:
                 min(start + end, len(content)),
                 "truncated" if short else None,
             )
-        found = {
+        return {
             name: view(content, start + begin, dtype, shape)
             for name, (dtype, shape, begin, _) in places.items()
         }
-        return found if mmap else in_memory(found)
 
 
 def read_metadata(path: Path) -> dict[str, str]:

@@ -27,7 +27,6 @@ from offramp.checkpoints.stored import (
     check_name,
     check_shape,
     check_sizes,
-    in_memory,
 )
 from offramp.errors import CheckpointError
 
@@ -62,8 +61,8 @@ Find = Callable[[str, Any], "tuple[str, Array]"]
 """(kind of storage, its key) to (name of its type, its bytes)."""
 
 
-def read_torch(path: Path, *, mmap: bool = True, allow_legacy: bool = False) -> dict[str, Stored]:
-    """The tensors of a file by name: views of its mapping, or with `mmap=False` of a copy.
+def read_torch(path: Path, *, allow_legacy: bool = False) -> dict[str, Stored]:
+    """The tensors of a file by name: views of its mapping.
 
     Numbers and texts beside them are left out. Files of before torch 1.6 are read, as data like
     the others, with `allow_legacy`. Raises CheckpointError for a file that is neither, or that
@@ -102,7 +101,7 @@ def read_torch(path: Path, *, mmap: bool = True, allow_legacy: bool = False) -> 
             found[name] = views.setdefault(same, stored)
         if left < 0:
             raise UnsoundError("what its names stand for is more than the file holds")
-        return found if mmap else in_memory(found)
+        return found
 
 
 def write_torch(path: Path, tensors: Mapping[str, Stored]) -> None:

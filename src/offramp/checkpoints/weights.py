@@ -18,7 +18,7 @@ from offramp.checkpoints.file_names import is_index
 from offramp.checkpoints.paddle_file import read_paddle
 from offramp.checkpoints.renames import Row, renamed
 from offramp.checkpoints.safetensors_file import read_safetensors
-from offramp.checkpoints.stored import Stored, check_name
+from offramp.checkpoints.stored import Stored, check_name, in_memory
 from offramp.checkpoints.strict_json import parse_json
 from offramp.checkpoints.tables import OLD_NAMES
 from offramp.checkpoints.torch_file import read_torch
@@ -39,8 +39,8 @@ _OLD_ENDINGS = ("LayerNorm.gamma", "LayerNorm.beta")
 class Reading:
     """How files are read.
 
-    `mmap` maps them; without it they are copied into memory. `allow_legacy_pickle` reads PyTorch's
-    format of before 1.6. `uint16_is_bfloat16` says what Paddle's bare uint16 is.
+    `mmap` keeps them mapped; without it they are copied into memory. `allow_legacy_pickle` reads
+    PyTorch's format of before 1.6. `uint16_is_bfloat16` says what Paddle's bare uint16 is.
     """
 
     mmap: bool = True
@@ -67,6 +67,13 @@ class Weights:
     left_out: Mapping[str, Stored] = field(default_factory=dict)
     """By their names in the file: those that no model of ours has a place for."""
 
+    def in_memory(self) -> Weights:
+        """The same in memory of its own, so that the files are no longer needed.
+
+        By our names, so that a matrix that lies the other way round is copied once.
+        """
+        return replace(self, tensors=in_memory(self.tensors))
+
     def without(self, names: Collection[str]) -> Weights:
         """The same without these tensors, which are then among those left out."""
         left = {self.foreign.get(name, name): self.tensors[name] for name in sorted(names)}
@@ -81,7 +88,8 @@ def open_save(path: Path, rows: Sequence[Row] = (), options: Reading | None = No
     Raises CheckpointError for files that are not sound, or disagree with their index.
     """
     options = options or Reading()
-    return translated(read_save(path, options), rows, options)
+    found = translated(read_save(path, options), rows, options)
+    return found if options.mmap else found.in_memory()
 
 
 def read_save(path: Path, options: Reading) -> Weights:
@@ -180,7 +188,7 @@ def read_file(path: Path, options: Reading | None = None) -> dict[str, Stored]:
     """The tensors of one file, in the format that its name says."""
     options = options or Reading()
     if ".pdparams" in path.name:
-        return read_paddle(path, mmap=options.mmap)
+        return read_paddle(path)
     if path.suffix in (".pdiparams", ".pdmodel", ".pdopt"):
         raise CheckpointError(
             f"{path} is a program's (a static graph's) or an optimiser's, and not a layer's. Save "
@@ -189,8 +197,8 @@ def read_file(path: Path, options: Reading | None = None) -> dict[str, Stored]:
             file=path,
         )
     if path.name.endswith((".bin", ".pt", ".pth")):
-        return read_torch(path, mmap=options.mmap, allow_legacy=options.allow_legacy_pickle)
-    return read_safetensors(path, mmap=options.mmap)
+        return read_torch(path, allow_legacy=options.allow_legacy_pickle)
+    return read_safetensors(path)
 
 
 def read_index(path: Path) -> dict[str, str]:

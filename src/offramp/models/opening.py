@@ -131,6 +131,8 @@ def open_model(
                 blueprint = _blueprint(cls, values, str(name), opening, args, kwargs)
                 model = None
     model = model or _built(cls, blueprint, values, name, opening, kwargs)
+    if not (weights.given or opening.mmap):
+        weights = weights.in_memory()
     report = fill(
         model,
         weights,
