@@ -15,7 +15,7 @@ from pathlib import Path
 import numpy as np
 
 from offramp.checkpoints.content import taken
-from offramp.checkpoints.stored import in_memory
+from offramp.checkpoints.stored import Stored, in_memory
 from offramp.checkpoints.weights import Reading, read_file
 from offramp.errors import CheckpointError
 
@@ -28,13 +28,17 @@ def main() -> None:
     before = peak()
     try:
         found = read_file(path, options)
-        found = found if mapped else in_memory(found)
     except CheckpointError as error:
         print(json.dumps({"grown": peak() - before, "refused": str(error)}))
         return
+    if turned:
+        found = {
+            name: Stored(stored.dtype, stored.array.T) if stored.array.ndim == 2 else stored
+            for name, stored in found.items()
+        }
     kept = []
-    for stored in found.values():
-        array = taken(stored.array.T if turned and stored.array.ndim == 2 else stored.array)
+    for stored in (found if mapped else in_memory(found)).values():
+        array = taken(stored.array)
         array.view("u1").max()
         kept.append(array)
     grown = peak() - before

@@ -67,16 +67,28 @@ def give_back(array: Array) -> None:
 
     What was written to them is lost: only for a file's own arrays, while it is read.
     """
-    owner: Any = array
-    mapped: Array | None = None
-    while owner is not None and not isinstance(owner, mapping.mmap):
-        mapped = owner if isinstance(owner, np.memmap) else mapped
-        owner = owner.obj if isinstance(owner, memoryview) else getattr(owner, "base", None)
-    if owner is None or mapped is None or not array.size or not hasattr(owner, "madvise"):
+    found = _mapping(array)
+    if found is None or not array.size or not hasattr(found[0], "madvise"):
         return
+    owner, mapped = found
     steps = zip(array.shape, array.strides, strict=True)
     start = array.ctypes.data - mapped.ctypes.data
     stop = start + sum((size - 1) * step for size, step in steps) + array.itemsize
     first, last = -(-start // _PAGE) * _PAGE, stop // _PAGE * _PAGE
     if last > first:
         owner.madvise(mapping.MADV_DONTNEED, first, last - first)
+
+
+def is_mapped(array: Array) -> bool:
+    """Whether the array's numbers are those of a mapped file, and no copy."""
+    return _mapping(array) is not None
+
+
+def _mapping(array: Array) -> tuple[mapping.mmap, Array] | None:
+    """The mapping that an array lies in, and the whole of it as an array."""
+    owner: Any = array
+    mapped: Array | None = None
+    while owner is not None and not isinstance(owner, mapping.mmap):
+        mapped = owner if isinstance(owner, np.memmap) else mapped
+        owner = owner.obj if isinstance(owner, memoryview) else getattr(owner, "base", None)
+    return None if owner is None or mapped is None else (owner, mapped)

@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 
 from offramp.checkpoints.checked_file import UnsoundError
-from offramp.checkpoints.content import Array, copied
+from offramp.checkpoints.content import Array, copied, is_mapped
 
 FLOATS = ("F64", "F32", "F16", "BF16")
 """Types that weights may have."""
@@ -97,5 +97,6 @@ def in_memory(tensors: Mapping[str, Stored]) -> dict[str, Stored]:
     copies: dict[int, Stored] = {}
     for stored in tensors.values():
         if id(stored) not in copies:
-            copies[id(stored)] = Stored(stored.dtype, copied(stored.array))
+            mapped = is_mapped(stored.array)
+            copies[id(stored)] = Stored(stored.dtype, copied(stored.array)) if mapped else stored
     return {name: copies[id(stored)] for name, stored in tensors.items()}
