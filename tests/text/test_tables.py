@@ -1,13 +1,16 @@
 """Tables: what a file says is what is read, and a bad file is named with its line."""
 
+import csv
 import json
 import os
+import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
 from hypothesis import given, settings, strategies as st
 
-from offramp.errors import DataError
+from offramp.errors import DataError, MissingBackendError
 from offramp.text.tables import read_table
 
 
@@ -18,6 +21,8 @@ def write(path: Path, content: str | bytes) -> Path:
 
 # What cannot lie inside a TSV field: the tab and line ends; a file in UTF-8 has no surrogates.
 CHARACTERS = st.characters(exclude_characters="\t\r\n", exclude_categories=("Cs",))
+# A quoted field may hold any of them.
+CSV_CHARACTERS = st.characters(exclude_categories=("Cs",))
 TEXTS = st.text(CHARACTERS, min_size=1, max_size=40).filter(lambda text: text.strip())
 LABELS = st.text(CHARACTERS, min_size=1, max_size=8).map(str.strip).filter(bool)
 ROWS = st.lists(st.tuples(TEXTS, TEXTS, LABELS), min_size=1, max_size=8)
@@ -158,7 +163,20 @@ def test_jsonl_labels_become_words(written: str, read: str, tmp_path: Path) -> N
         ("a.jsonl", '{"text": null, "label": 1}\n', ["line 1", "'text'", "NoneType"]),
         ("a.jsonl", '{"text": "", "label": 1}\n', ["line 1", "'text' has no text"]),
         ("a.jsonl", b'{"text": "caf\xe9", "label": 1}\n', ["line 1", "UTF-8"]),
-        ("a.csv", "text,label\na,b\n", ["'.csv'", ".tsv", ".jsonl"]),
+        ("a.csv", "text,label\na\n", ["line 2", "1 fields", "2 columns", "quotes"]),
+        ("a.csv", 'text,label\n"a\nb",c\nd\n', ["line 4", "1 fields"]),
+        ("a.csv", 'text,label\n"a\nb",c\n"d" e,f\n', ["line 4", "not CSV", "quotes"]),
+        ("a.csv", 'text,label\na,b\n"open,c\nmore\n', ["line 3", "not CSV"]),
+        ("a.csv", "text,label\n\na,b\n", ["line 2", "an empty line"]),
+        ("a.csv", 'text,label\n" ",b\n', ["line 2", "'text' has no text"]),
+        ("a.csv", "text,label\na,\n", ["line 2", "label ''"]),
+        ("a.csv", "text,text\na,b\n", ["first line", "twice"]),
+        ("a.csv", "sentence,label\na,b\n", ["line 2", "'text'", "'sentence'"]),
+        ("a.csv", b"text,label\na,b\ncaf\xe9,b\n", ["line 3", "UTF-8", "0xe9"]),
+        ("a.csv", "text,label\n" + "x" * 200_000 + ",b\n", ["line 2", "limit"]),
+        ("a.csv", "", ["no rows"]),
+        ("a.csv", "text,label\n\n", ["no rows"]),
+        ("a.xls", "text,label\na,b\n", ["'.xls'", ".tsv", ".jsonl", ".csv", ".parquet"]),
         ("rows", "text\tlabel\na\tb\n", ["ending", ".tsv", ".jsonl"]),
     ],
 )
@@ -200,6 +218,81 @@ def test_deep_nesting_is_bad_json_and_no_recursion_error(tmp_path: Path) -> None
     path = write(tmp_path / "rows.jsonl", "[" * 200_000)
     with pytest.raises(DataError, match="line 1"):
         read_table(path)
+
+
+@settings(deadline=None, max_examples=100)
+@given(
+    rows=st.lists(
+        st.tuples(
+            st.text(CSV_CHARACTERS, min_size=1, max_size=40).filter(lambda text: text.strip()),
+            LABELS,
+        ),
+        min_size=1,
+        max_size=8,
+    ),
+    quoting=st.sampled_from([csv.QUOTE_MINIMAL, csv.QUOTE_ALL]),
+    ending=st.sampled_from(["\n", "\r\n"]),
+    bom=st.booleans(),
+)
+def test_csv_round_trip(
+    rows: list[tuple[str, str]],
+    quoting: Any,
+    ending: str,
+    bom: bool,
+    tmp_path_factory: pytest.TempPathFactory,
+) -> None:
+    if quoting == csv.QUOTE_MINIMAL:  # Python's writer leaves \r bare, which RFC 4180 does not
+        rows = [(text.replace("\r", "r"), label) for text, label in rows]
+    path = tmp_path_factory.getbasetemp() / "rows.csv"
+    with path.open("w", newline="", encoding="utf-8-sig" if bom else "utf-8") as file:
+        writer = csv.writer(file, quoting=quoting, lineterminator=ending)
+        writer.writerow(["id", "text", "label"])
+        writer.writerows((i, *row) for i, row in enumerate(rows))
+    table = read_table(path)
+    assert table.texts == [text for text, _ in rows]
+    assert table.labels == [label for _, label in rows]
+
+
+def test_csv_of_rfc_4180(tmp_path: Path) -> None:
+    # The forms of its section 2: quotes, a line end, and a quote written twice.
+    path = write(tmp_path / "rows.csv", 'text,label\r\n"a ""b"", c",x\r\n"two\r\nlines",y\r\n\r\n')
+    assert read_table(path).texts == ['a "b", c', "two\r\nlines"]
+    assert read_table(path).labels == ["x", "y"]
+
+
+def test_parquet(tmp_path: Path) -> None:
+    pyarrow = pytest.importorskip("pyarrow", reason="pyarrow, the data extra, is not installed")
+    from pyarrow import parquet
+
+    size = 2500  # several batches
+    texts = [f"text {i} é漢" for i in range(size)]
+    columns = {"text": texts, "b": texts[::-1], "label": list(range(size)), "other": texts}
+    path = tmp_path / "rows.parquet"
+    parquet.write_table(pyarrow.table(columns), path)
+    table = read_table(path, pair="b")
+    assert table.texts == list(zip(texts, texts[::-1], strict=True))
+    assert table.labels == [str(i) for i in range(size)]
+    assert read_table(path, label=None).texts == texts
+    with pytest.raises(DataError, match=r"no column 'c'\. It has 'text', 'b', 'label', 'other'"):
+        read_table(path, text="c")
+    with pytest.raises(DataError, match="row 1: 'label' is a int; expected text"):
+        read_table(path, text="label")
+    texts[1999] = " "
+    parquet.write_table(pyarrow.table(columns), path)
+    with pytest.raises(DataError, match="row 2000: 'text' has no text"):
+        read_table(path)
+    content = path.read_bytes()
+    for bad in (b"", b"PAR1", content[: len(content) // 2], b"x" * 100):
+        with pytest.raises(DataError, match="not a sound Parquet file"):
+            read_table(write(path, bad))
+    with pytest.raises(DataError, match="does not exist"):
+        read_table(tmp_path / "absent.parquet")
+
+
+def test_parquet_without_pyarrow(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "pyarrow", None)
+    with pytest.raises(MissingBackendError, match="pip install pyarrow"):
+        read_table(tmp_path / "rows.parquet")
 
 
 def test_a_pair_is_a_tuple_in_the_order_asked_for(tmp_path: Path) -> None:

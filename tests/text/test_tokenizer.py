@@ -291,6 +291,12 @@ def test_a_vocabulary_without_special_tokens_is_a_data_error(tmp_path: Path) -> 
         ({"unk_token": "[NONE]"}, r"\[NONE\] is not in it"),
         ({"unk_token": {}}, r"special token \{\}; expected a text"),
         ({"sep_token": 3}, "special token 3; expected a text"),
+        ({"mask_token": ""}, "special token ''; expected a text"),
+        ({"mask_token": "\ud83d"}, "expected a text"),
+        ({"additional_special_tokens": [["a"]]}, "expected a text"),
+        ({"added_tokens_decoder": {"x": "a"}}, "not an object of ids and tokens"),
+        ({"added_tokens_decoder": ["a"]}, "not an object of ids and tokens"),
+        ({"added_tokens_decoder": {"3": {"content": "new"}}}, "to have the id 3"),
     ],
 )
 def test_special_tokens_that_cannot_be(

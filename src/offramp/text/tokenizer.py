@@ -2,36 +2,37 @@
 
 from __future__ import annotations
 
-import json
-from collections.abc import Sequence
+import threading
+from collections.abc import Iterable, Sequence
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 import tokenizers
-from tokenizers.implementations.bert_wordpiece import BertWordPieceTokenizer
 from typing_extensions import Self
 
-from offramp.errors import DataError, ModelNotFoundError, SaveError
+from offramp.errors import DataError, SaveError
+from offramp.text.cutting import check_cut, cut
+from offramp.text.encoded import Encoded, Tokens, Truncation, as_encoded, as_tokens
+from offramp.text.families import FAMILIES, family_name, position_limit
+from offramp.text.files import read_json
+from offramp.text.opening import open_tokenizer
+from offramp.text.saving import write_tokenizer
+from offramp.text.special import read_settings, role_token
 from offramp.text.tables import Text
+from offramp.text.words import taking_words
 
-_CONFIG_FILE = "tokenizer_config.json"
+__all__ = ["Encoded", "Text", "Tokenizer", "Tokens"]
+
 _MODEL_CONFIGS = ("config.json", "model_config.json")
-_POSITIONS = "max_position_embeddings"
-_FILE = "tokenizer.json"
-_VOCABULARY = "vocab.txt"
-
-
-class Encoded(NamedTuple):
-    """One row: token ids and, beside each, 0 for the first text and 1 for the second. int64."""
-
-    ids: npt.NDArray[np.int64]
-    types: npt.NDArray[np.int64]
 
 
 class Tokenizer:
-    """A fast tokenizer that never pads, and truncates the longer text first at `max_length`."""
+    """A fast tokenizer that never pads, and truncates the longer text first at `max_length`.
+
+    Where a row is to be cut in another way, or its tokens are to be found again in the text, use
+    `tokenize` and `encode_words`.
+    """
 
     def __init__(
         self,
@@ -45,37 +46,37 @@ class Tokenizer:
         tokenizer.no_truncation()
         self._tokenizer = tokenizer
         self._settings = dict(settings or {})
+        # The library keeps how to truncate in the tokenizer: other ways are asked of a copy, by
+        # one thread at a time. The key says whether it takes words.
+        self._copies: dict[bool, tokenizers.Tokenizer] = {}
+        self._lock = threading.Lock()
         self.max_length = max_length
 
     @classmethod
     def from_pretrained(cls, directory: str | Path, *, max_length: int | None = None) -> Self:
-        """The tokenizer of a model's directory: its tokenizer.json, or else its vocab.txt.
+        """The tokenizer of a model's directory: its tokenizer.json, or else its vocabulary.
+
+        Which family's the vocabulary is (vocab.txt, vocab.json with merges.txt, spiece.model or
+        sentencepiece.bpe.model) is said by tokenizer_config.json or config.json.
 
         `max_length` is in tokens, the special ones included; by default the least of what
         tokenizer_config.json and config.json allow (512 where they are silent).
         """
         directory = Path(directory)
-        settings = _read_json(directory / _CONFIG_FILE)
-        if (directory / _FILE).is_file():
-            try:
-                tokenizer = tokenizers.Tokenizer.from_file(str(directory / _FILE))
-            except Exception as error:  # the library raises a bare Exception
-                raise DataError(f"{directory / _FILE} cannot be read: {error}.") from error
-        elif (directory / _VOCABULARY).is_file():
-            tokenizer = _from_vocabulary(directory / _VOCABULARY, settings)
-        else:
-            raise ModelNotFoundError(
-                f"{directory} has no tokenizer. Expected {_FILE} or {_VOCABULARY} beside the "
-                "weights."
-            )
+        settings = read_settings(directory)
+        configs = [read_json(directory / name) for name in _MODEL_CONFIGS]
+        name = family_name(settings, configs[0])
+        tokenizer, name = open_tokenizer(directory, settings, name)
         if max_length is None:
             limits = (
                 settings.get("model_max_length"),
-                *(_read_json(directory / name).get(_POSITIONS) for name in _MODEL_CONFIGS),
+                *(position_limit(config, name) for config in configs),
             )
             # transformers writes int(1e30) for no limit
             found = [n for n in limits if isinstance(n, int) and 0 < n < 2**31]
             max_length = min(found, default=512)
+        if name is not None:
+            settings["tokenizer_class"] = FAMILIES[name].tokenizer_class
         return cls(tokenizer, max_length, settings)
 
     @property
@@ -96,26 +97,106 @@ class Tokenizer:
         self._tokenizer.enable_truncation(value)
         self._max_length = value
 
+    @property
+    def pad_id(self) -> int | None:
+        """The padding token's id, where there is one."""
+        return self._role_id("pad_token")
+
+    @property
+    def mask_token(self) -> str | None:
+        """The token that hides a word from a masked language model, where there is one."""
+        return role_token(self._tokenizer, self._settings, "mask_token")
+
+    @property
+    def mask_id(self) -> int | None:
+        """The id of `mask_token`."""
+        return self._role_id("mask_token")
+
+    def token_to_id(self, token: str) -> int | None:
+        """A token's id; None for what is no token."""
+        try:
+            return self._tokenizer.token_to_id(token)
+        except UnicodeEncodeError:  # half of a surrogate pair
+            return None
+
     def encode(self, texts: Sequence[Text], *, first_row: int = 0) -> list[Encoded]:
         """Token ids of each text or pair. `first_row` is the first one's number in messages."""
-        if isinstance(texts, str):  # a str is a sequence of its characters
-            raise DataError("encode takes a list of texts; got one text. Pass [text].")
-        for row, text in enumerate(texts, start=first_row):
-            if not _is_text(text):
-                raise DataError(
-                    f"Row {row} is a {type(text).__name__}; expected a text or a pair of texts."
-                )
+        rows = _checked(texts, first_row, "encode")
         try:
-            encodings = self._tokenizer.encode_batch_fast(list(texts))
-        except TypeError as error:  # half of a surrogate pair, which no UTF-8 text has
-            raise DataError(f"A text is not valid Unicode: {error}.") from error
-        return [
-            Encoded(
-                np.asarray(encoding.ids, dtype=np.int64),
-                np.asarray(encoding.type_ids, dtype=np.int64),
+            return [as_encoded(row) for row in self._tokenizer.encode_batch_fast(rows)]
+        except TypeError as error:
+            raise _no_unicode(rows, first_row) from error
+
+    def tokenize(
+        self,
+        texts: Sequence[Text],
+        *,
+        truncation: Truncation = "longest_first",
+        stride: int | None = None,
+        first_row: int = 0,
+    ) -> list[Tokens]:
+        """The tokens of each text or pair, with where in the text they come from.
+
+        With `stride` a row that is too long becomes several windows, one after the other, of which
+        two neighbours share that many tokens of the text that is cut: for question answering pass
+        (question, passage) and "only_second", and every window has the whole question.
+
+        Raises DataError for a row that cannot be cut as asked. "only_second" takes pairs alone.
+        """
+        check_cut(truncation, stride)
+        rows = _checked(texts, first_row, "tokenize")
+        for row, text in enumerate(rows, start=first_row):
+            pair = isinstance(text, tuple)
+            if truncation == "only_second" and not pair:
+                raise DataError(f"Row {row} is one text, and only_second cuts the second text.")
+            if stride is not None and truncation == "longest_first" and pair:
+                raise DataError(
+                    f"Row {row} is a pair: with stride say which text is cut into windows, "
+                    "only_first or only_second."
+                )
+        return self._tokens(rows, truncation, stride, first_row, words=False)
+
+    def encode_words(
+        self,
+        rows: Sequence[Sequence[str]],
+        *,
+        truncation: Truncation = "longest_first",
+        stride: int | None = None,
+        first_row: int = 0,
+    ) -> list[Tokens]:
+        """The tokens of texts that are split into words already, each text a list of them.
+
+        `Tokens.words` says which of the given words a token is of, and `offsets` where in it. A
+        word of which the tokenizer keeps nothing (white space, control characters) has no token.
+        """
+        check_cut(truncation, stride)
+        if truncation == "only_second":
+            raise DataError("Rows of words have no second text; pass longest_first.")
+        if isinstance(rows, str):
+            raise DataError("encode_words takes a list of lists of words; got one text.")
+        for row, words in enumerate(rows, start=first_row):
+            if isinstance(words, str) or not isinstance(words, Sequence) or not words:
+                raise DataError(
+                    f"Row {row} is {words!r:.80}; expected a list of at least one word."
+                )
+            for word in words:
+                if not isinstance(word, str):
+                    raise DataError(f"Row {row} has the word {word!r:.80}; expected a text.")
+        return self._tokens([list(row) for row in rows], truncation, stride, first_row, words=True)
+
+    def decode(self, ids: Iterable[int], *, skip_special_tokens: bool = True) -> str:
+        """The text of token ids, as near as the tokenizer can tell. DataError for what is no id."""
+        array = np.asarray(ids if isinstance(ids, (Sequence, np.ndarray)) else list(ids))
+        if array.ndim != 1 or (array.size and array.dtype.kind not in "iu"):
+            raise DataError(
+                f"decode takes one row of token ids; got an array of {array.dtype} of shape "
+                f"{list(array.shape)}."
             )
-            for encoding in encodings
-        ]
+        numbers = [int(number) for number in array]
+        for number in set(numbers):
+            if not 0 <= number < 2**32 or self._tokenizer.id_to_token(number) is None:
+                raise DataError(f"{number} is the id of no token; there are {self.vocab_size}.")
+        return self._tokenizer.decode(numbers, skip_special_tokens=skip_special_tokens)
 
     def save_pretrained(self, save_directory: str | Path) -> None:
         """Write the tokenizer's files into a directory, which is made if need be.
@@ -131,48 +212,56 @@ class Tokenizer:
 
     def write_files(self, directory: str | Path) -> None:
         """Write tokenizer.json and tokenizer_config.json into a directory."""
-        plain = tokenizers.Tokenizer.from_str(self._tokenizer.to_str())
-        plain.no_truncation()  # the limit travels in the settings, where other readers look
-        directory = Path(directory)
-        plain.save(str(directory / _FILE))
         settings = {**self._settings, "model_max_length": self.max_length}
-        settings.pop("name_or_path", None)
-        text = json.dumps(settings, indent=2, sort_keys=True, ensure_ascii=False) + "\n"
-        (directory / _CONFIG_FILE).write_text(text, encoding="utf-8")
+        write_tokenizer(self._tokenizer, settings, Path(directory))
+
+    def _tokens(
+        self,
+        rows: list[Any],
+        truncation: Truncation,
+        stride: int | None,
+        first_row: int,
+        *,
+        words: bool,
+    ) -> list[Tokens]:
+        try:
+            if truncation == "longest_first" and stride is None and not words:
+                found = self._tokenizer.encode_batch(rows)
+                return [as_tokens(row, i) for i, row in enumerate(found, start=first_row)]
+            with self._lock:
+                if words not in self._copies:
+                    copy = tokenizers.Tokenizer.from_str(self._tokenizer.to_str())
+                    self._copies[words] = taking_words(copy) if words else copy
+                return cut(
+                    self._copies[words],
+                    rows,
+                    limit=self.max_length,
+                    truncation=truncation,
+                    stride=stride,
+                    first_row=first_row,
+                    words=words,
+                )
+        except TypeError as error:
+            raise _no_unicode(rows, first_row) from error
+
+    def _role_id(self, role: str) -> int | None:
+        token = role_token(self._tokenizer, self._settings, role)
+        return None if token is None else self._tokenizer.token_to_id(token)
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        # Locks cannot be pickled, and copies are made again.
+        return type(self), (self._tokenizer, self.max_length, self._settings)
 
 
-def _from_vocabulary(path: Path, settings: dict[str, Any]) -> tokenizers.Tokenizer:
-    accents = settings.get("strip_accents")
-    special: dict[str, Any] = {
-        name: _content(settings[name])
-        for name in ("unk_token", "sep_token", "cls_token", "pad_token", "mask_token")
-        if settings.get(name) is not None
-    }
-    try:
-        built = BertWordPieceTokenizer(
-            str(path),
-            **special,
-            lowercase=bool(settings.get("do_lower_case", True)),
-            strip_accents=accents if isinstance(accents, bool) else None,
-            handle_chinese_chars=bool(settings.get("tokenize_chinese_chars", True)),
-        )
-        unknown = special.get("unk_token", "[UNK]")
-        if built.token_to_id(unknown) is None:  # the first unknown word would be an error
-            raise ValueError(f"{unknown} is not in it")
-    except Exception as error:  # the library raises TypeError and bare Exceptions
-        raise DataError(
-            f"{path} is not a BERT vocabulary: {error}. One token a line, UTF-8, with the special "
-            f"tokens that {_CONFIG_FILE} names ([CLS], [SEP], [UNK] by default)."
-        ) from error
-    return tokenizers.Tokenizer.from_str(built.to_str())
-
-
-def _content(token: Any) -> str:
-    """A special token as older files (text) and newer ones (an object) write it."""
-    content = token.get("content") if isinstance(token, dict) else token
-    if not isinstance(content, str):
-        raise DataError(f"{_CONFIG_FILE} has the special token {token!r}; expected a text.")
-    return content
+def _checked(texts: Sequence[Text], first_row: int, what: str) -> list[Any]:
+    if isinstance(texts, str):  # a str is a sequence of its characters
+        raise DataError(f"{what} takes a list of texts; got one text. Pass [text].")
+    for row, text in enumerate(texts, start=first_row):
+        if not _is_text(text):
+            raise DataError(
+                f"Row {row} is a {type(text).__name__}; expected a text or a pair of texts."
+            )
+    return list(texts)
 
 
 def _is_text(text: object) -> bool:
@@ -181,11 +270,12 @@ def _is_text(text: object) -> bool:
     return isinstance(text, str)
 
 
-def _read_json(path: Path) -> dict[str, Any]:
-    if not path.is_file():
-        return {}
-    try:
-        values = json.loads(path.read_text(encoding="utf-8"))
-    except (ValueError, OSError, RecursionError) as error:
-        raise DataError(f"{path} is not valid JSON: {error}.") from error
-    return values if isinstance(values, dict) else {}
+def _no_unicode(rows: list[Any], first_row: int) -> DataError:
+    """The error for half of a surrogate pair, which no UTF-8 text has; JSON can spell it."""
+    for row, texts in enumerate(rows, start=first_row):
+        for text in [texts] if isinstance(texts, str) else texts:
+            try:
+                text.encode("utf-8")
+            except UnicodeEncodeError as error:
+                return DataError(f"Row {row} is not valid Unicode: {error}.")
+    return DataError(f"A text of rows {first_row} on is not one that the tokenizer takes.")

@@ -1,0 +1,74 @@
+"""Which of a directory's files a tokenizer is read from."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import tokenizers
+
+from offramp.errors import DataError, ModelNotFoundError
+from offramp.text.building import build
+from offramp.text.charsmap import charsmap_fault, normalizer_charsmap
+from offramp.text.families import (
+    BYTE_LEVEL,
+    FAMILIES,
+    SENTENCEPIECE,
+    WORDPIECE,
+    vocabulary_files,
+)
+from offramp.text.files import file_text
+
+FILE = "tokenizer.json"
+
+
+def open_tokenizer(
+    directory: Path, settings: Mapping[str, Any], name: str | None
+) -> tuple[tokenizers.Tokenizer, str | None]:
+    """The tokenizer of a directory and its family, of which `name` is what the files say.
+
+    ModelNotFoundError where there is none, DataError where it is not sound.
+    """
+    if (directory / FILE).is_file():
+        return _from_file(directory / FILE), name
+    if name is not None:
+        files = vocabulary_files(directory, FAMILIES[name].kind)
+        if files is not None:
+            return build(FAMILIES[name], files, settings), name
+    # Chinese RoBERTas come with BERT's vocabulary: what lies there is what counts.
+    for kind in (WORDPIECE, BYTE_LEVEL, SENTENCEPIECE):
+        files = vocabulary_files(directory, kind)
+        if files is not None:
+            likely = _likely(kind, files[0])
+            return build(FAMILIES[likely], files, settings), likely
+    raise ModelNotFoundError(
+        f"{directory} has no tokenizer. Expected {FILE} or vocab.txt, vocab.json with merges.txt, "
+        "spiece.model or sentencepiece.bpe.model beside the weights."
+    )
+
+
+def _from_file(path: Path) -> tokenizers.Tokenizer:
+    try:
+        tokenizer = tokenizers.Tokenizer.from_file(str(path))
+        fault = charsmap_fault(normalizer_charsmap(tokenizer))
+        if fault:
+            raise ValueError(fault)
+    except Exception as error:  # the library raises a bare Exception
+        raise DataError(f"{path} cannot be read: {error}.") from error
+    return tokenizer
+
+
+def _likely(kind: str, path: Path) -> str:
+    """The family of a vocabulary of which no file says more than its name does."""
+    if kind == BYTE_LEVEL:
+        return "roberta"
+    if kind == WORDPIECE:
+        tokens = {line.strip() for line in file_text(path).split("\n")}
+        return "mpnet" if "<s>" in tokens and "[CLS]" not in tokens else "bert"
+    if path.name == "spiece.model":
+        return "albert"
+    raise DataError(
+        f"{path} may be XLM-RoBERTa's or CamemBERT's, which number its pieces differently. Add a "
+        'config.json with {"model_type": "xlm-roberta"} or {"model_type": "camembert"}.'
+    )
