@@ -41,8 +41,11 @@ _TABLE: dict[str, tuple[str, tuple[str, ...]]] = {
     "requires_backends": ("offramp.backends", ()),
     "Tokenizer": ("offramp.text.tokenizer", _TEXT),
     "Encoded": ("offramp.text.tokenizer", _TEXT),
+    "Tokens": ("offramp.text.tokenizer", _TEXT),
     "Table": ("offramp.text.tables", ()),
     "read_table": ("offramp.text.tables", ()),
+    "TaggedTable": ("offramp.text.tagged", ()),
+    "read_tagged": ("offramp.text.tagged", ()),
     "PretrainedConfig": ("offramp.models.config", ("typing_extensions",)),
     "PretrainedModel": ("offramp.models.base", _MODELS),
     "PreTrainedModel": ("offramp.models.base", _MODELS),
@@ -58,6 +61,66 @@ _TABLE: dict[str, tuple[str, tuple[str, ...]]] = {
     "BertForPreTraining": ("offramp.models.bert", _MODELS),
     "BertForQuestionAnswering": ("offramp.models.bert", _MODELS),
     "BertForTokenClassification": ("offramp.models.bert", _MODELS),
+    "AlbertConfig": ("offramp.models.albert", _MODELS),
+    "AlbertPreTrainedModel": ("offramp.models.albert", _MODELS),
+    "AlbertModel": ("offramp.models.albert", _MODELS),
+    "AlbertForMaskedLM": ("offramp.models.albert", _MODELS),
+    "AlbertForMultipleChoice": ("offramp.models.albert", _MODELS),
+    "AlbertForPreTraining": ("offramp.models.albert", _MODELS),
+    "AlbertForQuestionAnswering": ("offramp.models.albert", _MODELS),
+    "AlbertForSequenceClassification": ("offramp.models.albert", _MODELS),
+    "AlbertForTokenClassification": ("offramp.models.albert", _MODELS),
+    "DistilBertConfig": ("offramp.models.distilbert", _MODELS),
+    "DistilBertPreTrainedModel": ("offramp.models.distilbert", _MODELS),
+    "DistilBertModel": ("offramp.models.distilbert", _MODELS),
+    "DistilBertForMaskedLM": ("offramp.models.distilbert", _MODELS),
+    "DistilBertForMultipleChoice": ("offramp.models.distilbert", _MODELS),
+    "DistilBertForQuestionAnswering": ("offramp.models.distilbert", _MODELS),
+    "DistilBertForSequenceClassification": ("offramp.models.distilbert", _MODELS),
+    "DistilBertForTokenClassification": ("offramp.models.distilbert", _MODELS),
+    "ElectraConfig": ("offramp.models.electra", _MODELS),
+    "ElectraPreTrainedModel": ("offramp.models.electra", _MODELS),
+    "ElectraModel": ("offramp.models.electra", _MODELS),
+    "ElectraForMaskedLM": ("offramp.models.electra", _MODELS),
+    "ElectraForMultipleChoice": ("offramp.models.electra", _MODELS),
+    "ElectraForPreTraining": ("offramp.models.electra", _MODELS),
+    "ElectraForQuestionAnswering": ("offramp.models.electra", _MODELS),
+    "ElectraForSequenceClassification": ("offramp.models.electra", _MODELS),
+    "ElectraForTokenClassification": ("offramp.models.electra", _MODELS),
+    "ErnieConfig": ("offramp.models.ernie", _MODELS),
+    "ErniePreTrainedModel": ("offramp.models.ernie", _MODELS),
+    "ErnieModel": ("offramp.models.ernie", _MODELS),
+    "ErnieForMaskedLM": ("offramp.models.ernie", _MODELS),
+    "ErnieForMultipleChoice": ("offramp.models.ernie", _MODELS),
+    "ErnieForNextSentencePrediction": ("offramp.models.ernie", _MODELS),
+    "ErnieForPreTraining": ("offramp.models.ernie", _MODELS),
+    "ErnieForQuestionAnswering": ("offramp.models.ernie", _MODELS),
+    "ErnieForSequenceClassification": ("offramp.models.ernie", _MODELS),
+    "ErnieForTokenClassification": ("offramp.models.ernie", _MODELS),
+    "RobertaConfig": ("offramp.models.roberta", _MODELS),
+    "RobertaPreTrainedModel": ("offramp.models.roberta", _MODELS),
+    "RobertaModel": ("offramp.models.roberta", _MODELS),
+    "RobertaForMaskedLM": ("offramp.models.roberta", _MODELS),
+    "RobertaForMultipleChoice": ("offramp.models.roberta", _MODELS),
+    "RobertaForQuestionAnswering": ("offramp.models.roberta", _MODELS),
+    "RobertaForSequenceClassification": ("offramp.models.roberta", _MODELS),
+    "RobertaForTokenClassification": ("offramp.models.roberta", _MODELS),
+    "XLMRobertaConfig": ("offramp.models.roberta", _MODELS),
+    "XLMRobertaPreTrainedModel": ("offramp.models.roberta", _MODELS),
+    "XLMRobertaModel": ("offramp.models.roberta", _MODELS),
+    "XLMRobertaForMaskedLM": ("offramp.models.roberta", _MODELS),
+    "XLMRobertaForMultipleChoice": ("offramp.models.roberta", _MODELS),
+    "XLMRobertaForQuestionAnswering": ("offramp.models.roberta", _MODELS),
+    "XLMRobertaForSequenceClassification": ("offramp.models.roberta", _MODELS),
+    "XLMRobertaForTokenClassification": ("offramp.models.roberta", _MODELS),
+    "CamembertConfig": ("offramp.models.roberta", _MODELS),
+    "CamembertPreTrainedModel": ("offramp.models.roberta", _MODELS),
+    "CamembertModel": ("offramp.models.roberta", _MODELS),
+    "CamembertForMaskedLM": ("offramp.models.roberta", _MODELS),
+    "CamembertForMultipleChoice": ("offramp.models.roberta", _MODELS),
+    "CamembertForQuestionAnswering": ("offramp.models.roberta", _MODELS),
+    "CamembertForSequenceClassification": ("offramp.models.roberta", _MODELS),
+    "CamembertForTokenClassification": ("offramp.models.roberta", _MODELS),
     "AutoConfig": ("offramp.models.auto", _MODELS),
     "AutoModel": ("offramp.models.auto", _MODELS),
     "AutoModelForMaskedLM": ("offramp.models.auto", _MODELS),
@@ -139,6 +202,17 @@ if TYPE_CHECKING:
     from offramp.exits.criteria import Criterion as Criterion, Entropy as Entropy
     from offramp.generation.mixin import GenerationMixin as GenerationMixin
     from offramp.hub.names import Source as Source
+    from offramp.models.albert import (
+        AlbertConfig as AlbertConfig,
+        AlbertForMaskedLM as AlbertForMaskedLM,
+        AlbertForMultipleChoice as AlbertForMultipleChoice,
+        AlbertForPreTraining as AlbertForPreTraining,
+        AlbertForQuestionAnswering as AlbertForQuestionAnswering,
+        AlbertForSequenceClassification as AlbertForSequenceClassification,
+        AlbertForTokenClassification as AlbertForTokenClassification,
+        AlbertModel as AlbertModel,
+        AlbertPreTrainedModel as AlbertPreTrainedModel,
+    )
     from offramp.models.auto import (
         AutoConfig as AutoConfig,
         AutoModel as AutoModel,
@@ -176,8 +250,67 @@ if TYPE_CHECKING:
     from offramp.models.config import PretrainedConfig as PretrainedConfig
     from offramp.models.conversion import Conversion as Conversion
     from offramp.models.converting import convert as convert
+    from offramp.models.distilbert import (
+        DistilBertConfig as DistilBertConfig,
+        DistilBertForMaskedLM as DistilBertForMaskedLM,
+        DistilBertForMultipleChoice as DistilBertForMultipleChoice,
+        DistilBertForQuestionAnswering as DistilBertForQuestionAnswering,
+        DistilBertForSequenceClassification as DistilBertForSequenceClassification,
+        DistilBertForTokenClassification as DistilBertForTokenClassification,
+        DistilBertModel as DistilBertModel,
+        DistilBertPreTrainedModel as DistilBertPreTrainedModel,
+    )
+    from offramp.models.electra import (
+        ElectraConfig as ElectraConfig,
+        ElectraForMaskedLM as ElectraForMaskedLM,
+        ElectraForMultipleChoice as ElectraForMultipleChoice,
+        ElectraForPreTraining as ElectraForPreTraining,
+        ElectraForQuestionAnswering as ElectraForQuestionAnswering,
+        ElectraForSequenceClassification as ElectraForSequenceClassification,
+        ElectraForTokenClassification as ElectraForTokenClassification,
+        ElectraModel as ElectraModel,
+        ElectraPreTrainedModel as ElectraPreTrainedModel,
+    )
+    from offramp.models.ernie import (
+        ErnieConfig as ErnieConfig,
+        ErnieForMaskedLM as ErnieForMaskedLM,
+        ErnieForMultipleChoice as ErnieForMultipleChoice,
+        ErnieForNextSentencePrediction as ErnieForNextSentencePrediction,
+        ErnieForPreTraining as ErnieForPreTraining,
+        ErnieForQuestionAnswering as ErnieForQuestionAnswering,
+        ErnieForSequenceClassification as ErnieForSequenceClassification,
+        ErnieForTokenClassification as ErnieForTokenClassification,
+        ErnieModel as ErnieModel,
+        ErniePreTrainedModel as ErniePreTrainedModel,
+    )
     from offramp.models.inspecting import Inspection as Inspection, inspect as inspect
     from offramp.models.loading import LoadingReport as LoadingReport
+    from offramp.models.roberta import (
+        CamembertConfig as CamembertConfig,
+        CamembertForMaskedLM as CamembertForMaskedLM,
+        CamembertForMultipleChoice as CamembertForMultipleChoice,
+        CamembertForQuestionAnswering as CamembertForQuestionAnswering,
+        CamembertForSequenceClassification as CamembertForSequenceClassification,
+        CamembertForTokenClassification as CamembertForTokenClassification,
+        CamembertModel as CamembertModel,
+        CamembertPreTrainedModel as CamembertPreTrainedModel,
+        RobertaConfig as RobertaConfig,
+        RobertaForMaskedLM as RobertaForMaskedLM,
+        RobertaForMultipleChoice as RobertaForMultipleChoice,
+        RobertaForQuestionAnswering as RobertaForQuestionAnswering,
+        RobertaForSequenceClassification as RobertaForSequenceClassification,
+        RobertaForTokenClassification as RobertaForTokenClassification,
+        RobertaModel as RobertaModel,
+        RobertaPreTrainedModel as RobertaPreTrainedModel,
+        XLMRobertaConfig as XLMRobertaConfig,
+        XLMRobertaForMaskedLM as XLMRobertaForMaskedLM,
+        XLMRobertaForMultipleChoice as XLMRobertaForMultipleChoice,
+        XLMRobertaForQuestionAnswering as XLMRobertaForQuestionAnswering,
+        XLMRobertaForSequenceClassification as XLMRobertaForSequenceClassification,
+        XLMRobertaForTokenClassification as XLMRobertaForTokenClassification,
+        XLMRobertaModel as XLMRobertaModel,
+        XLMRobertaPreTrainedModel as XLMRobertaPreTrainedModel,
+    )
     from offramp.models.tracking import InitTrackerMeta as InitTrackerMeta
     from offramp.runner.classifier import (
         Classifier as Classifier,
@@ -186,7 +319,12 @@ if TYPE_CHECKING:
     )
     from offramp.runner.run import RowResult as RowResult, Runner as Runner
     from offramp.text.tables import Table as Table, read_table as read_table
-    from offramp.text.tokenizer import Encoded as Encoded, Tokenizer as Tokenizer
+    from offramp.text.tagged import TaggedTable as TaggedTable, read_tagged as read_tagged
+    from offramp.text.tokenizer import (
+        Encoded as Encoded,
+        Tokenizer as Tokenizer,
+        Tokens as Tokens,
+    )
     from offramp.training.evaluation import evaluate as evaluate
     from offramp.training.options import TrainingOptions as TrainingOptions
     from offramp.training.train import train as train

@@ -191,12 +191,12 @@ BAD_DATA = [
     ("absent", "does not exist"),
     ("folder", "is a directory"),
     ("latin", "line 2: not UTF-8"),
-    ("ending", "ending '.csv'"),
+    ("ending", "ending '.xls'"),
 ]
 
 
 def write_bad(kind: str, folder: Path) -> Path:
-    path = folder / ("bad.csv" if kind == "ending" else "bad.tsv")
+    path = folder / ("bad.xls" if kind == "ending" else "bad.tsv")
     if kind == "folder":
         path.mkdir()
     elif kind == "latin":

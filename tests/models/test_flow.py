@@ -68,7 +68,7 @@ def one_by_one(flow: Flow) -> list[dict[str, object]]:
             else [list(rows) for rows in zip(*map(of_rows, flow.trace), strict=True)]
         ),
     }
-    sliced = {f.name for f in dataclasses.fields(Flow)} - {"probe"}  # of a whole batch
+    sliced = {f.name for f in dataclasses.fields(Flow)} - {"probe", "bias_HLL"}  # of a whole batch
     assert set(columns) == sliced, "a new field is sliced too"
     assert {len(column) for column in columns.values()} == {len(flow.row_ids_R)}
     return [dict(zip(columns, row, strict=True)) for row in zip(*columns.values(), strict=True)]

@@ -332,7 +332,7 @@ def register_base_model(cls: C) -> C:
     Raises TypeError for a class outside a family.
     """
     bases = cls.__bases__ if isinstance(cls, type) else ()
-    families = [b for b in bases if issubclass(b, PretrainedModel) and b is not PretrainedModel]
+    families = [b for b in bases if issubclass(b, PretrainedModel) and b.base_model_prefix]
     if not families:
         raise TypeError(
             f"register_base_model takes a class derived from a family's base, such as "

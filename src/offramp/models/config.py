@@ -81,9 +81,23 @@ def setting(*, default: Any, check: Check, structural: bool = False) -> Any:
     return dataclasses.field(default=default, metadata={"check": check, "structural": structural})
 
 
+def _annotations(cls: type) -> list[tuple[str, object]]:
+    return list(vars(cls).get("__annotations__", {}).items())
+
+
 @dataclass_transform(kw_only_default=True, field_specifiers=(setting, dataclasses.field))
 def configuration(cls: T) -> T:
-    """Make `cls` a keyword-only dataclass whose constructor names the nearest field for a typo."""
+    """Make `cls` a keyword-only dataclass whose constructor names the nearest field for a typo.
+
+    A field of a parent that gets another default keeps its check: `vocab_size: int = 50265`.
+    """
+    inherited = getattr(cls, "__dataclass_fields__", {})
+    for name, kind in _annotations(cls):
+        default = vars(cls).get(name, dataclasses.MISSING)
+        plain = "ClassVar" not in str(kind) and not isinstance(default, dataclasses.Field)
+        if name in inherited and plain:
+            metadata = inherited[name].metadata
+            setattr(cls, name, dataclasses.field(default=default, metadata=metadata))
     built: Any = dataclasses.dataclass(kw_only=True)(cls)
     plain_init = built.__init__
 
@@ -110,7 +124,7 @@ def configuration(cls: T) -> T:
             )
         plain_init(self, **values)
 
-    checked_init.__wrapped__ = plain_init  # type: ignore[attr-defined]  # for inspect.signature
+    checked_init.__signature__ = inspect.signature(plain_init)  # type: ignore[attr-defined]
     built.__init__ = checked_init
     return built  # type: ignore[no-any-return]
 
@@ -379,10 +393,6 @@ class PretrainedConfig:
         """`to_dict` as the text of config.json."""
         self.validate()
         return self.to_json_string(use_diff=False)
-
-
-def _annotations(cls: type) -> list[tuple[str, object]]:
-    return list(vars(cls).get("__annotations__", {}).items())
 
 
 def _labels_of(numbers: Any) -> dict[int, str]:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
-from typing import Any, Protocol, TypeVar
+from typing import Any, Protocol, TypeVar, cast
 
 import numpy as np
 import numpy.typing as npt
@@ -18,7 +18,7 @@ from torch import Tensor
 from offramp.errors import InputError
 from offramp.models.outputs import ModelOutput
 from offramp.nn.attention import Probe
-from offramp.nn.layout import Index, Layout, Packed, Padded, rows_of_tokens
+from offramp.nn.layout import Index, Layout, Packed, Padded, ordinals, rows_of_tokens
 
 Output = TypeVar("Output", bound=ModelOutput)
 
@@ -29,7 +29,9 @@ class Inputs:
 
     `positions` is a token's place in its own row, padding and holes of the mask counted.
     `position_ids` replaces it in the position embedding where the caller gave one; `embeds`
-    ([.., D]) replaces the word embedding of `ids`.
+    ([.., D]) replaces the word embedding of `ids`. `ordinals` are those of `nn.layout.ordinals`,
+    where tokens of the batch were left out that a body with a `padding_id` counts. `task_types` are
+    ERNIE's.
     """
 
     layout: Layout
@@ -39,6 +41,8 @@ class Inputs:
     token_types: Tensor | None = None
     position_ids: Tensor | None = None
     embeds: Tensor | None = None
+    ordinals: Tensor | None = None
+    task_types: Tensor | None = None
 
     @classmethod
     def from_rows(
@@ -78,70 +82,40 @@ class Inputs:
         token_types: Tensor | None = None,
         position_ids: Tensor | None = None,
         embeds: Tensor | None = None,
+        task_types: Tensor | None = None,
+        *,
+        padding_id: int | None = None,
+        packs_holes: bool = True,
         pack: bool = True,
     ) -> Inputs:
         """A padded batch: `ids` [B, L] or `embeds` [B, L, D]; `mask` None, [B, L] or [B, L, L].
 
         A 2-D mask is packed: each row's real tokens, holes closed, rows in order of length. A row
         whose first position is masked keeps the batch padded, because poolers that read the first
-        position read it all the same; so does `pack=False`.
+        position read it all the same; so do `pack=False`, and a hole without `packs_holes`.
+        `padding_id` is the body's.
         """
-        if (ids is None) == (embeds is None):
-            raise InputError("Pass either input_ids or inputs_embeds, and not both.")
-        shape = ids.shape if ids is not None else embeds.shape[:2]  # type: ignore[union-attr]
-        if len(shape) != 2 or (embeds is not None and embeds.dim() != 3):
-            raise InputError(
-                "input_ids must be [batch, length] and inputs_embeds [batch, length, width]; "
-                f"got {tuple((ids if ids is not None else embeds).shape)}."  # type: ignore[union-attr]
-            )
-        for name, value in (
-            ("input_ids", ids),
-            ("token_type_ids", token_types),
-            ("position_ids", position_ids),
-        ):
-            if value is not None and value.dtype not in (torch.int64, torch.int32):
-                raise InputError(f"{name} must be int64 or int32; got {value.dtype}.")
-        n_rows, length = shape
-        device = ids.device if ids is not None else embeds.device  # type: ignore[union-attr]
-        if mask is not None and tuple(mask.shape) not in (
-            (n_rows, length),
-            (n_rows, length, length),
-        ):
-            raise InputError(
-                f"attention_mask must be [{n_rows}, {length}] or [{n_rows}, {length}, {length}] "
-                f"beside these inputs; got {list(mask.shape)}."
-            )
-        for name, value in (("token_type_ids", token_types), ("position_ids", position_ids)):
-            if value is not None and tuple(value.shape) not in ((n_rows, length), (1, length)):
-                raise InputError(
-                    f"{name} must be [{n_rows}, {length}] beside these inputs; "
-                    f"got {list(value.shape)}."
-                )
-        keys = None if mask is None else mask.to(device) != 0
-        columns = torch.arange(length, device=device).expand(n_rows, length)
-        token_types = None if token_types is None else token_types.expand(n_rows, length)
-        position_ids = None if position_ids is None else position_ids.expand(n_rows, length)
+        _check_batch(ids, mask, token_types, position_ids, embeds, task_types)
+        given = cast(Tensor, embeds if ids is None else ids)
+        n_rows, length = given.shape[:2]
+        layout = Padded(n_rows, length, None if mask is None else mask.to(given.device) != 0)
+
+        def whole(x: Tensor | None) -> Tensor | None:
+            return None if x is None else x.expand(n_rows, length)
+
+        counted = ids is not None and padding_id is not None
         padded = cls(
-            layout=Padded(n_rows, length, keys),
+            layout=layout,
             row_ids_R=torch.arange(n_rows),
-            positions=columns,
+            positions=torch.arange(length, device=given.device).expand(n_rows, length),
             ids=ids,
-            token_types=token_types,
-            position_ids=position_ids,
+            token_types=whole(token_types),
+            position_ids=whole(position_ids),
             embeds=embeds,
+            ordinals=ordinals(given, layout, cast(int, padding_id)) if counted else None,
+            task_types=whole(task_types),
         )
-        if not pack or n_rows == 0 or length == 0 or (keys is not None and keys.dim() == 3):
-            return padded
-        if keys is None:
-            layout = Packed.of(torch.full((n_rows,), length, dtype=torch.int64))
-            return padded._pack(layout, padded.row_ids_R, torch.arange(n_rows * length))
-        if not bool(keys[:, 0].all()):
-            return padded
-        lengths_R = keys.sum(1).cpu()
-        order_R = torch.argsort(lengths_R, stable=True)
-        inside_RL = keys.cpu()[order_R]
-        tokens_T = (order_R[:, None] * length + torch.arange(length))[inside_RL]
-        return padded._pack(Packed.of(lengths_R[order_R]), order_R, tokens_T)
+        return padded._packed(packs_holes) if pack else padded
 
     def take(self, rows: slice) -> Inputs:
         """These successive rows only (views)."""
@@ -158,6 +132,8 @@ class Inputs:
             token_types=pick(self.token_types),
             position_ids=pick(self.position_ids),
             embeds=pick(self.embeds),
+            ordinals=pick(self.ordinals),
+            task_types=pick(self.task_types),
         )
 
     @staticmethod
@@ -175,7 +151,26 @@ class Inputs:
                 f"{name} holds {low if low < 0 else high}; this model takes 0 to {size - 1}."
             )
 
-    def _pack(self, layout: Packed, row_ids_R: Tensor, tokens_T: Tensor) -> Inputs:
+    def _packed(self, packs_holes: bool) -> Inputs:
+        """A padded batch packed, if it can be."""
+        keys = cast(Padded, self.layout).keys
+        n_rows, length = self.positions.shape
+        if n_rows == 0 or length == 0 or (keys is not None and keys.dim() == 3):
+            return self
+        if keys is None:
+            layout = Packed.of(torch.full((n_rows,), length, dtype=torch.int64))
+            return self._gathered(layout, self.row_ids_R, torch.arange(n_rows * length))
+        keys = keys.cpu()
+        if not bool(keys[:, 0].all()):
+            return self
+        if not packs_holes and bool((keys[:, 1:] > keys[:, :-1]).any()):
+            return self
+        lengths_R = keys.sum(1)
+        order_R = torch.argsort(lengths_R, stable=True)
+        tokens_T = (order_R[:, None] * length + torch.arange(length))[keys[order_R]]
+        return self._gathered(Packed.of(lengths_R[order_R]), order_R, tokens_T)
+
+    def _gathered(self, layout: Packed, row_ids_R: Tensor, tokens_T: Tensor) -> Inputs:
         index = tokens_T.to(self.positions.device)
 
         def gather(x: Tensor | None) -> Tensor | None:
@@ -189,7 +184,47 @@ class Inputs:
             token_types=gather(self.token_types),
             position_ids=gather(self.position_ids),
             embeds=gather(self.embeds),
+            ordinals=gather(self.ordinals),
+            task_types=gather(self.task_types),
         )
+
+
+def _check_batch(
+    ids: Tensor | None,
+    mask: Tensor | None,
+    token_types: Tensor | None,
+    position_ids: Tensor | None,
+    embeds: Tensor | None,
+    task_types: Tensor | None,
+) -> None:
+    """InputError for arguments that are no batch together."""
+    if (ids is None) == (embeds is None):
+        raise InputError("Pass either input_ids or inputs_embeds, and not both.")
+    given = cast(Tensor, embeds if ids is None else ids)
+    if given.dim() != (3 if ids is None else 2):
+        raise InputError(
+            "input_ids must be [batch, length] and inputs_embeds [batch, length, width]; "
+            f"got {tuple(given.shape)}."
+        )
+    n_rows, length = given.shape[:2]
+    beside = {
+        "token_type_ids": token_types,
+        "position_ids": position_ids,
+        "task_type_ids": task_types,
+    }
+    for name, value in {"input_ids": ids, **beside}.items():
+        if value is not None and value.dtype not in (torch.int64, torch.int32):
+            raise InputError(f"{name} must be int64 or int32; got {value.dtype}.")
+    if mask is not None and tuple(mask.shape) not in ((n_rows, length), (n_rows, length, length)):
+        raise InputError(
+            f"attention_mask must be [{n_rows}, {length}] or [{n_rows}, {length}, {length}] "
+            f"beside these inputs; got {list(mask.shape)}."
+        )
+    for name, value in beside.items():
+        if value is not None and tuple(value.shape) not in ((n_rows, length), (1, length)):
+            raise InputError(
+                f"{name} must be [{n_rows}, {length}] beside these inputs; got {list(value.shape)}."
+            )
 
 
 @dataclass(frozen=True, slots=True)
@@ -198,7 +233,8 @@ class Flow:
 
     `hidden` is [B, L, D] or [T, D] as `layout` says; `row_ids_R` (host) are the rows' names;
     `positions` a token's place in its own row. `trace`, where asked for, collects the hidden states
-    after the embedding and after each layer, and `probe` what attention did.
+    after the embedding and after each layer, and `probe` what attention did. `bias_HLL`, of a body
+    with relative positions, is what attention adds to its scores in every row.
     """
 
     hidden: Tensor
@@ -207,6 +243,7 @@ class Flow:
     positions: Tensor
     trace: tuple[Tensor, ...] | None = field(default=None)
     probe: Probe | None = field(default=None)
+    bias_HLL: Tensor | None = field(default=None)
 
     def advanced(self, hidden: Tensor) -> Flow:
         """The same rows with the hidden states of the next layer."""
@@ -220,6 +257,7 @@ class Flow:
             layout=Packed.of(torch.ones(len(self.row_ids_R), dtype=torch.int64)),
             row_ids_R=self.row_ids_R,
             positions=self.positions[tokens],
+            bias_HLL=self.bias_HLL,
         )
 
     def take(self, rows: Index) -> Flow:
@@ -238,6 +276,7 @@ class Flow:
             row_ids_R=self.row_ids_R[rows],
             positions=pick(self.positions),
             trace=None if self.trace is None else tuple(map(pick, self.trace)),
+            bias_HLL=self.bias_HLL,
         )
 
     def in_input_order(self, values_R: Tensor) -> Tensor:
@@ -262,11 +301,13 @@ def join(flows: Sequence[Flow]) -> Flow:
     if len(flows) == 1:
         return flows[0]
     lengths_R = torch.cat([flow.layout.lengths_R for flow in flows])  # type: ignore[union-attr]
+    biases = [flow.bias_HLL for flow in flows if flow.bias_HLL is not None]
     return Flow(
         hidden=torch.cat([flow.hidden for flow in flows]),
         layout=Packed.of(lengths_R),
         row_ids_R=torch.cat([flow.row_ids_R for flow in flows]),
         positions=torch.cat([flow.positions for flow in flows]),
+        bias_HLL=max(biases, key=lambda bias_HLL: bias_HLL.shape[1], default=None),
     )
 
 
@@ -279,6 +320,10 @@ class LayerStack(Protocol):
 
     config: Any
     """The model's configuration; a head mask is held against its number of heads."""
+    padding_id: int | None
+    """The token that the numbering of positions leaves out, as RoBERTa's does; else None."""
+    packs_holes: bool
+    """Whether rows may be packed that have holes in their mask: not with relative positions."""
 
     @property
     def n_layers(self) -> int:

@@ -1,7 +1,8 @@
 """What a body's output is made into: the tasks that every family shares.
 
-A task is a mixin that runs the layers and says what the head makes of them. A family's class builds
-the modules, under the names of its checkpoints, and takes the task:
+A task is a mixin that builds a body and a head under the names of most checkpoints, runs the layers
+and says what the head makes of them. A family's class takes the task, and overrides what its
+checkpoints have otherwise:
 
     class BertForTokenClassification(TokenClassification, BertPreTrainedModel): ...
 
@@ -12,7 +13,7 @@ arguments write theirs out, because trainers read the names of labels in its sig
 from __future__ import annotations
 
 import abc
-from typing import Any, Generic, TypeVar, cast
+from typing import Any, ClassVar, Generic, TypeVar, cast
 
 import torch
 from torch import Tensor, nn
@@ -21,7 +22,7 @@ from offramp.errors import ConfigError, InputError
 from offramp.models.base import PretrainedModel
 from offramp.models.config import PretrainedConfig
 from offramp.models.flow import Flow, LayerStack
-from offramp.models.losses import classification_loss, span_loss, token_loss
+from offramp.models.losses import classification_loss, replaced_loss, span_loss, token_loss
 from offramp.models.outputs import (
     MaskedLMOutput,
     ModelOutput,
@@ -29,8 +30,10 @@ from offramp.models.outputs import (
     NextSentencePredictorOutput,
     PreTrainingOutput,
     QuestionAnsweringModelOutput,
+    ReplacedTokensOutput,
     SequenceClassifierOutput,
     TokenClassifierOutput,
+    WordsAndOrderOutput,
 )
 from offramp.models.passing import Options, Passed, pass_layers
 
@@ -40,8 +43,23 @@ Output = TypeVar("Output", bound=ModelOutput)
 class Task(PretrainedModel):
     """A body, and a head that answers."""
 
+    reads_pooler: ClassVar[bool] = False
+    """Whether the head reads the body's pooler, where the family has one."""
     dropout: nn.Module
     classifier: nn.Module
+
+    def __init__(self, config: PretrainedConfig) -> None:
+        super().__init__(config)
+        self.num_labels = config.num_labels
+        family = cast(Any, self.base_model_class)
+        without = "pooler" in self.optional_modules and not self.reads_pooler
+        body = family(config, add_pooling_layer=False) if without else family(config)
+        setattr(self, self.base_model_prefix, body)
+        self.build_head(config)
+        self.init_weights()
+
+    def build_head(self, config: Any) -> None:
+        """Make the head's modules, under the names of the family's checkpoints."""
 
     @property
     def stack(self) -> LayerStack:
@@ -65,6 +83,7 @@ class LabelledTask(Task, Generic[Output]):
         inputs_embeds: Tensor | None = None,
         labels: Tensor | None = None,
         *,
+        task_type_ids: Tensor | None = None,
         head_mask: Tensor | None = None,
         output_attentions: bool | None = None,
         output_hidden_states: bool | None = None,
@@ -72,11 +91,9 @@ class LabelledTask(Task, Generic[Output]):
     ) -> Output | tuple[Any, ...]:
         """The task's output for a padded batch, with the loss where `labels` are given.
 
-        The class says what logits and labels are. `input_ids`, `token_type_ids` and `position_ids`
-        are [B, L] int64, `inputs_embeds` [B, L, D] in place of the ids; `attention_mask` is [B, L]
-        (1 real, 0 not; any pattern) or [B, L, L] (query, key). What is said of masked positions is
-        0. `head_mask` [H] or [N, H] multiplies the attention of each head. With `return_dict=False`
-        the result is a tuple of what is not None. Early exits are `offramp.Runner`'s.
+        The class says what logits and labels are; the body's `forward` what the other arguments
+        are. What is said of masked positions is 0. With `return_dict=False` the result is a tuple
+        of what is not None. Early exits are `offramp.Runner`'s.
         """
         passed = pass_layers(
             self.stack,
@@ -88,22 +105,33 @@ class LabelledTask(Task, Generic[Output]):
             Options.asked(
                 self.config, output_hidden_states, output_attentions, head_mask, return_dict
             ),
+            task_type_ids,
         )
         return passed.options.result(self.answer(passed, labels))
 
 
 class SequenceClassification(LabelledTask[SequenceClassifierOutput]):
-    """Logits [B, C] of a row at full depth.
+    """A classifier over the pooled row: logits [B, C], at full depth.
 
-    Labels [B] are class numbers (int64), or targets for regression (C = 1) and multi-label ([B, C],
-    floating); `config.problem_type` decides, or else their type.
+    `labels` [B] are class numbers (int64), or targets for regression (C = 1) and multi-label
+    ([B, C], floating); `config.problem_type` decides, or else their type.
     """
 
+    reads_pooler = True
     reads_first = True  # what it reads is the body's pooled row; the body says what that is of
+
+    def build_head(self, config: Any) -> None:
+        """The head's modules, under the names of most families' checkpoints."""
+        self.dropout = head_dropout(config)
+        self.classifier = nn.Linear(config.hidden_size, config.num_labels)
 
     def logits(self, flow: Flow) -> Tensor:
         """[R, C] for a finished flow, in the flow's row order."""
-        logits_RC: Tensor = self.classifier(self.dropout(self.stack.pool(flow)))
+        return self.score(self.stack.pool(flow))
+
+    def score(self, pooled_RD: Tensor) -> Tensor:
+        """[R, C] from pooled rows."""
+        logits_RC: Tensor = self.classifier(self.dropout(pooled_RD))
         return logits_RC
 
     def answer(self, passed: Passed, labels: Tensor | None) -> SequenceClassifierOutput:
@@ -116,24 +144,46 @@ class SequenceClassification(LabelledTask[SequenceClassifierOutput]):
 
 
 class TokenClassification(LabelledTask[TokenClassifierOutput]):
-    """Logits [B, L, C] of each token.
+    """A linear classifier over each token: logits [B, L, C]. There is no pooler.
 
-    Labels [B, L] are class numbers, -100 where there is none (a word's second subword, say).
+    `labels` [B, L] are class numbers, -100 where there is none (a word's second subword, say).
     """
+
+    def build_head(self, config: Any) -> None:
+        """The head's modules, under the names of most families' checkpoints."""
+        self.dropout = head_dropout(config)
+        self.classifier = nn.Linear(config.hidden_size, config.num_labels)
+
+    def token_logits(self, hidden: Tensor) -> Tensor:
+        """[.., C] from hidden states [.., D]."""
+        logits: Tensor = self.classifier(self.dropout(hidden))
+        return logits
 
     def answer(self, passed: Passed, labels: Tensor | None) -> TokenClassifierOutput:
         """Logits [B, L, C] and, where there are labels, the mean loss over those but -100."""
-        logits_BLC = passed.tokens(self.classifier(self.dropout(passed.flow.hidden)))
+        logits_BLC = passed.tokens(self.token_logits(passed.flow.hidden))
         loss = None if labels is None else token_loss(logits_BLC, labels, passed.real_mask)
         return TokenClassifierOutput(loss, logits_BLC, passed.hidden_states, passed.attentions)
 
 
 class MultipleChoice(Task):
-    """Logits [B, choices]: a score for each choice, from its pooled row.
+    """A linear score over each choice's pooled row: logits [B, choices].
 
-    All arguments have the choices as their second dimension, [B, choices, L]. Labels [B] are the
+    All arguments have the choices as their second dimension, [B, choices, L]. `labels` [B] are the
     numbers of the right ones. Hidden states come back as [B x choices, L, D].
     """
+
+    reads_pooler = True
+
+    def build_head(self, config: Any) -> None:
+        """The head's modules, under the names of most families' checkpoints."""
+        self.dropout = head_dropout(config)
+        self.classifier = nn.Linear(config.hidden_size, 1)
+
+    def score(self, flow: Flow) -> Tensor:
+        """[R, 1] for a finished flow."""
+        logits_R1: Tensor = self.classifier(self.dropout(self.stack.pool(flow)))
+        return logits_R1
 
     def forward(
         self,
@@ -144,6 +194,7 @@ class MultipleChoice(Task):
         inputs_embeds: Tensor | None = None,
         labels: Tensor | None = None,
         *,
+        task_type_ids: Tensor | None = None,
         head_mask: Tensor | None = None,
         output_attentions: bool | None = None,
         output_hidden_states: bool | None = None,
@@ -170,9 +221,9 @@ class MultipleChoice(Task):
             Options.asked(
                 self.config, output_hidden_states, output_attentions, head_mask, return_dict
             ),
+            flat(task_type_ids),
         )
-        logits_RC = self.classifier(self.dropout(self.stack.pool(passed.flow)))
-        logits_BC = passed.rows(logits_RC).view(given.shape[:2])
+        logits_BC = passed.rows(self.score(passed.flow)).view(given.shape[:2])
         loss = None
         if labels is not None:
             loss = classification_loss(logits_BC, labels, "single_label_classification")
@@ -181,12 +232,27 @@ class MultipleChoice(Task):
 
 
 class QuestionAnswering(Task):
-    """Logits of an answer's first and last token, [B, L] each.
+    """A linear layer that finds the first and last token of an answer: logits [B, L] of each.
 
-    At masked positions they are the type's lowest number: no answer is there.
+    At masked positions they are the type's lowest number: no answer is there. The configuration has
+    num_labels=2. There is no pooler.
     """
 
     qa_outputs: nn.Module
+
+    def build_head(self, config: Any) -> None:
+        """The head's modules, under the names of most families' checkpoints."""
+        self.qa_outputs = nn.Linear(config.hidden_size, config.num_labels)
+
+    def span_logits(self, hidden: Tensor) -> Tensor:
+        """[.., 2] from hidden states [.., D]: an answer begins here, and ends here."""
+        both: Tensor = self.qa_outputs(hidden)
+        if both.shape[-1] != 2:
+            raise ConfigError(
+                "Question answering has two outputs a token, first and last; this configuration "
+                f"has num_labels={both.shape[-1]}. Load the model with num_labels=2."
+            )
+        return both
 
     def forward(
         self,
@@ -198,6 +264,7 @@ class QuestionAnswering(Task):
         start_positions: Tensor | None = None,
         end_positions: Tensor | None = None,
         *,
+        task_type_ids: Tensor | None = None,
         head_mask: Tensor | None = None,
         output_attentions: bool | None = None,
         output_hidden_states: bool | None = None,
@@ -218,13 +285,9 @@ class QuestionAnswering(Task):
             Options.asked(
                 self.config, output_hidden_states, output_attentions, head_mask, return_dict
             ),
+            task_type_ids,
         )
-        both_BL2 = passed.tokens(self.qa_outputs(passed.flow.hidden))
-        if both_BL2.shape[-1] != 2:
-            raise ConfigError(
-                "Question answering has two outputs a token, first and last; this configuration "
-                f"has num_labels={both_BL2.shape[-1]}. Load the model with num_labels=2."
-            )
+        both_BL2 = passed.tokens(self.span_logits(passed.flow.hidden))
         lowest = torch.finfo(both_BL2.dtype).min
         start_BL, end_BL = both_BL2.masked_fill(~passed.real_mask[..., None], lowest).unbind(-1)
         loss = None
@@ -237,7 +300,10 @@ class QuestionAnswering(Task):
 
 
 class MaskedLM(LabelledTask[MaskedLMOutput]):
-    """Logits [B, L, V]: a word for each position. Labels [B, L] are words' ids, or -100."""
+    """The head that guesses masked words, tied to the word embedding: logits [B, L, V].
+
+    `labels` [B, L] are the words' ids, -100 where none is asked for. There is no pooler.
+    """
 
     @abc.abstractmethod
     def words(self, hidden: Tensor) -> Tensor:
@@ -251,7 +317,12 @@ class MaskedLM(LabelledTask[MaskedLMOutput]):
 
 
 class NextSentence(LabelledTask[NextSentencePredictorOutput]):
-    """Logits [B, 2]: a pair's second sentence follows (0), or was drawn at random (1)."""
+    """Whether a pair's second sentence follows the first (0) or was drawn at random (1).
+
+    Logits are [B, 2] and `labels` [B].
+    """
+
+    reads_pooler = True
 
     @abc.abstractmethod
     def next_sentence(self, pooled_RD: Tensor) -> Tensor:
@@ -267,7 +338,12 @@ class NextSentence(LabelledTask[NextSentencePredictorOutput]):
 
 
 class WordsAndNextSentence(Task):
-    """Both heads of BERT's pretraining: logits [B, L, V] and [B, 2]."""
+    """Both heads of BERT's pretraining, masked words and next sentence.
+
+    `prediction_logits` are [B, L, V], `seq_relationship_logits` [B, 2].
+    """
+
+    reads_pooler = True
 
     @abc.abstractmethod
     def words(self, hidden: Tensor) -> Tensor:
@@ -287,6 +363,7 @@ class WordsAndNextSentence(Task):
         labels: Tensor | None = None,
         next_sentence_label: Tensor | None = None,
         *,
+        task_type_ids: Tensor | None = None,
         head_mask: Tensor | None = None,
         output_attentions: bool | None = None,
         output_hidden_states: bool | None = None,
@@ -306,6 +383,7 @@ class WordsAndNextSentence(Task):
             Options.asked(
                 self.config, output_hidden_states, output_attentions, head_mask, return_dict
             ),
+            task_type_ids,
         )
         words_BLV = passed.tokens(self.words(passed.flow.hidden))
         next_B2 = passed.rows(self.next_sentence(self.stack.pool(passed.flow)))
@@ -318,6 +396,84 @@ class WordsAndNextSentence(Task):
             loss, words_BLV, next_B2, passed.hidden_states, passed.attentions
         )
         return passed.options.result(output)
+
+
+class WordsAndOrder(Task):
+    """Both heads of ALBERT's pretraining, masked words and the order of two sentences.
+
+    `prediction_logits` are [B, L, V], `sop_logits` [B, 2]: in order (0), or the other way (1).
+    """
+
+    reads_pooler = True
+
+    @abc.abstractmethod
+    def words(self, hidden: Tensor) -> Tensor:
+        """[.., V] from hidden states [.., D]."""
+
+    @abc.abstractmethod
+    def order(self, pooled_RD: Tensor) -> Tensor:
+        """[R, 2] from pooled rows."""
+
+    def forward(
+        self,
+        input_ids: Tensor | None = None,
+        attention_mask: Tensor | None = None,
+        token_type_ids: Tensor | None = None,
+        position_ids: Tensor | None = None,
+        inputs_embeds: Tensor | None = None,
+        labels: Tensor | None = None,
+        sentence_order_label: Tensor | None = None,
+        *,
+        task_type_ids: Tensor | None = None,
+        head_mask: Tensor | None = None,
+        output_attentions: bool | None = None,
+        output_hidden_states: bool | None = None,
+        return_dict: bool | None = None,
+    ) -> WordsAndOrderOutput | tuple[Any, ...]:
+        """As the other tasks' `forward`; `labels` [B, L] are ids, `sentence_order_label` [B].
+
+        The loss is the sum of the two heads', and is there where both are given.
+        """
+        passed = pass_layers(
+            self.stack,
+            input_ids,
+            attention_mask,
+            token_type_ids,
+            position_ids,
+            inputs_embeds,
+            Options.asked(
+                self.config, output_hidden_states, output_attentions, head_mask, return_dict
+            ),
+            task_type_ids,
+        )
+        words_BLV = passed.tokens(self.words(passed.flow.hidden))
+        order_B2 = passed.rows(self.order(self.stack.pool(passed.flow)))
+        loss = None
+        if labels is not None and sentence_order_label is not None:
+            loss = token_loss(words_BLV, labels, passed.real_mask) + classification_loss(
+                order_B2, sentence_order_label, "single_label_classification"
+            )
+        output = WordsAndOrderOutput(
+            loss, words_BLV, order_B2, passed.hidden_states, passed.attentions
+        )
+        return passed.options.result(output)
+
+
+class ReplacedTokens(LabelledTask[ReplacedTokensOutput]):
+    """How surely each token was replaced by a generator's: logits [B, L], above 0 if so.
+
+    `labels` [B, L] are 1 for tokens that were, 0 for others, -100 for those that do not count.
+    """
+
+    @abc.abstractmethod
+    def replaced(self, hidden: Tensor) -> Tensor:
+        """[.., 1] from hidden states [.., D]."""
+
+    def answer(self, passed: Passed, labels: Tensor | None) -> ReplacedTokensOutput:
+        """Logits [B, L] and, where there are labels, the mean loss over those but -100."""
+        logits_BL = passed.tokens(self.replaced(passed.flow.hidden))[..., 0]
+        loss = None if labels is None else replaced_loss(logits_BL, labels, passed.real_mask)
+        return ReplacedTokensOutput(loss, logits_BL, passed.hidden_states, passed.attentions)
 
 
 def head_dropout(config: PretrainedConfig) -> nn.Dropout:

@@ -65,6 +65,19 @@ def token_loss(logits_BLC: Tensor, labels_BL: Tensor, real_BL: Tensor) -> Tensor
     return F.cross_entropy(logits_BLC.reshape(len(labels_T), -1), labels_T)
 
 
+def replaced_loss(logits_BL: Tensor, labels_BL: Tensor, real_BL: Tensor) -> Tensor:
+    """Mean binary cross-entropy over the real tokens: 1 is a replaced one, -100 does not count."""
+    if logits_BL.shape != labels_BL.shape:
+        raise InputError(
+            f"labels must be {list(logits_BL.shape)}, one a token; got {list(labels_BL.shape)}."
+        )
+    labels_T = _numbers("labels", labels_BL)
+    _check_classes(labels_T, 2)
+    counted_T = real_BL.reshape(-1) & (labels_T != -100)
+    targets = labels_T[counted_T].to(logits_BL.dtype)
+    return F.binary_cross_entropy_with_logits(logits_BL.reshape(-1)[counted_T], targets)
+
+
 def span_loss(
     start_logits_BL: Tensor, end_logits_BL: Tensor, starts_B: Tensor, ends_B: Tensor
 ) -> Tensor:

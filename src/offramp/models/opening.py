@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import re
+import warnings
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -25,7 +26,7 @@ from offramp.models.config import PretrainedConfig
 from offramp.models.config_file import OLD_CONFIG_FILE, read_config, stated_dtype
 from offramp.models.loading import LoadingReport, knows
 from offramp.models.names import Place, is_file, locate, model_files, read_companions
-from offramp.models.paddle_layout import own_settings
+from offramp.models.paddle_layout import opened
 from offramp.models.research import from_research, is_translatable
 from offramp.models.tables import MODEL_STATE
 from offramp.models.tensors import given_weights
@@ -125,7 +126,10 @@ def open_model(
             weights = translated(weights, cls.paddle_names, reading)
             weights, stated = from_research(weights, values)
             if weights.dialect == "paddle":
-                stated = own_settings(values, cls.paddle_defaults, weights.tensors)
+                model_type = cls.config_class.model_type if blueprint.config else ""
+                weights, stated, notes = opened(weights, values, cls.paddle_defaults, model_type)
+                for note in notes:
+                    warnings.warn(f"{name}: {note}", UserWarning, stacklevel=3)
             if stated != values:
                 values = stated
                 blueprint = _blueprint(cls, values, str(name), opening, args, kwargs)
@@ -199,6 +203,8 @@ def _told_of_file(name: object, opening: Opening, kwargs: object) -> Iterator[No
 def _check_layers(config: PretrainedConfig | None, weights: Weights, name: str) -> None:
     """ConfigFileError for so many layers that building them would take long, to no purpose."""
     layers = getattr(config, "num_hidden_layers", 0)
+    if groups := getattr(config, "num_hidden_groups", 0):  # ALBERT passes a few again and again
+        layers = groups * getattr(config, "inner_group_num", 1)
     if layers > max(len(weights.tensors), 1):
         raise ConfigFileError(
             f"{name} says {layers} layers, and its weights are {len(weights.tensors)} tensors in "

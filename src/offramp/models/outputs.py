@@ -135,6 +135,27 @@ class PreTrainingOutput(ModelOutput):
 
 
 @dataclasses.dataclass(frozen=True)
+class WordsAndOrderOutput(ModelOutput):
+    """Both of ALBERT's pretraining heads: logits [B, L, V] and [B, 2]; the loss is their sum."""
+
+    loss: Tensor | None = None
+    prediction_logits: Tensor | None = None
+    sop_logits: Tensor | None = None
+    hidden_states: tuple[Tensor, ...] | None = None
+    attentions: tuple[Tensor, ...] | None = None
+
+
+@dataclasses.dataclass(frozen=True)
+class ReplacedTokensOutput(ModelOutput):
+    """`loss` [] where labels were given, `logits` [B, L]: above 0 the token was replaced."""
+
+    loss: Tensor | None = None
+    logits: Tensor | None = None
+    hidden_states: tuple[Tensor, ...] | None = None
+    attentions: tuple[Tensor, ...] | None = None
+
+
+@dataclasses.dataclass(frozen=True)
 class TokenClassifierOutput(ModelOutput):
     """`loss` [] where labels were given, `logits` [B, L, C]."""
 

@@ -12,7 +12,7 @@ import numpy as np
 from offramp.checkpoints.content import settled
 from offramp.checkpoints.renames import named_back, renamed
 from offramp.checkpoints.stored import FLOATS, Stored
-from offramp.checkpoints.tables import Family, paddle_rows
+from offramp.checkpoints.tables import FAMILIES, Family, paddle_rows
 from offramp.checkpoints.weights import Weights
 from offramp.errors import CheckpointError, ConfigError
 from offramp.models.config_file import architecture
@@ -35,7 +35,8 @@ def from_paddle(
     _check_types(weights)
     values = dict(values)
     weights, copies, notes = _of_today(weights, family, values)
-    weights = _untied(weights, family, values)
+    twice = _twice(weights, family, values)
+    weights = weights if values.get("tie_word_embeddings") is False else weights.without(twice)
     values = _own_config(values, family, weights.tensors)
     if values.get("use_task_id") and values.get("task_id"):
         notes.append(
@@ -45,6 +46,23 @@ def from_paddle(
     if "pool_act" in values:
         notes.append("transformers' pooler ends in tanh, whatever pool_act is.")
     return weights, values, copies, notes
+
+
+def opened(
+    weights: Weights, values: Mapping[str, Any], defaults: Mapping[str, Any], model_type: str
+) -> tuple[Weights, dict[str, Any], list[str]]:
+    """What a model is opened with: tensors and settings of any version of PaddleNLP as ours.
+
+    Tensors that no table knows stay: the model says whether it does. `defaults` are the class's.
+    Also notes for the user.
+    """
+    stated = own_settings(values, defaults, weights.tensors)
+    family = FAMILIES.get(model_type)
+    if family is None:
+        return weights, stated, []
+    weights, _, notes = _of_today(weights, family, stated)
+    _twice(weights, family, stated)  # what is there twice stays: the report tells of it
+    return weights, stated | dict(family.paddle_ignores), notes
 
 
 def to_paddle(weights: Weights, values: dict[str, Any], family: Family) -> Target:
@@ -143,8 +161,8 @@ def _tied(
     }
 
 
-def _untied(weights: Weights, family: Family, values: dict[str, Any]) -> Weights:
-    """Without what is there twice because it is tied; where it differs, the settings say so.
+def _twice(weights: Weights, family: Family, values: dict[str, Any]) -> set[str]:
+    """What is there twice because it is tied; where it differs, the settings are made to say so.
 
     Where the words are untied, transformers' bias is too.
     """
@@ -153,9 +171,7 @@ def _untied(weights: Weights, family: Family, values: dict[str, Any]) -> Weights
     equal = {n for n, other in pairs.items() if _equal(tensors[n], tensors[other])}
     if any(name.endswith(".weight") for name in pairs.keys() - equal):
         values["tie_word_embeddings"] = False
-    if values.get("tie_word_embeddings") is False:
-        return weights
-    return weights.without(equal)
+    return equal
 
 
 def _of_today(

@@ -221,7 +221,7 @@ class ModelParts(nn.Module):
                 )
             layers[layer].check_prunable(which)
         for layer, which in heads.items():
-            initialised = is_initialised(layers[layer].self.query)
+            initialised = is_initialised(layers[layer].core)
             layers[layer].prune(which)
             for module in layers[layer].modules() if initialised else ():
                 mark_initialised(module)
@@ -348,7 +348,7 @@ class ModelParts(nn.Module):
     def _pruned(self) -> dict[int, list[int]]:
         """The heads that the layers lack, as `config.pruned_heads` has them."""
         layers = [module for module in self.base_model.modules() if isinstance(module, Attention)]
-        lacking = (sorted({*range(a.self.n_heads)} - {*a.self.heads}) for a in layers)
+        lacking = (sorted({*range(a.core.n_heads)} - {*a.core.heads}) for a in layers)
         return {layer: heads for layer, heads in enumerate(lacking) if heads}
 
     def _part(self, attribute: str) -> nn.Module:

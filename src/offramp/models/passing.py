@@ -100,6 +100,7 @@ def pass_layers(
     position_ids: Tensor | None,
     inputs_embeds: Tensor | None,
     options: Options,
+    task_type_ids: Tensor | None = None,
 ) -> Passed:
     """A padded batch through all layers; the arguments are those of `forward`."""
     head_mask = options.head_mask
@@ -122,6 +123,9 @@ def pass_layers(
         token_type_ids,
         position_ids,
         inputs_embeds,
+        task_type_ids,
+        padding_id=stack.padding_id,
+        packs_holes=stack.packs_holes,
         # What is traced must not depend on the mask's values.
         pack=not (look or is_traced()),
     )

@@ -29,8 +29,17 @@ class Family:
     prefix: str
 
 
-FAMILIES: dict[str, Family] = {"bert": Family("Bert", "bert")}
-"""model_type: its family."""
+FAMILIES: dict[str, Family] = {
+    "bert": Family("Bert", "bert"),
+    "roberta": Family("Roberta", "roberta"),
+    "xlm-roberta": Family("XLMRoberta", "roberta"),
+    "camembert": Family("Camembert", "roberta"),
+    "albert": Family("Albert", "albert"),
+    "ernie": Family("Ernie", "ernie"),
+    "distilbert": Family("DistilBert", "distilbert"),
+    "electra": Family("Electra", "electra"),
+}
+"""model_type: its family. Of several with one prefix the first is meant where nothing else says."""
 
 
 def find_class(model_type: str, task: str) -> type[PretrainedModel]:
@@ -89,7 +98,8 @@ def identify(
         )
     values = read_config(place.directory)
     stated = values.get("model_type")
-    found = _by_tensors(place.directory, place.file, variant) or stated
+    prefixed = _by_tensors(place.directory, place.file, variant)
+    found = stated if stated in prefixed or not prefixed else prefixed[0]
     found = found or _by_architectures(values.get("architectures"))
     if not found:
         raise ConfigError(
@@ -108,18 +118,16 @@ def _family(model_type: object) -> Family:
     return FAMILIES[str(model_type)]
 
 
-def _by_tensors(directory: Path, file: str | None, variant: str | None) -> str | None:
-    """The one family whose prefix the tensors have, if any has it."""
+def _by_tensors(directory: Path, file: str | None, variant: str | None) -> list[str]:
+    """The families of the one prefix that the tensors have, if they have one."""
     try:
         path = directory / file if file else find_save(directory, WEIGHTS_FILE, variant)
         names = open_save(path).tensors
     except OfframpError:
-        return None  # loading will say what is wrong
-    return _only(
-        model_type
-        for model_type, family in FAMILIES.items()
-        if any(name.startswith(family.prefix + ".") for name in names)
-    )
+        return []  # loading will say what is wrong
+    prefixes = {family.prefix for family in FAMILIES.values()}
+    there = [prefix for prefix in prefixes if any(n.startswith(prefix + ".") for n in names)]
+    return [t for t, family in FAMILIES.items() if there == [family.prefix]]
 
 
 def _by_architectures(names: object) -> str | None:

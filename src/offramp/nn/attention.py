@@ -45,29 +45,35 @@ def self_attention(
     dropout: float = 0.0,
     heads: list[int] | None = None,
     probe: Probe | None = None,
+    bias_HLL: Tensor | None = None,
 ) -> Tensor:
     """Each token attends to the tokens of its own row.
 
     query, key, value and the result are [B, L, D] or [T, D] as `layout` says; D is heads x width.
     A packed query may be [R, D] in place of [T, D]: one token a row. A padded row without a single
     key gets zeros (torch's rule for an all-False mask). With a `probe` the probabilities are
-    computed openly; `heads` are the heads' numbers in its mask.
+    computed openly; `heads` are the heads' numbers in its mask. `bias_HLL` (query, key) is added to
+    the scores; L is that of the longest row, and a shorter row has its upper left corner. It is
+    [R, H, 1, L] where the query is one token a row.
     """
     if isinstance(layout, Padded):
-        if probe is not None:
-            return _attend_openly(query, key, value, n_heads, dropout, layout, heads, probe)
-        return _attend(query, key, value, n_heads, dropout, layout.attention_mask)
+        if probe is None and bias_HLL is None:
+            return _attend(query, key, value, n_heads, dropout, layout.attention_mask)
+        return _attend_openly(query, key, value, n_heads, dropout, layout, heads, probe, bias_HLL)
     outputs, row = [], 0
     one_a_row = len(query) == layout.n_rows  # and if all rows are one token long, it is the same
     for block in layout.blocks:
-        tokens = slice(block.start, block.stop)
-        asking = slice(row, row + block.rows) if one_a_row else tokens
+        tokens, rows = slice(block.start, block.stop), slice(row, row + block.rows)
         row += block.rows
         q, k, v = (
             x[part].view(block.rows, -1, x.shape[-1])
-            for x, part in ((query, asking), (key, tokens), (value, tokens))
+            for x, part in ((query, rows if one_a_row else tokens), (key, tokens), (value, tokens))
         )
-        outputs.append(_attend(q, k, v, n_heads, dropout).flatten(0, 1))
+        bias = None
+        if bias_HLL is not None:
+            bias = bias_HLL[rows] if bias_HLL.dim() == 4 else bias_HLL[None, :, : block.length]
+            bias = bias[..., : block.length]
+        outputs.append(_attend(q, k, v, n_heads, dropout, bias).flatten(0, 1))
     if len(outputs) == 1:
         return outputs[0]
     return torch.cat(outputs) if outputs else torch.zeros_like(query)
@@ -94,10 +100,13 @@ def _attend_openly(
     dropout: float,
     layout: Padded,
     heads: list[int] | None,
-    probe: Probe,
+    probe: Probe | None,
+    bias: Tensor | None,
 ) -> Tensor:
     q, k, v = (_by_head(x, n_heads) for x in (q_BLD, k_BLD, v_BLD))
     scores_BHLL = q @ k.transpose(2, 3) / q.shape[-1] ** 0.5
+    if bias is not None:
+        scores_BHLL = scores_BHLL + bias
     mask = layout.attention_mask
     if mask is not None:  # the lowest finite value: a row without keys stays finite, and then is 0
         scores_BHLL = scores_BHLL.masked_fill(~mask, torch.finfo(scores_BHLL.dtype).min)
@@ -105,7 +114,9 @@ def _attend_openly(
     if mask is not None:
         weights_BHLL = weights_BHLL * mask
     weights_BHLL = F.dropout(weights_BHLL, dropout, training=dropout > 0)
-    return (probe.see(weights_BHLL, heads) @ v).transpose(1, 2).flatten(2)
+    if probe is not None:
+        weights_BHLL = probe.see(weights_BHLL, heads)
+    return (weights_BHLL @ v).transpose(1, 2).flatten(2)
 
 
 def _by_head(x_BLD: Tensor, n_heads: int) -> Tensor:

@@ -1,14 +1,15 @@
 """The post-norm transformer encoder layer, named as BERT's checkpoints name it.
 
 Devlin et al. 2019, "BERT: Pre-training of Deep Bidirectional Transformers". RoBERTa, ERNIE and
-ELECTRA are built of the same layer under the same names.
+ELECTRA are built of the same layer under the same names; ALBERT, DistilBERT and MPNet of the same
+arithmetic under others.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
 from functools import partial
-from typing import Any
+from typing import Any, ClassVar, cast
 
 import torch
 import torch.nn.functional as F
@@ -78,8 +79,9 @@ class EncoderLayer(CheckpointedLayer):
 
     Takes and gives hidden states in either layout. With `queries`, one packed token of each row
     [R], it gives those tokens' alone, [R, D]: all tokens are attended to, and nothing else is
-    computed for the others. `probe` looks into attention. `dropout` and `attention_dropout` are
-    probabilities, in force in training mode only.
+    computed for the others. `probe` looks into attention, and `bias` is added to its scores (see
+    `self_attention`). `dropout` and `attention_dropout` are probabilities, in force in training
+    mode only. `attention` replaces BERT's by one of other names.
     """
 
     def __init__(
@@ -92,9 +94,12 @@ class EncoderLayer(CheckpointedLayer):
         norm_eps: float = 1e-12,
         dropout: float = 0.0,
         attention_dropout: float = 0.0,
+        attention: nn.Module | None = None,
     ) -> None:
         super().__init__()
-        self.attention = Attention(width, n_heads, norm_eps, dropout, attention_dropout)
+        if attention is None:
+            attention = AddedAttention(width, n_heads, norm_eps, dropout, attention_dropout)
+        self.attention = attention
         self.intermediate = Intermediate(width, intermediate, activation)
         self.output = AddAndNorm(intermediate, width, norm_eps, dropout)
 
@@ -104,14 +109,112 @@ class EncoderLayer(CheckpointedLayer):
         layout: Layout,
         queries: Tensor | None = None,
         probe: Probe | None = None,
+        bias: Tensor | None = None,
     ) -> Tensor:
-        attended = self.attention(hidden, layout, queries, probe)
+        attended = self.attention(hidden, layout, queries, probe, bias)
         output: Tensor = self.output(self.intermediate(attended), attended)
         return output
 
 
+class Heads(nn.Module):
+    """Multi-head attention of each row's tokens, or of one of them (`asking`), to all of them.
+
+    A family whose checkpoints have other names derives a class with its own `projections`.
+    """
+
+    projections: ClassVar[tuple[str, str, str]] = ("query", "key", "value")
+
+    def __init__(self, width: int, n_heads: int, dropout: float) -> None:
+        super().__init__()
+        self.n_heads = n_heads
+        self.heads = list(range(n_heads))  # those that were not pruned
+        self.attention_dropout = dropout
+        for name in self.projections:
+            setattr(self, name, nn.Linear(width, width))
+
+    def mix(
+        self,
+        hidden: Tensor,
+        layout: Layout,
+        asking: Tensor,
+        probe: Probe | None = None,
+        bias: Tensor | None = None,
+    ) -> Tensor:
+        """What the heads find for each token that asks, side by side."""
+        query, key, value = (getattr(self, name) for name in self.projections)
+        if bias is not None and len(self.heads) < self.n_heads:
+            bias = bias[..., self.heads, :, :]
+        return self_attention(
+            query(asking),
+            key(hidden),
+            value(hidden),
+            layout,
+            len(self.heads),
+            self.attention_dropout if self.training else 0.0,
+            self.heads,
+            probe,
+            bias,
+        )
+
+
+class SelfAttention(Heads):
+    """The heads, as a module of their own."""
+
+    def forward(
+        self,
+        hidden: Tensor,
+        layout: Layout,
+        asking: Tensor,
+        probe: Probe | None = None,
+        bias: Tensor | None = None,
+    ) -> Tensor:
+        return self.mix(hidden, layout, asking, probe, bias)
+
+
 class Attention(nn.Module):
-    """Self-attention, projected and added to its input."""
+    """Base of a layer's whole attention, whatever its parts are called: what pruning finds."""
+
+    out_name: ClassVar[str]
+    """Where inside is the linear layer that takes what the heads found together."""
+
+    @property
+    def core(self) -> Heads:
+        """The heads."""
+        raise NotImplementedError
+
+    def check_prunable(self, heads: Iterable[int]) -> None:
+        """Raise ConfigError for heads that were never there, or if none would be left."""
+        asked, core = set(heads), self.core
+        if unknown := sorted(head for head in asked if head not in range(core.n_heads)):
+            raise ConfigError(
+                f"prune_heads names heads {unknown}; a layer of this model has heads 0 to "
+                f"{core.n_heads - 1}."
+            )
+        if not set(core.heads) - asked:
+            raise ConfigError("prune_heads leaves a layer without a head; it needs at least one.")
+
+    def prune(self, heads: Iterable[int]) -> None:
+        """Take heads out, by their numbers in the whole layer. Those that are out stay out."""
+        core = self.core
+        out = [head for head in core.heads if head in set(heads)]
+        if not out:
+            return
+        linears = [cast(nn.Linear, core.get_submodule(name)) for name in core.projections]
+        width = linears[0].out_features // len(core.heads)
+        kept = [place for place, head in enumerate(core.heads) if head not in out]
+        index = [place * width + number for place in kept for number in range(width)]
+        for name, linear in zip(core.projections, linears, strict=True):
+            setattr(core, name, _part(linear, index, 0))
+        path, _, last = self.out_name.rpartition(".")
+        owner = self.get_submodule(path)
+        setattr(owner, last, _part(getattr(owner, last), index, 1))
+        core.heads = [core.heads[place] for place in kept]
+
+
+class AddedAttention(Attention):
+    """Self-attention, projected and added to its input, under BERT's names."""
+
+    out_name = "output.dense"
 
     def __init__(
         self, width: int, n_heads: int, norm_eps: float, dropout: float, attention_dropout: float
@@ -120,68 +223,33 @@ class Attention(nn.Module):
         self.self = SelfAttention(width, n_heads, attention_dropout)
         self.output = AddAndNorm(width, width, norm_eps, dropout)
 
+    @property
+    def core(self) -> Heads:
+        return self.self
+
     def forward(
         self,
         hidden: Tensor,
         layout: Layout,
         queries: Tensor | None = None,
         probe: Probe | None = None,
+        bias: Tensor | None = None,
     ) -> Tensor:
         asking = hidden if queries is None else hidden.index_select(0, queries)
-        output: Tensor = self.output(self.self(hidden, layout, asking, probe), asking)
+        mixed = self.self(hidden, layout, asking, probe, bias)
+        output: Tensor = self.output(mixed, asking)
         return output
 
-    def check_prunable(self, heads: Iterable[int]) -> None:
-        """Raise ConfigError for heads that were never there, or if none would be left."""
-        asked = set(heads)
-        if unknown := sorted(head for head in asked if head not in range(self.self.n_heads)):
-            raise ConfigError(
-                f"prune_heads names heads {unknown}; a layer of this model has heads 0 to "
-                f"{self.self.n_heads - 1}."
-            )
-        if not set(self.self.heads) - asked:
-            raise ConfigError("prune_heads leaves a layer without a head; it needs at least one.")
 
-    def prune(self, heads: Iterable[int]) -> None:
-        """Take heads out, by their numbers in the whole layer. Those that are out stay out."""
-        own = self.self
-        out = [head for head in own.heads if head in set(heads)]
-        if not out:
-            return
-        width = own.query.out_features // len(own.heads)
-        kept = [place for place, head in enumerate(own.heads) if head not in out]
-        index = [place * width + number for place in kept for number in range(width)]
-        for name in ("query", "key", "value"):
-            setattr(own, name, _part(getattr(own, name), index, 0))
-        self.output.dense = _part(self.output.dense, index, 1)
-        own.heads = [own.heads[place] for place in kept]
+class FlatAttention(Heads, Attention):
+    """Base of a layer's attention whose projections and heads are one module.
 
+    A family's class adds the linear layer that `out_name` names, and a `forward` around `mix`.
+    """
 
-class SelfAttention(nn.Module):
-    """Multi-head attention of each row's tokens, or of one of them (`asking`), to all of them."""
-
-    def __init__(self, width: int, n_heads: int, dropout: float) -> None:
-        super().__init__()
-        self.n_heads = n_heads
-        self.heads = list(range(n_heads))  # those that were not pruned
-        self.dropout = dropout
-        self.query = nn.Linear(width, width)
-        self.key = nn.Linear(width, width)
-        self.value = nn.Linear(width, width)
-
-    def forward(
-        self, hidden: Tensor, layout: Layout, asking: Tensor, probe: Probe | None = None
-    ) -> Tensor:
-        return self_attention(
-            self.query(asking),
-            self.key(hidden),
-            self.value(hidden),
-            layout,
-            len(self.heads),
-            self.dropout if self.training else 0.0,
-            self.heads,
-            probe,
-        )
+    @property
+    def core(self) -> Heads:
+        return self
 
 
 class Intermediate(nn.Module):

@@ -105,3 +105,17 @@ Layout: TypeAlias = Padded | Packed
 def rows_of_tokens(layout: Packed) -> Tensor:
     """For each packed token the number of its row, [T] (host)."""
     return torch.arange(layout.n_rows).repeat_interleave(layout.lengths_R)
+
+
+def ordinals(ids: Tensor, layout: Layout, left_out: int) -> Tensor:
+    """For each token of whole rows which of its row it is, from 1; 0 for those that are `left_out`.
+
+    `ids`, and what is returned, are [B, L] or [T] as `layout` says.
+    """
+    counted = (ids != left_out).long()
+    if isinstance(layout, Padded):
+        return counted.cumsum(1) * counted
+    starts_R, lengths_R = layout.starts_R.to(ids.device), layout.lengths_R.to(ids.device)
+    until = counted.cumsum(0)
+    before_R = until[starts_R] - counted[starts_R]
+    return (until - before_R.repeat_interleave(lengths_R, output_size=len(ids))) * counted

@@ -20,6 +20,19 @@ def pool_first(hidden: Tensor, layout: Layout) -> Tensor:
     return hidden.index_select(0, layout.starts_R.to(hidden.device))
 
 
+def pool_last(hidden: Tensor, layout: Layout) -> Tensor:
+    """The last of each row's own tokens, [R, D]; the first position of a row that has none."""
+    if isinstance(layout, Padded):
+        keys = layout.keys
+        if keys is None:
+            return hidden[:, -1]
+        keys_RL = keys.any(1) if keys.dim() == 3 else keys
+        places_L = torch.arange(keys_RL.shape[1], device=keys_RL.device)
+        last_R = (keys_RL * places_L).amax(1)
+        return hidden[torch.arange(len(hidden), device=hidden.device), last_R]
+    return hidden.index_select(0, (layout.starts_R + layout.lengths_R - 1).to(hidden.device))
+
+
 def pool_mean(hidden: Tensor, layout: Layout) -> Tensor:
     """The mean over each row's own tokens, [R, D]; zeros for a row that has none."""
     means = []
