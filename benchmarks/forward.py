@@ -19,7 +19,7 @@ import inspect
 import os
 import sys
 import tempfile
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
@@ -64,7 +64,8 @@ def main() -> None:
     missed = []
     for model_type in options.families or [name for name in FAMILIES if name not in SAME]:
         ratios = measure(model_type, rows, options)
-        print(f"{model_type:12} " + " ".join(f"{shown(r):>24}" for r in ratios.values()), flush=True)
+        cells = " ".join(f"{shown(ratio):>24}" for ratio in ratios.values())
+        print(f"{model_type:12} {cells}", flush=True)
         missed += [f"{model_type} {name}" for name, r in ratios.items() if r.median < BARS[name]]
     if options.check and missed:
         sys.exit(f"bars missed: {', '.join(missed)}")
@@ -85,7 +86,10 @@ def arguments() -> argparse.Namespace:
 def read_rows(data: Path | None, count: int) -> list[Encoded]:
     """Rows of WordPiece ids: what they are called does not matter to random weights."""
     texts: Sequence[Any]
-    texts = read_corpus()[0].texts if data is None else offramp.read_table(data, label=None).texts
+    if data is None:
+        texts = [text for text, _ in read_corpus()["train"]]
+    else:
+        texts = offramp.read_table(data, label=None).texts
     spread = [texts[i * len(texts) // count] for i in range(count)] if len(texts) > count else texts
     return offramp.Tokenizer.from_pretrained(model_directory("all-MiniLM-L6-v2")).encode(spread)
 

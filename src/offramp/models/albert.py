@@ -82,7 +82,9 @@ class AlbertPreTrainedModel(EncoderPreTrainedModel):
 class AlbertModel(EncoderBody, AlbertPreTrainedModel):
     """ALBERT's body, with or without the pooler over the first token.
 
-    A step is one pass of one inner layer: `num_hidden_layers` x `inner_group_num` steps.
+    A step is one pass of one inner layer: `num_hidden_layers` x `inner_group_num` steps. Of a
+    `head_mask` [N, H] a pass takes the row that transformers 4.38 took: that of the first pass of
+    its group, or one further for each inner layer, since a group's passes share their heads.
     """
 
     def __init__(self, config: AlbertConfig, add_pooling_layer: bool = True) -> None:
@@ -99,6 +101,14 @@ class AlbertModel(EncoderBody, AlbertPreTrainedModel):
     def layers(self) -> Sequence[nn.Module]:
         """The layer of each step; the same ones come again."""
         return self.encoder.steps()
+
+    @property
+    def head_mask_rows(self) -> list[int]:
+        """For each step the row of a mask of heads."""
+        config, inner = self.config, range(self.config.inner_group_num)
+        first = config.num_hidden_layers // config.num_hidden_groups
+        rows = [group * first + j for group in self.encoder.order for j in inner]
+        return [min(row, config.num_hidden_layers - 1) for row in rows]
 
     def embed(self, inputs: Inputs) -> Tensor:
         widened: Tensor = self.encoder.embedding_hidden_mapping_in(self.embeddings(inputs))
@@ -122,10 +132,10 @@ class AlbertEncoder(nn.Module):
             AlbertGroup(config) for _ in range(config.num_hidden_groups)
         )
         per_group = config.num_hidden_layers / config.num_hidden_groups
-        self._order = [int(i / per_group) for i in range(config.num_hidden_layers)]
+        self.order = [int(i / per_group) for i in range(config.num_hidden_layers)]
 
     def steps(self) -> list[nn.Module]:
-        groups = [cast(AlbertGroup, self.albert_layer_groups[group]) for group in self._order]
+        groups = [cast(AlbertGroup, self.albert_layer_groups[group]) for group in self.order]
         return [layer for group in groups for layer in group.albert_layers]
 
 

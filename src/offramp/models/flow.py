@@ -315,15 +315,13 @@ class LayerStack(Protocol):
     """What a family's body offers; meeting it gives the family exits and the runner.
 
     A class whose `pool` reads nothing but the first token of a row may say so with
-    `pools_first = True` beside that method: the last layer is then run for those tokens alone.
+    `pools_first = True` beside that method: the last layer is then run for those tokens alone. One
+    whose positions are numbered as RoBERTa's says with `padding_id` which token is not counted; one
+    of relative positions says `packs_holes = False`, and rows with holes in their mask stay padded.
     """
 
     config: Any
     """The model's configuration; a head mask is held against its number of heads."""
-    padding_id: int | None
-    """The token that the numbering of positions leaves out, as RoBERTa's does; else None."""
-    packs_holes: bool
-    """Whether rows may be packed that have holes in their mask: not with relative positions."""
 
     @property
     def n_layers(self) -> int:

@@ -105,13 +105,14 @@ def pass_layers(
     """A padded batch through all layers; the arguments are those of `forward`."""
     head_mask = options.head_mask
     if head_mask is not None:
-        n_layers, n_heads = stack.n_layers, stack.config.num_attention_heads
+        rows = list(getattr(stack, "head_mask_rows", range(stack.n_layers)))
+        n_layers, n_heads = stack.config.num_hidden_layers, stack.config.num_attention_heads
         if head_mask.shape not in ((n_heads,), (n_layers, n_heads)):
             raise InputError(
                 f"head_mask must be [{n_heads}] or [{n_layers}, {n_heads}], a number a head or a "
                 f"layer's head; got {list(head_mask.shape)}."
             )
-        head_mask = head_mask.expand(n_layers, -1)
+        head_mask = head_mask.expand(n_layers, -1)[rows]
     look = options.output_attentions or options.eager or head_mask is not None
     if attention_mask is None and input_ids is not None:
         pad = getattr(stack.config, "pad_token_id", None)
@@ -124,8 +125,8 @@ def pass_layers(
         position_ids,
         inputs_embeds,
         task_type_ids,
-        padding_id=stack.padding_id,
-        packs_holes=stack.packs_holes,
+        padding_id=getattr(stack, "padding_id", None),
+        packs_holes=getattr(stack, "packs_holes", True),
         # What is traced must not depend on the mask's values.
         pack=not (look or is_traced()),
     )
