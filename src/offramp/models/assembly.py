@@ -15,8 +15,8 @@ from offramp.checkpoints.stored import FLOATS, Stored
 from offramp.checkpoints.weights import Weights
 from offramp.errors import CheckpointError, ConfigError
 from offramp.models.loading import Expected, LoadingReport, plan
-from offramp.models.parts import walk
 from offramp.models.tensors import as_tensor, type_name
+from offramp.models.walking import walk
 
 if TYPE_CHECKING:
     from offramp.models.base import PretrainedModel

@@ -24,10 +24,11 @@ from offramp.models.config_file import CONFIG_FILE
 from offramp.models.loading import LoadingReport
 from offramp.models.names import companions_in, companions_of
 from offramp.models.opening import Opening, check_positions, open_model
-from offramp.models.parts import ModelParts, is_initialised, walk
+from offramp.models.parts import ModelParts
 from offramp.models.saving import write_model
 from offramp.models.tables import MODEL_STATE, ModelNames, freeze_tables
 from offramp.models.tracking import InitTrackerMeta, is_building
+from offramp.models.walking import is_initialised, walk
 
 C = TypeVar("C", bound="type[PretrainedModel]")
 

@@ -226,6 +226,8 @@ class DistilBertForMultipleChoice(MultipleChoice, DistilBertPreTrainedModel):
         self.dropout = nn.Dropout(config.seq_classif_dropout)
         self.classifier = nn.Linear(config.dim, 1)
 
+    reads_first = True
+
     def score(self, flow: Flow) -> Tensor:
         first_RD = F.relu(self.pre_classifier(self.stack.pool(flow)))
         logits_R1: Tensor = self.classifier(self.dropout(first_RD))

@@ -355,13 +355,13 @@ class ExitableModel(Protocol):
         """The model's own answer for a flow that passed all layers and was finished, [R, C]."""
 
 
-def reads_first(model: ExitableModel) -> bool:
+def reads_first(model: ExitableModel, method: str = "logits") -> bool:
     """Whether the last layer is needed for the first token of each row alone.
 
     So it is if the model says `reads_first` of its `logits`, and its body `pools_first` of its
     `pool`.
     """
-    return _says(model, "reads_first", "logits") and _says(model.stack, "pools_first", "pool")
+    return _says(model, "reads_first", method) and _says(model.stack, "pools_first", "pool")
 
 
 def _says(owner: object, claim: str, method: str) -> bool:
@@ -373,14 +373,23 @@ def _says(owner: object, claim: str, method: str) -> bool:
 
 
 def run_layers(
-    stack: LayerStack, inputs: Inputs, *, trace: bool = False, probe: Probe | None = None
+    stack: LayerStack,
+    inputs: Inputs,
+    *,
+    trace: bool = False,
+    probe: Probe | None = None,
+    first_alone: bool = False,
 ) -> Flow:
-    """start, N steps, finish."""
+    """start, N steps, finish; with `first_alone` packed rows leave the last step as first tokens."""
     flow = replace(stack.start(inputs), probe=probe)
     if trace:
         flow = replace(flow, trace=(flow.hidden,))
-    for i in range(stack.n_layers):
+    alone = first_alone and not trace and isinstance(flow.layout, Packed) and stack.n_layers > 0
+    for i in range(stack.n_layers - alone):
         flow = stack.step(flow, i)
+    if alone:
+        starts_R = cast(Packed, flow.layout).starts_R.to(flow.hidden.device)
+        flow = stack.step(flow, stack.n_layers - 1, queries=starts_R)
     return stack.finish(flow)
 
 

@@ -21,7 +21,7 @@ from torch import Tensor, nn
 from offramp.errors import ConfigError, InputError
 from offramp.models.base import PretrainedModel
 from offramp.models.config import PretrainedConfig
-from offramp.models.flow import Flow, LayerStack
+from offramp.models.flow import ExitableModel, Flow, LayerStack, reads_first
 from offramp.models.losses import classification_loss, replaced_loss, span_loss, token_loss
 from offramp.models.outputs import (
     MaskedLMOutput,
@@ -66,6 +66,11 @@ class Task(PretrainedModel):
         """The body."""
         return cast(LayerStack, self.base_model)
 
+    @property
+    def reads_first_alone(self) -> bool:
+        """Whether the answer needs the last layer for the first token of each row alone."""
+        return False
+
 
 class LabelledTask(Task, Generic[Output]):
     """A task whose answer and loss are one output of one kind of `labels`."""
@@ -106,6 +111,7 @@ class LabelledTask(Task, Generic[Output]):
                 self.config, output_hidden_states, output_attentions, head_mask, return_dict
             ),
             task_type_ids,
+            self.reads_first_alone,
         )
         return passed.options.result(self.answer(passed, labels))
 
@@ -124,6 +130,10 @@ class SequenceClassification(LabelledTask[SequenceClassifierOutput]):
         """The head's modules, under the names of most families' checkpoints."""
         self.dropout = head_dropout(config)
         self.classifier = nn.Linear(config.hidden_size, config.num_labels)
+
+    @property
+    def reads_first_alone(self) -> bool:
+        return reads_first(self)
 
     def logits(self, flow: Flow) -> Tensor:
         """[R, C] for a finished flow, in the flow's row order."""
@@ -174,11 +184,16 @@ class MultipleChoice(Task):
     """
 
     reads_pooler = True
+    reads_first = True  # of `score`, as a classifier of rows says it of its `logits`
 
     def build_head(self, config: Any) -> None:
         """The head's modules, under the names of most families' checkpoints."""
         self.dropout = head_dropout(config)
         self.classifier = nn.Linear(config.hidden_size, 1)
+
+    @property
+    def reads_first_alone(self) -> bool:
+        return reads_first(cast(ExitableModel, self), "score")
 
     def score(self, flow: Flow) -> Tensor:
         """[R, 1] for a finished flow."""
@@ -222,6 +237,7 @@ class MultipleChoice(Task):
                 self.config, output_hidden_states, output_attentions, head_mask, return_dict
             ),
             flat(task_type_ids),
+            self.reads_first_alone,
         )
         logits_BC = passed.rows(self.score(passed.flow)).view(given.shape[:2])
         loss = None

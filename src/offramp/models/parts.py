@@ -7,7 +7,7 @@ construction, loading and saving.
 from __future__ import annotations
 
 import copy
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Mapping
 from typing import Any, ClassVar, Literal, cast
 
 import torch
@@ -17,6 +17,7 @@ from torch.utils.hooks import RemovableHandle
 from offramp.errors import ConfigError, UnsupportedError
 from offramp.models.config import PretrainedConfig, numbered_heads
 from offramp.models.resizing import interpolated_rows, new_size, resize, resized_rows
+from offramp.models.walking import is_initialised, mark_initialised, walk
 from offramp.nn.blocks import Attention, CheckpointedLayer
 
 RESIZABLE = ("vocab_size", "max_position_embeddings")
@@ -407,37 +408,6 @@ class ModelParts(nn.Module):
         result = super().load_state_dict(*args, **kwargs)
         self._keep_weights()
         return result
-
-
-def walk(root: nn.Module, *, every_path: bool = False) -> Iterator[tuple[str, nn.Module]]:
-    """(path, module) of a module and all inside, parents first; each once, or under every path.
-
-    As `named_modules`, whose generators inside one another take three times as long.
-    """
-    seen: set[nn.Module] = set()
-    left = [("", root)]
-    while left:
-        path, module = left.pop()
-        if module in seen and not every_path:
-            continue
-        seen.add(module)
-        yield path, module
-        inside = [
-            (f"{path}.{name}" if path else name, child)
-            for name, child in module._modules.items()
-            if child is not None
-        ]
-        left += reversed(inside)
-
-
-def is_initialised(module: nn.Module) -> bool:
-    """Whether the module's own weights were loaded or initialised: `init_weights` leaves them."""
-    return "_initialised" in vars(module)
-
-
-def mark_initialised(module: nn.Module) -> None:
-    """Let `init_weights` leave the module's own weights alone from here on."""
-    vars(module)["_initialised"] = True  # nn.Module's own way to set it takes it for a tensor
 
 
 def _require_gradient(module: nn.Module, args: object, output: Tensor) -> None:

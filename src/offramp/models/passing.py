@@ -6,12 +6,13 @@ from dataclasses import dataclass
 from typing import Any, TypeVar, cast
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from offramp.errors import InputError
 from offramp.models.config import PretrainedConfig
 from offramp.models.flow import Flow, Inputs, LayerStack, is_traced, run_layers
 from offramp.models.outputs import ModelOutput
+from offramp.models.walking import walk
 from offramp.nn.attention import Probe
 
 Output = TypeVar("Output", bound=ModelOutput)
@@ -101,8 +102,12 @@ def pass_layers(
     inputs_embeds: Tensor | None,
     options: Options,
     task_type_ids: Tensor | None = None,
+    first_alone: bool = False,
 ) -> Passed:
-    """A padded batch through all layers; the arguments are those of `forward`."""
+    """A padded batch through all layers; the arguments are those of `forward`.
+
+    With `first_alone` nothing but the first tokens' last hidden states is read.
+    """
     head_mask = options.head_mask
     if head_mask is not None:
         rows = list(getattr(stack, "head_mask_rows", range(stack.n_layers)))
@@ -135,6 +140,12 @@ def pass_layers(
         inputs,
         trace=options.output_hidden_states,
         probe=Probe(head_mask, keeps=options.output_attentions) if look else None,
+        first_alone=first_alone and not _is_watched(stack),
     )
     shape = input_ids.shape if input_ids is not None else cast(Tensor, inputs_embeds).shape
     return Passed(flow, shape[0], shape[1], options)
+
+
+def _is_watched(stack: LayerStack) -> bool:
+    """Whether a hook looks at what a module of the body gives, which must then be all of it."""
+    return any(module._forward_hooks for _, module in walk(cast(nn.Module, stack)))
