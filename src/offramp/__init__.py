@@ -97,6 +97,14 @@ _TABLE: dict[str, tuple[str, tuple[str, ...]]] = {
     "ErnieForQuestionAnswering": ("offramp.models.ernie", _MODELS),
     "ErnieForSequenceClassification": ("offramp.models.ernie", _MODELS),
     "ErnieForTokenClassification": ("offramp.models.ernie", _MODELS),
+    "MPNetConfig": ("offramp.models.mpnet", _MODELS),
+    "MPNetPreTrainedModel": ("offramp.models.mpnet", _MODELS),
+    "MPNetModel": ("offramp.models.mpnet", _MODELS),
+    "MPNetForMaskedLM": ("offramp.models.mpnet", _MODELS),
+    "MPNetForMultipleChoice": ("offramp.models.mpnet", _MODELS),
+    "MPNetForQuestionAnswering": ("offramp.models.mpnet", _MODELS),
+    "MPNetForSequenceClassification": ("offramp.models.mpnet", _MODELS),
+    "MPNetForTokenClassification": ("offramp.models.mpnet", _MODELS),
     "RobertaConfig": ("offramp.models.roberta", _MODELS),
     "RobertaPreTrainedModel": ("offramp.models.roberta", _MODELS),
     "RobertaModel": ("offramp.models.roberta", _MODELS),
@@ -285,6 +293,16 @@ if TYPE_CHECKING:
     )
     from offramp.models.inspecting import Inspection as Inspection, inspect as inspect
     from offramp.models.loading import LoadingReport as LoadingReport
+    from offramp.models.mpnet import (
+        MPNetConfig as MPNetConfig,
+        MPNetForMaskedLM as MPNetForMaskedLM,
+        MPNetForMultipleChoice as MPNetForMultipleChoice,
+        MPNetForQuestionAnswering as MPNetForQuestionAnswering,
+        MPNetForSequenceClassification as MPNetForSequenceClassification,
+        MPNetForTokenClassification as MPNetForTokenClassification,
+        MPNetModel as MPNetModel,
+        MPNetPreTrainedModel as MPNetPreTrainedModel,
+    )
     from offramp.models.roberta import (
         CamembertConfig as CamembertConfig,
         CamembertForMaskedLM as CamembertForMaskedLM,

@@ -15,10 +15,11 @@ from exit_models import WORDS, tiny_config, tiny_model, toy_rows, write_body, wr
 
 import offramp
 from offramp.errors import CheckpointError, ConfigError, DataError, ModelNotFoundError
-from offramp.exits.attach import exits_of, logits_by_depth
+from offramp.exits.attach import add_exits, exits_of, logits_by_depth
 from offramp.exits.criteria import Criterion, Entropy
 from offramp.models.bert import BertForSequenceClassification
 from offramp.models.flow import Inputs
+from offramp.models.mpnet import MPNetConfig, MPNetForSequenceClassification
 from offramp.nn.blocks import EncoderLayer
 from offramp.runner.classifier import Classifier, Prediction, load
 from offramp.text.tokenizer import Text, Tokenizer
@@ -301,6 +302,25 @@ def test_max_length_of_load(directory: Path) -> None:
     assert one == two
     with pytest.raises(DataError, match="max_length"):
         load(directory, max_length=2)
+
+
+def test_rows_end_where_positions_do_that_are_numbered_from_padding(tmp_path: Path) -> None:
+    words = ["<s>", "<pad>", "</s>", "[UNK]", *WORDS, "<mask>"]
+    config = MPNetConfig(
+        vocab_size=len(words),
+        hidden_size=8,
+        num_hidden_layers=1,
+        num_attention_heads=2,
+        intermediate_size=8,
+        max_position_embeddings=12,
+    )
+    add_exits(MPNetForSequenceClassification(config)).save_pretrained(tmp_path)
+    (tmp_path / "vocab.txt").write_text("\n".join(words), "utf-8")
+    found = load(tmp_path)
+    assert found.tokenizer.max_length == 10
+    assert len(found.predict(["good " * 50])) == 1
+    with pytest.raises(ConfigError, match="max_length 11 is more than the 10 positions"):
+        load(tmp_path, max_length=11)
 
 
 def test_an_untrained_directory_is_refused(tmp_path: Path) -> None:

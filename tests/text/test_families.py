@@ -172,6 +172,7 @@ def test_the_mask_of_roberta_stands_for_its_space_too(tmp_path: Path) -> None:
         ("xlm-roberta", {"max_position_embeddings": 514}, 512),
         ("camembert", {"max_position_embeddings": 514, "pad_token_id": 1}, 512),
         ("mpnet", {"max_position_embeddings": 514}, 512),
+        ("mpnet", {"max_position_embeddings": 514, "pad_token_id": 0}, 512),
         ("roberta", {"max_position_embeddings": 130, "pad_token_id": 0}, 129),
         ("bert", {"max_position_embeddings": 512, "pad_token_id": 0}, 512),
         ("albert", {"max_position_embeddings": 512, "pad_token_id": 0}, 512),

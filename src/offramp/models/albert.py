@@ -186,16 +186,8 @@ class AlbertAttention(FlatAttention):
         self.LayerNorm = nn.LayerNorm(config.hidden_size, eps=config.layer_norm_eps)
         self.output_dropout = nn.Dropout(config.hidden_dropout_prob)
 
-    def forward(
-        self,
-        hidden: Tensor,
-        layout: Layout,
-        queries: Tensor | None = None,
-        probe: Probe | None = None,
-    ) -> Tensor:
-        asking = hidden if queries is None else hidden.index_select(0, queries)
-        mixed = self.dense(self.mix(hidden, layout, asking, probe))
-        output: Tensor = self.LayerNorm(asking + self.output_dropout(mixed))
+    def added(self, mixed: Tensor, asking: Tensor) -> Tensor:
+        output: Tensor = self.LayerNorm(asking + self.output_dropout(self.dense(mixed)))
         return output
 
 

@@ -161,14 +161,13 @@ class DistilBertLayer(CheckpointedLayer):
         queries: Tensor | None = None,
         probe: Probe | None = None,
     ) -> Tensor:
-        asking = hidden if queries is None else hidden.index_select(0, queries)
-        attended = self.sa_layer_norm(self.attention(hidden, layout, asking, probe) + asking)
+        attended = self.sa_layer_norm(self.attention(hidden, layout, queries, probe))
         output: Tensor = self.output_layer_norm(self.ffn(attended) + attended)
         return output
 
 
 class DistilBertAttention(FlatAttention):
-    """Self-attention, projected."""
+    """Self-attention, projected and added to its input."""
 
     projections = ("q_lin", "k_lin", "v_lin")
     out_name = "out_lin"
@@ -177,10 +176,8 @@ class DistilBertAttention(FlatAttention):
         super().__init__(config.dim, config.n_heads, config.attention_dropout)
         self.out_lin = nn.Linear(config.dim, config.dim)
 
-    def forward(
-        self, hidden: Tensor, layout: Layout, asking: Tensor, probe: Probe | None = None
-    ) -> Tensor:
-        output: Tensor = self.out_lin(self.mix(hidden, layout, asking, probe))
+    def added(self, mixed: Tensor, asking: Tensor) -> Tensor:
+        output: Tensor = self.out_lin(mixed) + asking
         return output
 
 

@@ -20,11 +20,10 @@ from offramp.models.heads import (
     MultipleChoice,
     QuestionAnswering,
     ReplacedTokens,
-    SequenceClassification,
     TokenClassification,
-    head_dropout,
+    TwoLayerClassification,
 )
-from offramp.models.modules import ClassificationHead, Embeddings, Encoder
+from offramp.models.modules import Embeddings, Encoder
 from offramp.nn.blocks import ACTIVATIONS
 from offramp.nn.pooling import pool_first, pool_last, pool_mean
 
@@ -97,19 +96,13 @@ class ElectraModel(EncoderBody, ElectraPreTrainedModel):
         return embedded if self.embeddings_project is None else self.embeddings_project(embedded)
 
 
-class ElectraForSequenceClassification(SequenceClassification, ElectraPreTrainedModel):
+class ElectraForSequenceClassification(TwoLayerClassification, ElectraPreTrainedModel):
     """ELECTRA with a classifier of two layers over the first token: logits [B, C].
 
     What labels and losses are is said in `offramp.models.heads`, for this class and the next.
     """
 
-    def build_head(self, config: Any) -> None:
-        width, dropout = config.hidden_size, head_dropout(config).p
-        self.classifier = ClassificationHead(width, config.num_labels, dropout, "gelu")
-
-    def score(self, pooled_RD: Tensor) -> Tensor:
-        logits_RC: Tensor = self.classifier(pooled_RD)
-        return logits_RC
+    head_act = "gelu"
 
 
 class ElectraForTokenClassification(TokenClassification, ElectraPreTrainedModel):

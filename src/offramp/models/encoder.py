@@ -254,8 +254,6 @@ class EncoderBody(EncoderPreTrainedModel):
         counted = inputs.positions + 1 if inputs.ordinals is None else inputs.ordinals
         if counted.device.type == "cpu" and counted.numel() and not is_traced():
             length = int(counted.max())  # a row's last place, where padding and holes are left out
-        elif isinstance(layout, Packed):
-            length = max((block.length for block in layout.blocks), default=0)
         else:
             length = layout.length
         if length > longest:

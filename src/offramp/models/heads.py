@@ -23,6 +23,7 @@ from offramp.models.base import PretrainedModel
 from offramp.models.config import PretrainedConfig
 from offramp.models.flow import ExitableModel, Flow, LayerStack, reads_first
 from offramp.models.losses import classification_loss, replaced_loss, span_loss, token_loss
+from offramp.models.modules import ClassificationHead
 from offramp.models.outputs import (
     MaskedLMOutput,
     ModelOutput,
@@ -151,6 +152,27 @@ class SequenceClassification(LabelledTask[SequenceClassifierOutput]):
         if labels is not None:
             loss = classification_loss(logits_BC, labels, self.config.problem_type)
         return SequenceClassifierOutput(loss, logits_BC, passed.hidden_states, passed.attentions)
+
+
+class TwoLayerClassification(SequenceClassification):
+    """`SequenceClassification` with a layer of its own between the first token and the logits.
+
+    There is no pooler.
+    """
+
+    reads_pooler = False
+    head_act: ClassVar[str] = "tanh"
+    """The activation between the two."""
+
+    def build_head(self, config: Any) -> None:
+        """The head's modules, as RoBERTa's checkpoints name them."""
+        width, dropout = config.hidden_size, head_dropout(config).p
+        self.classifier = ClassificationHead(width, config.num_labels, dropout, self.head_act)
+
+    def score(self, pooled_RD: Tensor) -> Tensor:
+        """[R, C] from first tokens."""
+        logits_RC: Tensor = self.classifier(pooled_RD)
+        return logits_RC
 
 
 class TokenClassification(LabelledTask[TokenClassifierOutput]):

@@ -38,6 +38,7 @@ FAMILIES: dict[str, Family] = {
     "ernie": Family("Ernie", "ernie"),
     "distilbert": Family("DistilBert", "distilbert"),
     "electra": Family("Electra", "electra"),
+    "mpnet": Family("MPNet", "mpnet"),
 }
 """model_type: its family. Of several with one prefix the first is meant where nothing else says."""
 

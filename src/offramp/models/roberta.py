@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from torch import Tensor, nn
+from torch import nn
 
 from offramp.checkpoints import tables
 from offramp.errors import ConfigError
@@ -21,11 +21,10 @@ from offramp.models.encoder import EncoderBody, EncoderPreTrainedModel, PairEnco
 from offramp.models.heads import (
     MultipleChoice,
     QuestionAnswering,
-    SequenceClassification,
     TokenClassification,
-    head_dropout,
+    TwoLayerClassification,
 )
-from offramp.models.modules import ClassificationHead, Embeddings, Encoder, Pooler
+from offramp.models.modules import Embeddings, Encoder, Pooler
 from offramp.models.word_heads import RobertaMaskedLM, tied_words
 
 
@@ -80,21 +79,11 @@ class RobertaModel(EncoderBody, RobertaPreTrainedModel):
         self.init_weights()
 
 
-class RobertaForSequenceClassification(SequenceClassification, RobertaPreTrainedModel):
+class RobertaForSequenceClassification(TwoLayerClassification, RobertaPreTrainedModel):
     """RoBERTa with a classifier of two layers over the first token: logits [B, C].
 
     What labels and losses are is said in `offramp.models.heads`, for this class and the next.
     """
-
-    reads_pooler = False
-
-    def build_head(self, config: Any) -> None:
-        dropout = head_dropout(config).p
-        self.classifier = ClassificationHead(config.hidden_size, config.num_labels, dropout)
-
-    def score(self, pooled_RD: Tensor) -> Tensor:
-        logits_RC: Tensor = self.classifier(pooled_RD)
-        return logits_RC
 
 
 class RobertaForTokenClassification(TokenClassification, RobertaPreTrainedModel):

@@ -172,7 +172,10 @@ class SelfAttention(Heads):
 
 
 class Attention(nn.Module):
-    """Base of a layer's whole attention, whatever its parts are called: what pruning finds."""
+    """Base of a layer's whole attention, whatever its parts are called: what pruning finds.
+
+    A family's class has `core`, `out_name`, and `added` for what comes after the heads.
+    """
 
     out_name: ClassVar[str]
     """Where inside is the linear layer that takes what the heads found together."""
@@ -180,6 +183,22 @@ class Attention(nn.Module):
     @property
     def core(self) -> Heads:
         """The heads."""
+        raise NotImplementedError
+
+    def forward(
+        self,
+        hidden: Tensor,
+        layout: Layout,
+        queries: Tensor | None = None,
+        probe: Probe | None = None,
+        bias: Tensor | None = None,
+    ) -> Tensor:
+        """What the layer goes on with: of all tokens, or of one a row, `queries` [R]."""
+        asking = hidden if queries is None else hidden.index_select(0, queries)
+        return self.added(self.core.mix(hidden, layout, asking, probe, bias), asking)
+
+    def added(self, mixed: Tensor, asking: Tensor) -> Tensor:
+        """What the heads found, projected and joined with the hidden states of those that asked."""
         raise NotImplementedError
 
     def check_prunable(self, heads: Iterable[int]) -> None:
@@ -244,7 +263,7 @@ class AddedAttention(Attention):
 class FlatAttention(Heads, Attention):
     """Base of a layer's attention whose projections and heads are one module.
 
-    A family's class adds the linear layer that `out_name` names, and a `forward` around `mix`.
+    A family's class adds the linear layer that `out_name` names, and `added`.
     """
 
     @property

@@ -84,6 +84,11 @@ class Packed:
         """T, the sum of the rows' lengths."""
         return self.blocks[-1].stop if self.blocks else 0
 
+    @property
+    def length(self) -> int:
+        """L, the length of the longest row."""
+        return max((block.length for block in self.blocks), default=0)
+
     def take(self, rows: Index) -> tuple[Packed, Index]:
         """The layout of these rows, and the index that takes their tokens of a [T, ...] tensor."""
         layout = Packed.of(self.lengths_R[rows])

@@ -76,9 +76,10 @@ class Classifier:
                 f"{model.config.problem_type}. Use offramp.Runner for its logits."
             )
         positions = getattr(model.config, "max_position_embeddings", tokenizer.max_length)
-        if tokenizer.max_length > positions:
+        longest = getattr(model.base_model, "max_length", positions)  # without those of padding
+        if tokenizer.max_length > longest:
             raise ConfigError(
-                f"max_length {tokenizer.max_length} is more than the {positions} positions of "
+                f"max_length {tokenizer.max_length} is more than the {longest} positions of "
                 "this model."
             )
         self.model = model.eval()

@@ -114,7 +114,9 @@ _CLASSES = {
 }
 
 _POSITIONS_AFTER_PADDING = ("roberta", "xlm-roberta", "camembert", "mpnet")
-"""Families that number positions from the padding token's id + 1: 514 positions hold 512 tokens."""
+"""Families that number positions from the padding token's id + 1: 514 positions hold 512 tokens.
+
+MPNet's is 1, whatever its configuration says."""
 
 
 def family_name(settings: Mapping[str, Any], config: Mapping[str, Any]) -> str | None:
@@ -139,7 +141,8 @@ def position_limit(config: Mapping[str, Any], name: str | None) -> int | None:
     positions = config.get("max_position_embeddings")
     if not isinstance(positions, int) or isinstance(positions, bool):
         return None
-    if config.get("model_type", name) not in _POSITIONS_AFTER_PADDING:
+    family = config.get("model_type", name)
+    if family not in _POSITIONS_AFTER_PADDING:
         return positions
-    padding = config.get("pad_token_id", 1)
+    padding = 1 if family == "mpnet" else config.get("pad_token_id", 1)
     return positions - (padding if isinstance(padding, int) else 1) - 1
