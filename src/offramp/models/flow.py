@@ -380,7 +380,7 @@ def run_layers(
     probe: Probe | None = None,
     first_alone: bool = False,
 ) -> Flow:
-    """start, N steps, finish; with `first_alone` packed rows leave the last step as first tokens."""
+    """start, N steps, finish; with `first_alone` the last step is for packed rows' first tokens."""
     flow = replace(stack.start(inputs), probe=probe)
     if trace:
         flow = replace(flow, trace=(flow.hidden,))
