@@ -19,14 +19,13 @@ from offramp.models.config import PretrainedConfig, configuration, number, one_o
 from offramp.models.encoder import EncoderBody, EncoderConfig, EncoderPreTrainedModel
 from offramp.models.flow import Flow, Inputs
 from offramp.models.heads import (
-    MaskedLM,
     MultipleChoice,
     QuestionAnswering,
     SequenceClassification,
     TokenClassification,
-    WordsAndOrder,
 )
 from offramp.models.modules import Embeddings
+from offramp.models.pretraining import MaskedLM, WordsAndOrder
 from offramp.models.word_heads import tied_words
 from offramp.nn.attention import Probe
 from offramp.nn.blocks import ACTIVATIONS, CheckpointedLayer, FlatAttention

@@ -26,13 +26,13 @@ from offramp.models.config import (
 from offramp.models.encoder import EncoderBody, EncoderPreTrainedModel, check_numbers
 from offramp.models.flow import Flow
 from offramp.models.heads import (
-    MaskedLM,
     MultipleChoice,
     QuestionAnswering,
     SequenceClassification,
     TokenClassification,
 )
 from offramp.models.modules import Embeddings
+from offramp.models.pretraining import MaskedLM
 from offramp.nn.attention import Probe
 from offramp.nn.blocks import ACTIVATIONS, CheckpointedLayer, FlatAttention, repeated
 from offramp.nn.layout import Layout

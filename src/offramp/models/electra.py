@@ -16,14 +16,13 @@ from offramp.models.config import configuration, number, one_of, setting, whole
 from offramp.models.encoder import EncoderBody, EncoderPreTrainedModel, PairEncoderConfig
 from offramp.models.flow import Flow, Inputs
 from offramp.models.heads import (
-    MaskedLM,
     MultipleChoice,
     QuestionAnswering,
-    ReplacedTokens,
     TokenClassification,
     TwoLayerClassification,
 )
 from offramp.models.modules import Embeddings, Encoder
+from offramp.models.pretraining import MaskedLM, ReplacedTokens
 from offramp.nn.blocks import ACTIVATIONS
 from offramp.nn.pooling import pool_first, pool_last, pool_mean
 

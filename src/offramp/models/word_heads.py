@@ -9,7 +9,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from offramp.models.encoder import EncoderConfig
-from offramp.models.heads import MaskedLM, NextSentence, WordsAndNextSentence
+from offramp.models.pretraining import MaskedLM, NextSentence, WordsAndNextSentence
 from offramp.nn.blocks import ACTIVATIONS
 
 
