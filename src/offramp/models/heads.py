@@ -129,6 +129,7 @@ class SequenceClassification(LabelledTask[SequenceClassifierOutput]):
 
     @property
     def reads_first_alone(self) -> bool:
+        """So it is where the body and the head say that they read nothing else."""
         return reads_first(self)
 
     def logits(self, flow: Flow) -> Tensor:
@@ -210,6 +211,7 @@ class MultipleChoice(Task):
 
     @property
     def reads_first_alone(self) -> bool:
+        """So it is where the body and the head say that they read nothing else."""
         return reads_first(cast(ExitableModel, self), "score")
 
     def score(self, flow: Flow) -> Tensor:
