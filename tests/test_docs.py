@@ -211,13 +211,10 @@ def test_the_public_surface_is_explained(surface: dict[str, Any]) -> None:
 
 def fills(thing: Any, where: str) -> bool:
     """Whether a family's method does what a task or the body leaves to it, and explains."""
-    module, _, name = where.rpartition(".")[0].rpartition(".")[0], *where.rpartition(".")[1:]
-    shared = [
-        k
-        for k in own_classes(thing)
-        if k.__module__.endswith((".heads", ".pretraining", ".encoder"))
-    ]
-    return module not in {k.__module__ for k in shared} and any(
+    module, _, name = where.rsplit(".", 2)
+    rooms = (".heads", ".pretraining", ".encoder")
+    shared = [kind for kind in own_classes(thing) if kind.__module__.endswith(rooms)]
+    return module not in {kind.__module__ for kind in shared} and any(
         getattr(vars(kind).get(name), "__doc__", None) for kind in shared
     )
 

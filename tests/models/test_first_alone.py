@@ -16,7 +16,7 @@ TASKS = ("ForSequenceClassification", "ForMultipleChoice")
 
 
 def seen_by_last_layer(model: Any) -> list[tuple[int, ...]]:
-    """Where the shapes go of what the last layer's norm takes; no hook, which would be looked at."""
+    """Where the shapes go of what the last layer's norm takes; a hook would change them."""
     shapes: list[tuple[int, ...]] = []
     norm = [m for m in model.base_model.modules() if isinstance(m, nn.LayerNorm)][-1]
     forward = norm.forward

@@ -8,6 +8,7 @@ import pytest
 import torch
 from torch import Tensor
 
+from offramp.nn import attention
 from offramp.nn.attention import self_attention
 from offramp.nn.blocks import EncoderLayer
 from offramp.nn.layout import Packed, Padded
@@ -137,3 +138,53 @@ def test_a_layer_is_blind_to_the_layout() -> None:
     packed = layer(hidden_TD, Packed.of(torch.tensor(lengths)))
     padded = layer(pad(hidden_TD, lengths), Padded(3, 5, real_BL))
     torch.testing.assert_close(padded[real_BL], packed, rtol=1e-11, atol=1e-11)
+
+
+# torch's kernel for rows of different lengths
+
+
+def rows_apart(
+    query: Tensor,
+    key: Tensor,
+    value: Tensor,
+    cu_seq_q: Tensor,
+    cu_seq_k: Tensor,
+    max_q: int,
+    max_k: int,
+) -> Tensor:
+    """`torch.nn.attention.varlen.varlen_attn` as its documentation has it, which runs on CUDA."""
+    for starts, longest in ((cu_seq_q, max_q), (cu_seq_k, max_k)):
+        assert starts.dtype == torch.int32
+        assert int(starts.diff().max()) == longest
+    rows = []
+    for r in range(len(cu_seq_q) - 1):
+        q = query[cu_seq_q[r] : cu_seq_q[r + 1]]
+        k, v = (x[cu_seq_k[r] : cu_seq_k[r + 1]] for x in (key, value))
+        rows.append(by_hand(q.flatten(1), k.flatten(1), v.flatten(1), q.shape[1]))
+    return torch.cat(rows).view(query.shape)
+
+
+@pytest.mark.parametrize(("lengths", "n_heads"), CASES)
+def test_the_kernel_is_called_as_torch_documents_it(
+    lengths: list[int], n_heads: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    q, k, v = drawn(lengths, 8 * n_heads, seed=1)
+    layout = Packed.of(torch.tensor(lengths))
+    ways = [(q, k, v), (q[layout.starts_R], k, v)]
+    expected = [self_attention(*way, layout, n_heads) for way in ways]
+    monkeypatch.setattr(attention, "_has_kernel", lambda query, n_heads: True)
+    monkeypatch.setattr(attention, "varlen_attn", rows_apart)
+    for way, wanted in zip(ways, expected, strict=True):
+        torch.testing.assert_close(self_attention(*way, layout, n_heads), wanted)
+
+
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="the kernel is for CUDA")
+@pytest.mark.parametrize(("lengths", "n_heads"), CASES)
+def test_the_kernel_answers_as_the_formula(lengths: list[int], n_heads: int) -> None:
+    q, k, v = drawn(lengths, 16 * n_heads, seed=2)
+    layout = Packed.of(torch.tensor(lengths))
+    expected = self_attention(q, k, v, layout, n_heads)
+    half = [x.to("cuda", torch.bfloat16) for x in (q, k, v)]
+    assert attention._has_kernel(half[0], n_heads)
+    found = self_attention(*half, layout, n_heads).cpu().double()
+    torch.testing.assert_close(found, expected, rtol=0.03, atol=0.03)

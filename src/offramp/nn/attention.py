@@ -3,12 +3,18 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from typing import cast
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from offramp.nn.layout import Layout, Padded
+from offramp.nn.layout import Layout, Packed, Padded
+
+try:
+    from torch.nn.attention.varlen import varlen_attn
+except ImportError:  # no such kernel in this build of torch
+    varlen_attn = None  # type: ignore[assignment]
 
 
 @dataclass
@@ -60,6 +66,8 @@ def self_attention(
         if probe is None and bias_HLL is None:
             return _attend(query, key, value, n_heads, dropout, layout.attention_mask)
         return _attend_openly(query, key, value, n_heads, dropout, layout, heads, probe, bias_HLL)
+    if dropout == 0 and bias_HLL is None and _has_kernel(query, n_heads):
+        return _attend_at_once(query, key, value, layout, n_heads)
     outputs, row = [], 0
     one_a_row = len(query) == layout.n_rows  # and if all rows are one token long, it is the same
     for block in layout.blocks:
@@ -77,6 +85,28 @@ def self_attention(
     if len(outputs) == 1:
         return outputs[0]
     return torch.cat(outputs) if outputs else torch.zeros_like(query)
+
+
+def _has_kernel(query: Tensor, n_heads: int) -> bool:
+    """Whether torch has a kernel for rows of different lengths: FlashAttention's, on CUDA."""
+    width = query.shape[-1] // n_heads
+    half = query.dtype in (torch.float16, torch.bfloat16)
+    fits = query.is_cuda and half and width % 8 == 0 and width <= 256 and varlen_attn is not None
+    return fits and torch.cuda.get_device_capability(query.device) >= (8, 0)
+
+
+def _attend_at_once(
+    query: Tensor, key: Tensor, value: Tensor, layout: Packed, n_heads: int
+) -> Tensor:
+    """All packed rows in one call. The query is [T, D], or [R, D] for one token a row."""
+    bounds = layout.bounds(query.device)
+    if len(query) == len(key):
+        asking, longest = bounds, layout.length
+    else:
+        asking, longest = torch.arange(len(query) + 1, device=bounds.device, dtype=bounds.dtype), 1
+    q, k, v = (x.view(len(x), n_heads, -1) for x in (query, key, value))
+    mixed = varlen_attn(q, k, v, asking, bounds, longest, layout.length)
+    return cast(Tensor, mixed).flatten(1)
 
 
 def _attend(

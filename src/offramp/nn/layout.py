@@ -6,10 +6,11 @@ norm and activation work on the last dimension of either; only attention and poo
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import NamedTuple, TypeAlias
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 Index: TypeAlias = Tensor | slice
@@ -62,6 +63,7 @@ class Packed:
     lengths_R: Tensor
     starts_R: Tensor
     blocks: tuple[Block, ...]
+    _bounds: dict[torch.device, Tensor] = field(default_factory=dict, repr=False, compare=False)
 
     @classmethod
     def of(cls, lengths_R: Tensor) -> Packed:
@@ -88,6 +90,16 @@ class Packed:
     def length(self) -> int:
         """L, the length of the longest row."""
         return max((block.length for block in self.blocks), default=0)
+
+    def bounds(self, device: torch.device) -> Tensor:
+        """Where rows begin and the last one ends, [R + 1] int32, as kernels of torch take it.
+
+        It is sent to the device once, for all layers.
+        """
+        if device not in self._bounds:
+            ends_R = torch.cumsum(self.lengths_R, 0, dtype=torch.int32)
+            self._bounds[device] = F.pad(ends_R, (1, 0)).to(device)
+        return self._bounds[device]
 
     def take(self, rows: Index) -> tuple[Packed, Index]:
         """The layout of these rows, and the index that takes their tokens of a [T, ...] tensor."""
