@@ -83,6 +83,11 @@ MEMBERS = {
     "AutoModel": "from_pretrained from_config",
     "Entropy": "threshold growth update to_dict from_dict",
     "Classifier": "predict stream save threshold growth criterion labels",
+    "Embedder": "embed stream save width prompts layout",
+    "Tagger": "predict stream predict_words labels save",
+    "Answerer": "answer predict n_best save",
+    "Chooser": "predict stream save",
+    "Reranker": "predict stream rerank save",
     "Runner": "run stream windows",
     "Tokenizer": "from_pretrained encode max_length vocab_size write_files",
 }
@@ -269,7 +274,7 @@ def test_the_examples_run(page: Path, tmp_path: Path, monkeypatch: pytest.Monkey
 
 
 def test_the_pages_that_tell_a_story_have_examples() -> None:
-    for name in ("index", "your-own-model", "from-transformers", "from-paddlenlp"):
+    for name in ("index", "tasks", "your-own-model", "from-transformers", "from-paddlenlp"):
         text = (DOCS / f"{name}.md").read_text(encoding="utf-8")
         assert any(not block[1] for block in BLOCK.finditer(text)), name
 

@@ -158,11 +158,22 @@ _TABLE: dict[str, tuple[str, tuple[str, ...]]] = {
     "RowResult": ("offramp.runner.run", (*_MODELS, *_TEXT)),
     "Classifier": ("offramp.runner.classifier", (*_MODELS, *_TEXT)),
     "Prediction": ("offramp.runner.classifier", (*_MODELS, *_TEXT)),
-    "load": ("offramp.runner.classifier", (*_MODELS, *_TEXT)),
+    "Embedder": ("offramp.runner.embedder", (*_MODELS, *_TEXT)),
+    "Reranker": ("offramp.runner.reranker", (*_MODELS, *_TEXT)),
+    "Ranked": ("offramp.runner.reranker", (*_MODELS, *_TEXT)),
+    "Tagger": ("offramp.runner.tagger", (*_MODELS, *_TEXT)),
+    "Entity": ("offramp.runner.tagger", (*_MODELS, *_TEXT)),
+    "Answerer": ("offramp.runner.answerer", (*_MODELS, *_TEXT)),
+    "Answer": ("offramp.runner.answerer", (*_MODELS, *_TEXT)),
+    "Chooser": ("offramp.runner.chooser", (*_MODELS, *_TEXT)),
+    "Choice": ("offramp.runner.chooser", (*_MODELS, *_TEXT)),
+    "load": ("offramp.runner.loading", (*_MODELS, *_TEXT)),
     "TrainingOptions": ("offramp.training.options", (*_MODELS, *_TEXT)),
     "train": ("offramp.training.train", (*_MODELS, *_TEXT)),
     "TrainerMixin": ("offramp.training.trainer_mixin", _MODELS),
     "evaluate": ("offramp.training.evaluation", (*_MODELS, *_TEXT)),
+    "entity_f1": ("offramp.training.entities", (*_MODELS, *_TEXT)),
+    "EntityScores": ("offramp.training.entities", (*_MODELS, *_TEXT)),
 }
 
 __all__ = sorted(_TABLE)
@@ -330,12 +341,17 @@ if TYPE_CHECKING:
         XLMRobertaPreTrainedModel as XLMRobertaPreTrainedModel,
     )
     from offramp.models.tracking import InitTrackerMeta as InitTrackerMeta
+    from offramp.runner.answerer import Answer as Answer, Answerer as Answerer
+    from offramp.runner.chooser import Choice as Choice, Chooser as Chooser
     from offramp.runner.classifier import (
         Classifier as Classifier,
         Prediction as Prediction,
-        load as load,
     )
+    from offramp.runner.embedder import Embedder as Embedder
+    from offramp.runner.loading import load as load
+    from offramp.runner.reranker import Ranked as Ranked, Reranker as Reranker
     from offramp.runner.run import RowResult as RowResult, Runner as Runner
+    from offramp.runner.tagger import Entity as Entity, Tagger as Tagger
     from offramp.text.tables import Table as Table, read_table as read_table
     from offramp.text.tagged import TaggedTable as TaggedTable, read_tagged as read_tagged
     from offramp.text.tokenizer import (
@@ -343,6 +359,7 @@ if TYPE_CHECKING:
         Tokenizer as Tokenizer,
         Tokens as Tokens,
     )
+    from offramp.training.entities import EntityScores as EntityScores, entity_f1 as entity_f1
     from offramp.training.evaluation import evaluate as evaluate
     from offramp.training.options import TrainingOptions as TrainingOptions
     from offramp.training.train import train as train

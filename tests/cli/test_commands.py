@@ -265,7 +265,7 @@ PREDICT = ("predict", "model", "--data", "test.tsv")
         (("evaluate", "body", "--data", "test.tsv"), "not a trained classifier"),
         (("predict", "absent", "good"), "absent does not exist"),
         (("predict", ".", "good"), "no config.json"),
-        (("predict", "body", "good"), "not a trained classifier"),
+        (("predict", "body", "good"), "offramp train --model body"),
         ((*TRAIN, "--depths", "3"), "from 1 to 2"),
         ((*TRAIN, "--depths", "0"), "from 1 to 2"),
         ((*TRAIN, "--depths", "1,1"), "different layers"),

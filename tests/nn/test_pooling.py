@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from offramp.nn.layout import Packed, Padded
-from offramp.nn.pooling import pool_attention, pool_first, pool_mean
+from offramp.nn.pooling import pool_attention, pool_first, pool_max, pool_mean
 
 CASES = [[3, 3, 1, 4], [2], [5, 1, 1, 5, 5]]
 
@@ -78,6 +78,16 @@ def test_mean(lengths: list[int], holes: bool) -> None:
 
 @pytest.mark.parametrize("lengths", CASES)
 @pytest.mark.parametrize("holes", [False, True])
+def test_max(lengths: list[int], holes: bool) -> None:
+    hidden_TD = drawn(lengths, 3)
+    keys_BL = places(lengths, holes)
+    expected = [[max(column) for column in row.T.tolist()] for row in hidden_TD.split(lengths)]
+    close(pool_max(hidden_TD, Packed.of(torch.tensor(lengths))), expected)
+    close(pool_max(spread(hidden_TD, keys_BL), Padded(*keys_BL.shape, keys_BL)), expected)
+
+
+@pytest.mark.parametrize("lengths", CASES)
+@pytest.mark.parametrize("holes", [False, True])
 @pytest.mark.parametrize("queries", [1, 3])
 def test_attention(lengths: list[int], holes: bool, queries: int) -> None:
     hidden_TD, scores_TQ = drawn(lengths, 3), drawn(lengths, queries)
@@ -96,6 +106,7 @@ def test_without_a_mask_all_tokens_count() -> None:
     layout = Padded(2, 4)
     close(pool_first(hidden_BLD, layout), hidden_BLD[:, 0].tolist())
     close(pool_mean(hidden_BLD, layout), [mean_by_hand(row) for row in hidden_BLD])
+    close(pool_max(hidden_BLD, layout), hidden_BLD.max(1).values.tolist())
     close(
         pool_attention(hidden_BLD, scores_BLQ, layout),
         [attention_by_hand(*row) for row in zip(hidden_BLD, scores_BLQ, strict=True)],
@@ -110,6 +121,7 @@ def test_under_a_mask_of_query_and_key_a_rows_tokens_are_those_any_query_sees() 
     rows = [hidden_BLD[0], hidden_BLD[1, :2]]
     scores = [scores_BLQ[0], scores_BLQ[1, :2]]
     close(pool_mean(hidden_BLD, layout), [mean_by_hand(row) for row in rows])
+    close(pool_max(hidden_BLD, layout), [row.max(0).values.tolist() for row in rows])
     close(
         pool_attention(hidden_BLD, scores_BLQ, layout),
         [attention_by_hand(*pair) for pair in zip(rows, scores, strict=True)],
@@ -123,9 +135,11 @@ def test_a_row_without_tokens_is_finite(dtype: torch.dtype) -> None:
     layout = Padded(2, 4, keys_BL)
     hidden_BLD, scores_BLQ = hidden_BLD.to(dtype), scores_BLQ.to(dtype)
     mean_RD = pool_mean(hidden_BLD, layout)
-    assert mean_RD[0].tolist() == [0, 0, 0]
+    max_RD = pool_max(hidden_BLD, layout)
+    assert mean_RD[0].tolist() == max_RD[0].tolist() == [0, 0, 0]
     for pooled in (
         mean_RD,
+        max_RD,
         pool_first(hidden_BLD, layout),
         pool_attention(hidden_BLD, scores_BLQ, layout),
     ):
@@ -138,4 +152,5 @@ def test_no_packed_rows_give_no_vectors() -> None:
     hidden_TD, scores_TQ = torch.zeros(0, 3), torch.zeros(0, 2)
     assert pool_first(hidden_TD, layout).shape == (0, 3)
     assert pool_mean(hidden_TD, layout).shape == (0, 3)
+    assert pool_max(hidden_TD, layout).shape == (0, 3)
     assert pool_attention(hidden_TD, scores_TQ, layout).shape == (0, 6)

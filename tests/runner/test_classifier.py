@@ -1,4 +1,4 @@
-"""`offramp.load`: text in, labels out."""
+"""`offramp.load` of a classifier: text in, labels out."""
 
 import dataclasses
 import itertools
@@ -21,7 +21,8 @@ from offramp.models.bert import BertForSequenceClassification
 from offramp.models.flow import Inputs
 from offramp.models.mpnet import MPNetConfig, MPNetForSequenceClassification
 from offramp.nn.blocks import EncoderLayer
-from offramp.runner.classifier import Classifier, Prediction, load
+from offramp.runner.classifier import Classifier, Prediction
+from offramp.runner.loading import load
 from offramp.text.tokenizer import Text, Tokenizer
 
 
@@ -326,7 +327,7 @@ def test_rows_end_where_positions_do_that_are_numbered_from_padding(tmp_path: Pa
 def test_an_untrained_directory_is_refused(tmp_path: Path) -> None:
     # With the error alone: a warning beforehand that its weights are new would say it twice.
     with pytest.raises(CheckpointError, match=r"not a trained classifier.*offramp train --model"):
-        load(write_body(tmp_path / "body"))
+        load(write_body(tmp_path / "body"), task="classify")
 
 
 def test_directories_that_are_no_model(tmp_path: Path, directory: Path) -> None:

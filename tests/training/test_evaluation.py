@@ -11,7 +11,7 @@ from exit_models import toy_rows
 from offramp.errors import ConfigError, DataError, OfframpError
 from offramp.exits.attach import exits_of
 from offramp.exits.criteria import Entropy
-from offramp.runner.classifier import load
+from offramp.runner.loading import load
 from offramp.runner.run import Runner
 from offramp.runner.sweep import every_exit
 from offramp.text.tables import Table

@@ -16,7 +16,8 @@ from offramp.errors import ConfigError, TrainingError
 from offramp.exits.attach import add_exits, exits_of
 from offramp.models.bert import BertForSequenceClassification
 from offramp.nn.blocks import EncoderLayer
-from offramp.runner.classifier import Classifier, load
+from offramp.runner.classifier import Classifier
+from offramp.runner.loading import load
 from offramp.runner.sweep import every_exit
 from offramp.text.tables import Table
 from offramp.text.tokenizer import Tokenizer

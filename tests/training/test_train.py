@@ -16,7 +16,8 @@ from safetensors.torch import load_file
 from offramp.errors import ConfigError, DataError, OfframpError, TrainingError
 from offramp.exits.attach import exits_of
 from offramp.models.bert import BertForSequenceClassification
-from offramp.runner.classifier import Classifier, load
+from offramp.runner.classifier import Classifier
+from offramp.runner.loading import load
 from offramp.runner.sweep import every_exit
 from offramp.text.tables import Table
 from offramp.training.examples import Examples, to_examples

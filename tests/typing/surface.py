@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -53,7 +54,13 @@ def loading(directory: Path) -> None:
     assert_type(BertModel.from_config(BertConfig()), BertModel)
     assert_type(BertConfig.from_pretrained(directory), BertConfig)
     assert_type(AutoConfig.from_pretrained(directory), PretrainedConfig)
-    assert_type(offramp.load(directory), offramp.Classifier)
+    assert_type(offramp.load(directory), Any)
+    assert_type(offramp.load(directory, task="classify"), offramp.Classifier)
+    assert_type(offramp.load(directory, task="embed"), offramp.Embedder)
+    assert_type(offramp.load(directory, task="rerank"), offramp.Reranker)
+    assert_type(offramp.load(directory, task="tag"), offramp.Tagger)
+    assert_type(offramp.load(directory, task="answer"), offramp.Answerer)
+    assert_type(offramp.load(directory, task="choose"), offramp.Chooser)
 
 
 def parts(model: BertForSequenceClassification) -> None:

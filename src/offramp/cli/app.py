@@ -7,9 +7,11 @@ import rich_click as click
 import offramp
 from offramp.cli.convert import convert
 from offramp.cli.demo import demo
+from offramp.cli.embed import embed
 from offramp.cli.evaluate import evaluate
 from offramp.cli.inspect import inspect
 from offramp.cli.predict import predict
+from offramp.cli.rerank import rerank
 from offramp.cli.train import train
 
 
@@ -22,5 +24,5 @@ def app() -> None:
     """Transformer encoders whose inputs leave as soon as the answer is known."""
 
 
-for command in (train, evaluate, predict, demo, inspect, convert):
+for command in (train, evaluate, predict, embed, rerank, demo, inspect, convert):
     app.add_command(command)

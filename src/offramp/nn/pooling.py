@@ -46,6 +46,18 @@ def pool_mean(hidden: Tensor, layout: Layout) -> Tensor:
     return _join(means, hidden)
 
 
+def pool_max(hidden: Tensor, layout: Layout) -> Tensor:
+    """The largest of each feature over each row's own tokens, [R, D]; zeros for a row of none."""
+    largest = []
+    for hidden_RLD, keys_RL in _views(hidden, layout):
+        if keys_RL is None:
+            largest.append(hidden_RLD.amax(1))
+        else:
+            filled_RLD = hidden_RLD.masked_fill(~keys_RL[..., None], -torch.inf)
+            largest.append(filled_RLD.amax(1).masked_fill(~keys_RL.any(1, keepdim=True), 0))
+    return _join(largest, hidden)
+
+
 def pool_attention(hidden: Tensor, scores: Tensor, layout: Layout) -> Tensor:
     """Q weighted means of each row's tokens, [R, Q * D].
 

@@ -21,6 +21,7 @@ from offramp.exits.criteria import Criterion
 from offramp.models.base import PretrainedModel
 from offramp.models.flow import ExitableModel, Flow, Inputs, join, reads_first
 from offramp.nn.layout import Packed
+from offramp.runner.rows import by_length, gather, microbatches, split
 from offramp.text.tokenizer import Encoded
 
 MARGIN = {torch.float64: 1e-9, torch.float32: 1e-4, torch.bfloat16: 0.1, torch.float16: 0.02}
@@ -133,18 +134,7 @@ class Runner:
 
     def gather(self, rows: Iterable[Encoded]) -> Iterator[list[Encoded]]:
         """`rows` in windows of bounded size, read as they are asked for."""
-        window: list[Encoded] = []
-        tokens = 0
-        for row in rows:
-            if window and (
-                len(window) >= self._window_rows or tokens + len(row.ids) > self._window_tokens
-            ):
-                yield window
-                window, tokens = [], 0
-            window.append(row)
-            tokens += len(row.ids)
-        if window:
-            yield window
+        return gather(rows, self._window_rows, self._window_tokens)
 
     def route(self) -> Route:
         """What holds for a whole run, so that a threshold changed meanwhile waits for the next."""
@@ -160,13 +150,9 @@ class Runner:
     @torch.inference_mode()
     def run_window(self, rows: Sequence[Encoded], route: Route) -> Results:
         """The answers of one window's rows, in their order."""
-        lengths_R = torch.tensor([len(row.ids) for row in rows])
-        order = torch.argsort(lengths_R, stable=True).tolist()
-        inputs = Inputs.from_rows(
-            [rows[i].ids for i in order], [rows[i].types for i in order], order, self.model.device
-        )
         stack = self._task.stack
-        flows = [stack.start(part) for part in _split(inputs, self._microbatch_tokens)]
+        inputs = by_length(rows, self.model.device)
+        flows = [stack.start(part) for part in split(inputs, self._microbatch_tokens)]
         wide = torch.float64 if self.model.dtype == torch.float64 else torch.float32
         logits_RC = torch.zeros(len(rows), self.model.config.num_labels, dtype=wide)
         layers_R = torch.full((len(rows),), route.last)
@@ -286,23 +272,6 @@ def _lead(logits_RC: Tensor) -> Tensor:
         return torch.full((len(logits_RC),), torch.inf, dtype=torch.float64)
     best_R2 = logits_RC.double().topk(2, dim=-1).values
     return (best_R2[:, 0] - best_R2[:, 1]) / 2  # either may move
-
-
-def _split(inputs: Inputs, tokens: int) -> Iterator[Inputs]:
-    for rows in microbatches(cast(Packed, inputs.layout), tokens):
-        yield inputs.take(rows)
-
-
-def microbatches(layout: Packed, tokens: int) -> Iterator[slice]:
-    """Successive rows in equal shares of at most about `tokens` tokens, and of one row at least."""
-    shares = max(1, round(layout.n_tokens / tokens))
-    share = layout.n_tokens / shares
-    bounds = ((layout.starts_R + layout.lengths_R / 2) / share).long().clamp(max=shares - 1)
-    _, counts = torch.unique_consecutive(bounds, return_counts=True)
-    start = 0
-    for count in counts.tolist():
-        yield slice(start, start + count)
-        start += count
 
 
 def _regroup(flows: Sequence[Flow], stay_R: Tensor, tokens: int) -> list[Flow]:

@@ -11,8 +11,8 @@ from torch import Tensor
 from offramp.exits.attach import logits_by_depth
 from offramp.exits.criteria import Criterion
 from offramp.models.base import PretrainedModel
-from offramp.models.flow import Inputs
-from offramp.runner.run import Results, microbatches
+from offramp.runner.rows import by_length, split
+from offramp.runner.run import Results
 from offramp.text.tokenizer import Encoded
 
 
@@ -40,14 +40,8 @@ class EveryExit:
 @torch.inference_mode()
 def every_exit(model: PretrainedModel, rows: Sequence[Encoded], tokens: int = 1024) -> EveryExit:
     """Run all rows through all layers and ask every exit."""
-    order = sorted(range(len(rows)), key=lambda i: len(rows[i].ids))
-    inputs = Inputs.from_rows(
-        [rows[i].ids for i in order], [rows[i].types for i in order], order, model.device
-    )
-    parts = [
-        logits_by_depth(model, inputs.take(piece))
-        for piece in microbatches(inputs.layout, tokens)  # type: ignore[arg-type]
-    ]
+    inputs = by_length(rows, model.device)
+    parts = [logits_by_depth(model, part) for part in split(inputs, tokens)]
     depths = tuple(parts[0])
     logits_ERC = torch.stack([torch.cat([part[d] for part in parts]).cpu() for d in depths])
-    return EveryExit(depths, logits_ERC[:, torch.argsort(torch.tensor(order))])
+    return EveryExit(depths, logits_ERC[:, torch.argsort(inputs.row_ids_R)])

@@ -22,7 +22,7 @@ from offramp.errors import ConfigError, DataError
 from offramp.exits.attach import exits_of
 from offramp.exits.criteria import Entropy
 from offramp.models.base import PretrainedModel
-from offramp.runner.classifier import load
+from offramp.runner.loading import load
 from offramp.runner.run import Results, Runner
 from offramp.runner.sweep import EveryExit, every_exit
 from offramp.text.tables import Table
@@ -121,7 +121,7 @@ def evaluate(
     for name, value in (("rounds", rounds), ("timing_rows", timing_rows)):
         if value < 1:
             raise ConfigError(f"{name} must be at least 1; got {value}.")
-    classifier = load(directory)
+    classifier = load(directory, task="classify")
     model, label2id = classifier.model, classifier.model.config.label2id
     test = to_examples(data, classifier.tokenizer, label2id)
     choice = None

@@ -21,7 +21,7 @@ from offramp.models.base import PretrainedModel
 from offramp.models.flow import ExitableModel, Flow, LayerStack, join
 from offramp.models.losses import classification_loss
 from offramp.nn.layout import Packed
-from offramp.runner.run import microbatches
+from offramp.runner.rows import microbatches
 from offramp.training.examples import Examples
 from offramp.training.metrics import accuracy, finite, scores
 from offramp.training.options import TrainingOptions

@@ -1,0 +1,89 @@
+"""Answers that take several rows each: the choices of a prompt, the windows of a long text."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from itertools import islice
+from typing import Generic, TypeVar
+
+from torch import Tensor
+
+from offramp.runner.rows import Row
+from offramp.runner.run import MARGIN
+from offramp.runner.text_model import TextModel
+from offramp.runner.threads import cpu_threads
+
+T = TypeVar("T")
+R = TypeVar("R", bound=Row)
+A = TypeVar("A")
+
+
+@dataclass(frozen=True, slots=True)
+class Group(Generic[T, R]):
+    """What was asked, and the rows that are read for it, one at least."""
+
+    asked: T
+    rows: Sequence[R]
+
+
+def answers(
+    owner: TextModel,
+    groups: Iterable[Group[T, R]],
+    read: Callable[[Sequence[R]], Sequence[Tensor]],
+    decide: Callable[[Group[T, R], Sequence[Tensor]], tuple[A, float]],
+    threads: int | None,
+) -> Iterator[A]:
+    """Each group's answer in order, in bounded memory.
+
+    `read` gives every row's values, and `decide` makes a group's answer of its own, with a slack:
+    how far values may move before the answer is another. Where the last digits could, which depend
+    on the rows of a batch, the group is read again alone.
+    """
+    margin = MARGIN.get(owner.model.dtype, 0.1)
+    for window in _gather(groups):
+        found: list[A] = []
+        with cpu_threads(threads):
+            values = iter(_read(owner, read, [row for group in window for row in group.rows]))
+            for group in window:
+                own = list(islice(values, len(group.rows)))
+                answer, slack = decide(group, own)
+                scale = max(1.0, *(value.abs().amax().item() for value in own))
+                if slack < margin * scale and len(window) > 1:
+                    answer, _ = decide(group, _read(owner, read, group.rows))
+                found.append(answer)
+        yield from found
+
+
+def lead(logits: Tensor) -> float:
+    """How far values [.., C] may move, each its own way, before another one is the largest."""
+    if logits.shape[-1] < 2 or logits.numel() == 0:
+        return float("inf")
+    best = logits.double().topk(2, dim=-1).values
+    return ((best[..., 0] - best[..., 1]) / 2).min().item()
+
+
+def _read(
+    owner: TextModel, read: Callable[[Sequence[R]], Sequence[Tensor]], rows: Sequence[R]
+) -> Sequence[Tensor]:
+    values = read(rows)
+    for value in values:
+        owner.check_finite(value)
+    return values
+
+
+def _gather(
+    groups: Iterable[Group[T, R]], most_rows: int = 4096, most_tokens: int = 65_536
+) -> Iterator[list[Group[T, R]]]:
+    """Groups in windows of bounded size, and of one group at least."""
+    window: list[Group[T, R]] = []
+    rows = tokens = 0
+    for group in groups:
+        size = sum(len(row.ids) for row in group.rows)
+        if window and (rows + len(group.rows) > most_rows or tokens + size > most_tokens):
+            yield window
+            window, rows, tokens = [], 0, 0
+        window.append(group)
+        rows, tokens = rows + len(group.rows), tokens + size
+    if window:
+        yield window

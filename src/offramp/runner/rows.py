@@ -1,0 +1,105 @@
+"""Rows of token ids: windows of bounded size, and microbatches of like length inside them."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from typing import Protocol, TypeVar, cast
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from torch import Tensor
+
+from offramp.models.flow import Flow, Inputs, LayerStack, run_layers
+from offramp.nn.layout import Packed
+
+
+class Row(Protocol):
+    """Token ids and, beside each, 0 for the first text and 1 for the second."""
+
+    @property
+    def ids(self) -> npt.NDArray[np.int64]:
+        """[T] of the row's tokens, the special ones included."""
+
+    @property
+    def types(self) -> npt.NDArray[np.int64]:
+        """[T], beside `ids`."""
+
+
+R = TypeVar("R", bound=Row)
+
+
+def gather(
+    rows: Iterable[R], most_rows: int = 4096, most_tokens: int = 65_536
+) -> Iterator[list[R]]:
+    """`rows` in windows of bounded size, read as they are asked for."""
+    window: list[R] = []
+    tokens = 0
+    for row in rows:
+        if window and (len(window) >= most_rows or tokens + len(row.ids) > most_tokens):
+            yield window
+            window, tokens = [], 0
+        window.append(row)
+        tokens += len(row.ids)
+    if window:
+        yield window
+
+
+def by_length(rows: Sequence[Row], device: torch.device | str = "cpu") -> Inputs:
+    """Packed rows in order of length, each called by its place in `rows`."""
+    order = sorted(range(len(rows)), key=lambda i: len(rows[i].ids))
+    ordered = [rows[i] for i in order]
+    ids, types = [row.ids for row in ordered], [row.types for row in ordered]
+    return Inputs.from_rows(ids, types, order, device)
+
+
+@torch.inference_mode()
+def read_rows(
+    stack: LayerStack,
+    rows: Sequence[Row],
+    read: Callable[[Flow], Tensor],
+    device: torch.device,
+    *,
+    first_alone: bool = False,
+) -> Tensor:
+    """What `read` makes of each row of a window after all layers, in the order of `rows`.
+
+    `read` takes a finished flow and gives a value a row, [R, ..]; it is called while the hidden
+    states are in the processor's cache, and they are not kept. `first_alone` says that it reads
+    nothing but the first tokens, for which alone the last layer is then run.
+    """
+    inputs = by_length(rows, device)
+    flows = (run_layers(stack, part, first_alone=first_alone) for part in split(inputs))
+    values = torch.cat([read(flow) for flow in flows])
+    return values[torch.argsort(inputs.row_ids_R).to(values.device)]
+
+
+@torch.inference_mode()
+def read_tokens(
+    stack: LayerStack, rows: Sequence[Row], read: Callable[[Flow], Tensor], device: torch.device
+) -> list[Tensor]:
+    """As `read_rows`, for a `read` that gives a value a token, [T, ..]: each row's, on the host."""
+    found: dict[int, Tensor] = {}
+    for part in split(by_length(rows, device)):
+        flow = run_layers(stack, part)
+        values = torch.split(read(flow).cpu(), cast(Packed, flow.layout).lengths_R.tolist())
+        found |= zip(flow.row_ids_R.tolist(), values, strict=True)
+    return [found[place] for place in range(len(rows))]
+
+
+def split(inputs: Inputs, tokens: int = 1024) -> Iterator[Inputs]:
+    """Packed inputs in microbatches."""
+    for rows in microbatches(cast(Packed, inputs.layout), tokens):
+        yield inputs.take(rows)
+
+
+def microbatches(layout: Packed, tokens: int) -> Iterator[slice]:
+    """Successive rows in equal shares of at most about `tokens` tokens, and of one row at least."""
+    shares = max(1, round(layout.n_tokens / tokens))
+    share = layout.n_tokens / shares
+    bounds = ((layout.starts_R + layout.lengths_R / 2) / share).long().clamp(max=shares - 1)
+    _, counts = torch.unique_consecutive(bounds, return_counts=True)
+    start = 0
+    for count in counts.tolist():
+        yield slice(start, start + count)
+        start += count
