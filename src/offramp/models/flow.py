@@ -157,10 +157,10 @@ class Inputs:
         n_rows, length = self.positions.shape
         if n_rows == 0 or length == 0 or (keys is not None and keys.dim() == 3):
             return self
-        if keys is None:
+        keys = None if keys is None else keys.cpu()
+        if keys is None or bool(keys.all()):
             layout = Packed.of(torch.full((n_rows,), length, dtype=torch.int64))
-            return self._gathered(layout, self.row_ids_R, torch.arange(n_rows * length))
-        keys = keys.cpu()
+            return self._gathered(layout, self.row_ids_R, None)
         if not bool(keys[:, 0].all()):
             return self
         if not packs_holes and bool((keys[:, 1:] > keys[:, :-1]).any()):
@@ -170,16 +170,19 @@ class Inputs:
         tokens_T = (order_R[:, None] * length + torch.arange(length))[keys[order_R]]
         return self._gathered(Packed.of(lengths_R[order_R]), order_R, tokens_T)
 
-    def _gathered(self, layout: Packed, row_ids_R: Tensor, tokens_T: Tensor) -> Inputs:
-        index = tokens_T.to(self.positions.device)
+    def _gathered(self, layout: Packed, row_ids_R: Tensor, tokens_T: Tensor | None) -> Inputs:
+        """These tokens as packed rows; all of them, in their order, with None."""
+        index = None if tokens_T is None else tokens_T.to(self.positions.device)
 
         def gather(x: Tensor | None) -> Tensor | None:
-            return None if x is None else x.flatten(0, 1).index_select(0, index)
+            if x is None or index is None:
+                return None if x is None else x.flatten(0, 1)
+            return x.flatten(0, 1).index_select(0, index)
 
         return Inputs(
             layout=layout,
             row_ids_R=row_ids_R,
-            positions=self.positions.flatten()[index],
+            positions=cast(Tensor, gather(self.positions)),
             ids=gather(self.ids),
             token_types=gather(self.token_types),
             position_ids=gather(self.position_ids),
@@ -248,7 +251,9 @@ class Flow:
     def advanced(self, hidden: Tensor) -> Flow:
         """The same rows with the hidden states of the next layer."""
         trace = None if self.trace is None else (*self.trace, hidden)
-        return replace(self, hidden=hidden, trace=trace)
+        return Flow(
+            hidden, self.layout, self.row_ids_R, self.positions, trace, self.probe, self.bias_HLL
+        )
 
     def narrowed(self, hidden: Tensor, tokens: Tensor) -> Flow:
         """The same rows with the next layer's hidden states of one token each, [R, D]. Untraced."""

@@ -147,5 +147,7 @@ def pass_layers(
 
 
 def _is_watched(stack: LayerStack) -> bool:
-    """Whether a hook looks at what a module of the body gives, which must then be all of it."""
-    return any(module._forward_hooks for _, module in walk(cast(nn.Module, stack)))
+    """Whether a hook looks at what the last layer gives, which must then be all of it."""
+    layers = getattr(stack, "layers", None)
+    looked_at = layers[-1] if layers else stack
+    return any(module._forward_hooks for _, module in walk(cast(nn.Module, looked_at)))
