@@ -35,6 +35,9 @@ def given(name: str) -> tuple[torch.Tensor, list[torch.Tensor]]:
         ("paddle_bert_tiny_sharded", BertModel),
         ("paddle_bert_seqcls_tiny", BertForSequenceClassification),
         ("paddle_legacy_bert_seqcls_tiny", BertForSequenceClassification),
+        ("hf_roberta_seqcls_tiny", offramp.RobertaForSequenceClassification),
+        ("hf_albert_mlm_tiny", offramp.AlbertForMaskedLM),
+        ("paddle_ernie_tiny", offramp.ErnieModel),
     ],
 )
 def test_the_writer_s_answers(name: str, kind: Any) -> None:

@@ -8,6 +8,7 @@ from __future__ import annotations
 from torch import Tensor, nn
 
 from offramp.checkpoints import tables
+from offramp.errors import ConfigError
 from offramp.models.base import register_base_model
 from offramp.models.builtin import ERNIE
 from offramp.models.config import PretrainedConfig, configuration, one_of, setting, whole
@@ -32,9 +33,20 @@ class ErnieConfig(PairEncoderConfig):
     attribute_map = {**PretrainedConfig.attribute_map, "dropout": "classifier_dropout"}
 
     use_task_id: bool = setting(default=False, check=one_of(True, False), structural=True)
-    """Whether tokens have task types, as those of 2.0 and 3.0 do; 0 where none are given."""
+    """Whether tokens have task types, as those of 2.0 and 3.0 do."""
     task_type_vocab_size: int = setting(default=3, check=whole(1, 2**20), structural=True)
     """How many task types there are."""
+    default_task_id: int = setting(default=0, check=whole(0), structural=True)
+    """The task type where none are given: PaddleNLP's `task_id`. transformers takes 0."""
+
+    def validate(self) -> None:
+        """ConfigError too for a default task that there is not."""
+        super().validate()
+        if self.default_task_id >= self.task_type_vocab_size:
+            raise ConfigError(
+                f"default_task_id {self.default_task_id} is none of {self.task_type_vocab_size} "
+                "task types."
+            )
 
 
 class ErniePreTrainedModel(EncoderPreTrainedModel):
@@ -67,6 +79,7 @@ class ErnieEmbeddings(Embeddings):
 
     def __init__(self, config: ErnieConfig) -> None:
         super().__init__(config)
+        self.default_task = config.default_task_id
         tasks, width = config.task_type_vocab_size, config.hidden_size
         self.task_type_embeddings = nn.Embedding(tasks, width) if config.use_task_id else None
 
@@ -75,7 +88,7 @@ class ErnieEmbeddings(Embeddings):
         if self.task_type_embeddings is None:
             return total
         if inputs.task_types is None:
-            return total + self.task_type_embeddings.weight[0]
+            return total + self.task_type_embeddings.weight[self.default_task]
         of_task: Tensor = self.task_type_embeddings(inputs.task_types)
         return total + of_task
 

@@ -40,8 +40,8 @@ def from_paddle(
     values = _own_config(values, family, weights.tensors)
     if values.get("use_task_id") and values.get("task_id"):
         notes.append(
-            f"PaddleNLP takes task {values['task_id']} where no task_type_ids are given, "
-            "transformers 0: pass them."
+            f"PaddleNLP takes task {values['task_id']} where no task_type_ids are given, and so "
+            "does offramp; transformers takes 0: pass them."
         )
     if "pool_act" in values:
         notes.append("transformers' pooler ends in tanh, whatever pool_act is.")
@@ -253,6 +253,8 @@ def own_settings(
         if found is not None and found.shape:
             sizes[setting] = found.shape[0]
     stated = {**defaults, **sizes, **values}
+    if stated.get("use_task_id") and isinstance(task := stated.get("task_id"), int) and task:
+        stated["default_task_id"] = task
     answers = tensors.get("qa_outputs.bias")
     if answers is not None and len(stated.get("id2label") or ()) != answers.array.size:
         for name in ("id2label", "label2id", "num_labels", "num_classes"):
