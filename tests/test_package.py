@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ast
 import builtins
+import importlib
 import json
 import os
 import subprocess
@@ -82,11 +83,16 @@ def test_type_checkers_see_the_names_that_python_sees() -> None:
         if isinstance(node, ast.If) and ast.unparse(node.test) == "TYPE_CHECKING"
     ]
     seen = [
-        alias.asname
+        name
         for block in blocks
         for line in block.body
         if isinstance(line, ast.ImportFrom)
         for alias in line.names
+        for name in (
+            importlib.import_module(str(line.module)).__all__
+            if alias.name == "*"
+            else [alias.asname]
+        )
     ]
     assert sorted(map(str, seen)) == list(offramp.__all__)
 

@@ -35,6 +35,29 @@ _ERRORS = (
 _MODELS = ("torch", "safetensors", "typing_extensions")
 _TEXT = ("numpy", "tokenizers", "typing_extensions")
 
+_CLASSES = (
+    "Config",
+    "PreTrainedModel",
+    "Model",
+    "ForMaskedLM",
+    "ForMultipleChoice",
+    "ForQuestionAnswering",
+    "ForSequenceClassification",
+    "ForTokenClassification",
+)
+_FAMILIES: tuple[tuple[str, str, tuple[str, ...]], ...] = (
+    # module, how its classes begin, and those that it has beside _CLASSES
+    ("albert", "Albert", ("ForPreTraining",)),
+    ("bert", "Bert", ("ForNextSentencePrediction", "ForPreTraining")),
+    ("distilbert", "DistilBert", ()),
+    ("electra", "Electra", ("ForPreTraining",)),
+    ("ernie", "Ernie", ("ForNextSentencePrediction", "ForPreTraining")),
+    ("mpnet", "MPNet", ()),
+    ("roberta", "Camembert", ()),
+    ("roberta", "Roberta", ()),
+    ("roberta", "XLMRoberta", ()),
+)
+
 _TABLE: dict[str, tuple[str, tuple[str, ...]]] = {
     # public name: (module, packages without which it is a stand-in that explains itself)
     **dict.fromkeys(_ERRORS, ("offramp.errors", ())),
@@ -49,86 +72,13 @@ _TABLE: dict[str, tuple[str, tuple[str, ...]]] = {
     "PretrainedConfig": ("offramp.models.config", ("typing_extensions",)),
     "PretrainedModel": ("offramp.models.base", _MODELS),
     "PreTrainedModel": ("offramp.models.base", _MODELS),
-    "BertConfig": ("offramp.models.bert", _MODELS),
-    "BertPreTrainedModel": ("offramp.models.bert", _MODELS),
+    **{
+        prefix + ending: (f"offramp.models.{module}", _MODELS)
+        for module, prefix, more in _FAMILIES
+        for ending in (*_CLASSES, *more)
+    },
     "BertPretrainedModel": ("offramp.models.bert", _MODELS),
     "BertForPretraining": ("offramp.models.bert", _MODELS),
-    "BertModel": ("offramp.models.bert", _MODELS),
-    "BertForSequenceClassification": ("offramp.models.bert", _MODELS),
-    "BertForMaskedLM": ("offramp.models.bert", _MODELS),
-    "BertForMultipleChoice": ("offramp.models.bert", _MODELS),
-    "BertForNextSentencePrediction": ("offramp.models.bert", _MODELS),
-    "BertForPreTraining": ("offramp.models.bert", _MODELS),
-    "BertForQuestionAnswering": ("offramp.models.bert", _MODELS),
-    "BertForTokenClassification": ("offramp.models.bert", _MODELS),
-    "AlbertConfig": ("offramp.models.albert", _MODELS),
-    "AlbertPreTrainedModel": ("offramp.models.albert", _MODELS),
-    "AlbertModel": ("offramp.models.albert", _MODELS),
-    "AlbertForMaskedLM": ("offramp.models.albert", _MODELS),
-    "AlbertForMultipleChoice": ("offramp.models.albert", _MODELS),
-    "AlbertForPreTraining": ("offramp.models.albert", _MODELS),
-    "AlbertForQuestionAnswering": ("offramp.models.albert", _MODELS),
-    "AlbertForSequenceClassification": ("offramp.models.albert", _MODELS),
-    "AlbertForTokenClassification": ("offramp.models.albert", _MODELS),
-    "DistilBertConfig": ("offramp.models.distilbert", _MODELS),
-    "DistilBertPreTrainedModel": ("offramp.models.distilbert", _MODELS),
-    "DistilBertModel": ("offramp.models.distilbert", _MODELS),
-    "DistilBertForMaskedLM": ("offramp.models.distilbert", _MODELS),
-    "DistilBertForMultipleChoice": ("offramp.models.distilbert", _MODELS),
-    "DistilBertForQuestionAnswering": ("offramp.models.distilbert", _MODELS),
-    "DistilBertForSequenceClassification": ("offramp.models.distilbert", _MODELS),
-    "DistilBertForTokenClassification": ("offramp.models.distilbert", _MODELS),
-    "ElectraConfig": ("offramp.models.electra", _MODELS),
-    "ElectraPreTrainedModel": ("offramp.models.electra", _MODELS),
-    "ElectraModel": ("offramp.models.electra", _MODELS),
-    "ElectraForMaskedLM": ("offramp.models.electra", _MODELS),
-    "ElectraForMultipleChoice": ("offramp.models.electra", _MODELS),
-    "ElectraForPreTraining": ("offramp.models.electra", _MODELS),
-    "ElectraForQuestionAnswering": ("offramp.models.electra", _MODELS),
-    "ElectraForSequenceClassification": ("offramp.models.electra", _MODELS),
-    "ElectraForTokenClassification": ("offramp.models.electra", _MODELS),
-    "ErnieConfig": ("offramp.models.ernie", _MODELS),
-    "ErniePreTrainedModel": ("offramp.models.ernie", _MODELS),
-    "ErnieModel": ("offramp.models.ernie", _MODELS),
-    "ErnieForMaskedLM": ("offramp.models.ernie", _MODELS),
-    "ErnieForMultipleChoice": ("offramp.models.ernie", _MODELS),
-    "ErnieForNextSentencePrediction": ("offramp.models.ernie", _MODELS),
-    "ErnieForPreTraining": ("offramp.models.ernie", _MODELS),
-    "ErnieForQuestionAnswering": ("offramp.models.ernie", _MODELS),
-    "ErnieForSequenceClassification": ("offramp.models.ernie", _MODELS),
-    "ErnieForTokenClassification": ("offramp.models.ernie", _MODELS),
-    "MPNetConfig": ("offramp.models.mpnet", _MODELS),
-    "MPNetPreTrainedModel": ("offramp.models.mpnet", _MODELS),
-    "MPNetModel": ("offramp.models.mpnet", _MODELS),
-    "MPNetForMaskedLM": ("offramp.models.mpnet", _MODELS),
-    "MPNetForMultipleChoice": ("offramp.models.mpnet", _MODELS),
-    "MPNetForQuestionAnswering": ("offramp.models.mpnet", _MODELS),
-    "MPNetForSequenceClassification": ("offramp.models.mpnet", _MODELS),
-    "MPNetForTokenClassification": ("offramp.models.mpnet", _MODELS),
-    "RobertaConfig": ("offramp.models.roberta", _MODELS),
-    "RobertaPreTrainedModel": ("offramp.models.roberta", _MODELS),
-    "RobertaModel": ("offramp.models.roberta", _MODELS),
-    "RobertaForMaskedLM": ("offramp.models.roberta", _MODELS),
-    "RobertaForMultipleChoice": ("offramp.models.roberta", _MODELS),
-    "RobertaForQuestionAnswering": ("offramp.models.roberta", _MODELS),
-    "RobertaForSequenceClassification": ("offramp.models.roberta", _MODELS),
-    "RobertaForTokenClassification": ("offramp.models.roberta", _MODELS),
-    "XLMRobertaConfig": ("offramp.models.roberta", _MODELS),
-    "XLMRobertaPreTrainedModel": ("offramp.models.roberta", _MODELS),
-    "XLMRobertaModel": ("offramp.models.roberta", _MODELS),
-    "XLMRobertaForMaskedLM": ("offramp.models.roberta", _MODELS),
-    "XLMRobertaForMultipleChoice": ("offramp.models.roberta", _MODELS),
-    "XLMRobertaForQuestionAnswering": ("offramp.models.roberta", _MODELS),
-    "XLMRobertaForSequenceClassification": ("offramp.models.roberta", _MODELS),
-    "XLMRobertaForTokenClassification": ("offramp.models.roberta", _MODELS),
-    "CamembertConfig": ("offramp.models.roberta", _MODELS),
-    "CamembertPreTrainedModel": ("offramp.models.roberta", _MODELS),
-    "CamembertModel": ("offramp.models.roberta", _MODELS),
-    "CamembertForMaskedLM": ("offramp.models.roberta", _MODELS),
-    "CamembertForMultipleChoice": ("offramp.models.roberta", _MODELS),
-    "CamembertForQuestionAnswering": ("offramp.models.roberta", _MODELS),
-    "CamembertForSequenceClassification": ("offramp.models.roberta", _MODELS),
-    "CamembertForTokenClassification": ("offramp.models.roberta", _MODELS),
     "AutoConfig": ("offramp.models.auto", _MODELS),
     "AutoModel": ("offramp.models.auto", _MODELS),
     "AutoModelForMaskedLM": ("offramp.models.auto", _MODELS),
@@ -221,17 +171,7 @@ if TYPE_CHECKING:
     from offramp.exits.criteria import Criterion as Criterion, Entropy as Entropy
     from offramp.generation.mixin import GenerationMixin as GenerationMixin
     from offramp.hub.names import Source as Source
-    from offramp.models.albert import (
-        AlbertConfig as AlbertConfig,
-        AlbertForMaskedLM as AlbertForMaskedLM,
-        AlbertForMultipleChoice as AlbertForMultipleChoice,
-        AlbertForPreTraining as AlbertForPreTraining,
-        AlbertForQuestionAnswering as AlbertForQuestionAnswering,
-        AlbertForSequenceClassification as AlbertForSequenceClassification,
-        AlbertForTokenClassification as AlbertForTokenClassification,
-        AlbertModel as AlbertModel,
-        AlbertPreTrainedModel as AlbertPreTrainedModel,
-    )
+    from offramp.models.albert import *  # noqa: F403
     from offramp.models.auto import (
         AutoConfig as AutoConfig,
         AutoModel as AutoModel,
@@ -248,18 +188,9 @@ if TYPE_CHECKING:
         PretrainedModel as PretrainedModel,
         register_base_model as register_base_model,
     )
+    from offramp.models.bert import *  # noqa: F403
     from offramp.models.bert import (
-        BertConfig as BertConfig,
-        BertForMaskedLM as BertForMaskedLM,
-        BertForMultipleChoice as BertForMultipleChoice,
-        BertForNextSentencePrediction as BertForNextSentencePrediction,
-        BertForPreTraining as BertForPreTraining,
         BertForPretraining as BertForPretraining,
-        BertForQuestionAnswering as BertForQuestionAnswering,
-        BertForSequenceClassification as BertForSequenceClassification,
-        BertForTokenClassification as BertForTokenClassification,
-        BertModel as BertModel,
-        BertPreTrainedModel as BertPreTrainedModel,
         BertPretrainedModel as BertPretrainedModel,
     )
     from offramp.models.bridge import (
@@ -269,77 +200,13 @@ if TYPE_CHECKING:
     from offramp.models.config import PretrainedConfig as PretrainedConfig
     from offramp.models.conversion import Conversion as Conversion
     from offramp.models.converting import convert as convert
-    from offramp.models.distilbert import (
-        DistilBertConfig as DistilBertConfig,
-        DistilBertForMaskedLM as DistilBertForMaskedLM,
-        DistilBertForMultipleChoice as DistilBertForMultipleChoice,
-        DistilBertForQuestionAnswering as DistilBertForQuestionAnswering,
-        DistilBertForSequenceClassification as DistilBertForSequenceClassification,
-        DistilBertForTokenClassification as DistilBertForTokenClassification,
-        DistilBertModel as DistilBertModel,
-        DistilBertPreTrainedModel as DistilBertPreTrainedModel,
-    )
-    from offramp.models.electra import (
-        ElectraConfig as ElectraConfig,
-        ElectraForMaskedLM as ElectraForMaskedLM,
-        ElectraForMultipleChoice as ElectraForMultipleChoice,
-        ElectraForPreTraining as ElectraForPreTraining,
-        ElectraForQuestionAnswering as ElectraForQuestionAnswering,
-        ElectraForSequenceClassification as ElectraForSequenceClassification,
-        ElectraForTokenClassification as ElectraForTokenClassification,
-        ElectraModel as ElectraModel,
-        ElectraPreTrainedModel as ElectraPreTrainedModel,
-    )
-    from offramp.models.ernie import (
-        ErnieConfig as ErnieConfig,
-        ErnieForMaskedLM as ErnieForMaskedLM,
-        ErnieForMultipleChoice as ErnieForMultipleChoice,
-        ErnieForNextSentencePrediction as ErnieForNextSentencePrediction,
-        ErnieForPreTraining as ErnieForPreTraining,
-        ErnieForQuestionAnswering as ErnieForQuestionAnswering,
-        ErnieForSequenceClassification as ErnieForSequenceClassification,
-        ErnieForTokenClassification as ErnieForTokenClassification,
-        ErnieModel as ErnieModel,
-        ErniePreTrainedModel as ErniePreTrainedModel,
-    )
+    from offramp.models.distilbert import *  # noqa: F403
+    from offramp.models.electra import *  # noqa: F403
+    from offramp.models.ernie import *  # noqa: F403
     from offramp.models.inspecting import Inspection as Inspection, inspect as inspect
     from offramp.models.loading import LoadingReport as LoadingReport
-    from offramp.models.mpnet import (
-        MPNetConfig as MPNetConfig,
-        MPNetForMaskedLM as MPNetForMaskedLM,
-        MPNetForMultipleChoice as MPNetForMultipleChoice,
-        MPNetForQuestionAnswering as MPNetForQuestionAnswering,
-        MPNetForSequenceClassification as MPNetForSequenceClassification,
-        MPNetForTokenClassification as MPNetForTokenClassification,
-        MPNetModel as MPNetModel,
-        MPNetPreTrainedModel as MPNetPreTrainedModel,
-    )
-    from offramp.models.roberta import (
-        CamembertConfig as CamembertConfig,
-        CamembertForMaskedLM as CamembertForMaskedLM,
-        CamembertForMultipleChoice as CamembertForMultipleChoice,
-        CamembertForQuestionAnswering as CamembertForQuestionAnswering,
-        CamembertForSequenceClassification as CamembertForSequenceClassification,
-        CamembertForTokenClassification as CamembertForTokenClassification,
-        CamembertModel as CamembertModel,
-        CamembertPreTrainedModel as CamembertPreTrainedModel,
-        RobertaConfig as RobertaConfig,
-        RobertaForMaskedLM as RobertaForMaskedLM,
-        RobertaForMultipleChoice as RobertaForMultipleChoice,
-        RobertaForQuestionAnswering as RobertaForQuestionAnswering,
-        RobertaForSequenceClassification as RobertaForSequenceClassification,
-        RobertaForTokenClassification as RobertaForTokenClassification,
-        RobertaModel as RobertaModel,
-        RobertaPreTrainedModel as RobertaPreTrainedModel,
-        XLMRobertaConfig as XLMRobertaConfig,
-        XLMRobertaForMaskedLM as XLMRobertaForMaskedLM,
-        XLMRobertaForMultipleChoice as XLMRobertaForMultipleChoice,
-        XLMRobertaForQuestionAnswering as XLMRobertaForQuestionAnswering,
-        XLMRobertaForSequenceClassification as XLMRobertaForSequenceClassification,
-        XLMRobertaForTokenClassification as XLMRobertaForTokenClassification,
-        XLMRobertaModel as XLMRobertaModel,
-        XLMRobertaPreTrainedModel as XLMRobertaPreTrainedModel,
-    )
+    from offramp.models.mpnet import *  # noqa: F403
+    from offramp.models.roberta import *  # noqa: F403
     from offramp.models.tracking import InitTrackerMeta as InitTrackerMeta
     from offramp.runner.answerer import Answer as Answer, Answerer as Answerer
     from offramp.runner.chooser import Choice as Choice, Chooser as Chooser
