@@ -11,11 +11,6 @@ from torch import Tensor
 
 from offramp.nn.layout import Layout, Packed, Padded
 
-try:
-    from torch.nn.attention.varlen import varlen_attn
-except ImportError:  # no such kernel in this build of torch
-    varlen_attn = None  # type: ignore[assignment]
-
 
 @dataclass
 class Probe:
@@ -91,7 +86,7 @@ def _has_kernel(query: Tensor, n_heads: int) -> bool:
     """Whether torch has a kernel for rows of different lengths: FlashAttention's, on CUDA."""
     width = query.shape[-1] // n_heads
     half = query.dtype in (torch.float16, torch.bfloat16)
-    fits = query.is_cuda and half and width % 8 == 0 and width <= 256 and varlen_attn is not None
+    fits = query.is_cuda and half and width % 8 == 0 and width <= 256
     return fits and torch.cuda.get_device_capability(query.device) >= (8, 0)
 
 
@@ -99,6 +94,8 @@ def _attend_at_once(
     query: Tensor, key: Tensor, value: Tensor, layout: Packed, n_heads: int
 ) -> Tensor:
     """All packed rows in one call. The query is [T, D], or [R, D] for one token a row."""
+    from torch.nn.attention.varlen import varlen_attn  # here: it imports torch's compiler
+
     bounds = layout.bounds(query.device)
     if len(query) == len(key):
         asking, longest = bounds, layout.length
