@@ -120,8 +120,10 @@ _TABLE: dict[str, tuple[str, tuple[str, ...]]] = {
     "load": ("offramp.runner.loading", (*_MODELS, *_TEXT)),
     "TrainingOptions": ("offramp.training.options", (*_MODELS, *_TEXT)),
     "train": ("offramp.training.train", (*_MODELS, *_TEXT)),
+    "train_tagger": ("offramp.training.tagger", (*_MODELS, *_TEXT)),
     "TrainerMixin": ("offramp.training.trainer_mixin", _MODELS),
     "evaluate": ("offramp.training.evaluation", (*_MODELS, *_TEXT)),
+    "evaluate_tagger": ("offramp.training.tagger_evaluation", (*_MODELS, *_TEXT)),
     "entity_f1": ("offramp.training.entities", (*_MODELS, *_TEXT)),
     "EntityScores": ("offramp.training.entities", (*_MODELS, *_TEXT)),
 }
@@ -229,5 +231,7 @@ if TYPE_CHECKING:
     from offramp.training.entities import EntityScores as EntityScores, entity_f1 as entity_f1
     from offramp.training.evaluation import evaluate as evaluate
     from offramp.training.options import TrainingOptions as TrainingOptions
+    from offramp.training.tagger import train_tagger as train_tagger
+    from offramp.training.tagger_evaluation import evaluate_tagger as evaluate_tagger
     from offramp.training.train import train as train
     from offramp.training.trainer_mixin import TrainerMixin as TrainerMixin

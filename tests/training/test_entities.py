@@ -7,7 +7,8 @@ import random
 import pytest
 
 from offramp.errors import DataError
-from offramp.training.entities import EntityScores, entity_f1
+from offramp.training.entities import EntityScores, entity_f1, word_accuracy
+from offramp.training.tagger import tag_scores
 
 
 def test_the_example_of_seqeval() -> None:
@@ -21,6 +22,45 @@ def test_the_example_of_seqeval() -> None:
         2,
         {"MISC": EntityScores(0.0, 0.0, 0.0, 1), "PER": EntityScores(1.0, 1.0, 1.0, 1)},
     )
+
+
+def test_a_small_case_as_seqeval_1_2_2_scored_it() -> None:
+    # Its f1_score, accuracy_score and classification_report, run on these tags.
+    gold = [
+        ["B-PER", "I-PER", "O", "B-creative-work", "I-creative-work", "I-creative-work", "O"],
+        ["I-LOC", "O", "B-LOC", "B-LOC", "I-PER"],
+        ["O", "O", "B-PER"],
+        ["B-LOC", "I-LOC", "O"],
+    ]
+    said = [
+        ["B-PER", "I-PER", "O", "B-creative-work", "I-creative-work", "O", "B-PER"],
+        ["B-LOC", "O", "I-LOC", "B-LOC", "I-PER"],
+        ["O", "O", "O"],
+        ["I-LOC", "I-PER", "I-PER"],
+    ]
+    found = tag_scores(gold, said)
+    assert found == pytest.approx(
+        {
+            "precision": 0.5555555555555556,
+            "recall": 0.625,
+            "f1": 0.5882352941176471,
+            "macro_f1": 0.4404761904761905,
+            "accuracy": 0.5555555555555556,
+        }
+    )
+    by_type = entity_f1(gold, said).by_type
+    assert {name: scores.support for name, scores in by_type.items()} == {
+        "LOC": 4, "PER": 3, "creative-work": 1,
+    }  # fmt: skip
+    assert by_type["LOC"] == EntityScores(0.75, 0.75, 0.75, 4)
+    assert by_type["PER"].f1 == pytest.approx(0.5714285714285715)
+
+
+def test_words_with_the_right_tag() -> None:
+    assert word_accuracy([["O", "B-A"], ["O"]], [["O", "O"], ["O"]]) == pytest.approx(2 / 3)
+    assert word_accuracy([], []) == 0.0
+    with pytest.raises(DataError, match="Sentence 0 has 2 gold tags and 1"):
+        word_accuracy([["O", "O"]], [["O"]])
 
 
 def test_precision_and_recall_apart() -> None:

@@ -20,13 +20,12 @@ from offramp.runner.classifier import Classifier
 from offramp.runner.loading import load
 from offramp.runner.sweep import every_exit
 from offramp.text.tables import Table
-from offramp.training.examples import Examples, to_examples
+from offramp.training.examples import to_examples
+from offramp.training.loop import LOG_FILE, class_weights
 from offramp.training.options import TrainingOptions
 from offramp.training.thresholds import choose_threshold
 from offramp.training.train import (
-    LOG_FILE,
     TrainingReport,
-    class_weights,
     depth_weighted_loss,
     evaluate_exits,
     train,
@@ -218,18 +217,18 @@ def test_depth_weighted_loss_by_hand() -> None:
 
 
 def test_class_weights_by_hand() -> None:
-    examples = Examples([None] * 10, torch.tensor([0] * 6 + [1] * 3 + [2]))  # type: ignore[list-item]
+    numbers_N = torch.tensor([0] * 6 + [1] * 3 + [2])
     labels = ["a", "b", "c"]
-    assert class_weights(examples, labels, TrainingOptions()) is None
+    assert class_weights(numbers_N, labels, TrainingOptions()) is None
     # As sklearn has it: n / (classes x count).
-    balanced = class_weights(examples, labels, TrainingOptions(class_weights="balanced"))
+    balanced = class_weights(numbers_N, labels, TrainingOptions(class_weights="balanced"))
     assert balanced is not None
     assert balanced.tolist() == pytest.approx([10 / 18, 10 / 9, 10 / 3])
-    named = class_weights(examples, labels, TrainingOptions(class_weights={"c": 4, "a": 0.5}))
+    named = class_weights(numbers_N, labels, TrainingOptions(class_weights={"c": 4, "a": 0.5}))
     assert named is not None
     assert named.tolist() == [0.5, 1.0, 4.0]
     with pytest.raises(ConfigError, match=r"'d'\. Known: a, b, c"):
-        class_weights(examples, labels, TrainingOptions(class_weights={"d": 1}))
+        class_weights(numbers_N, labels, TrainingOptions(class_weights={"d": 1}))
 
 
 def test_class_weights_change_what_is_learnt(

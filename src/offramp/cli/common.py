@@ -7,7 +7,7 @@ import secrets
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import IO, TYPE_CHECKING, Any, TypeVar
+from typing import IO, TYPE_CHECKING, Any, TypeVar, cast
 
 import rich_click as click
 from rich.console import Console
@@ -24,10 +24,11 @@ from rich.progress import (
 from rich.table import Table as Grid
 
 from offramp.checkpoints.directory import LONGEST_NAME
-from offramp.errors import OfframpError, SaveError
+from offramp.errors import ConfigError, OfframpError, SaveError
 
 if TYPE_CHECKING:
     from offramp.training.evaluation import Evaluation, Line
+    from offramp.training.tagger_evaluation import TaggerEvaluation
 
 F = TypeVar("F", bound=Callable[..., Any])
 
@@ -43,6 +44,20 @@ def columns(command: F) -> F:
     ):
         command = option(command)
     return command
+
+
+tokens_column = click.option(
+    "--tokens", default="tokens", show_default=True, help="A tagger's column of words."
+)
+
+
+def refuse_options(*names: str, task: str) -> None:
+    """ConfigError for an option that was given and that the task has no use for."""
+    context = cast(click.Context, click.get_current_context())
+    for name in names:
+        source = context.get_parameter_source(name)
+        if source is not None and source.name == "COMMANDLINE":
+            raise ConfigError(f"--{name.replace('_', '-')} is not for {task}; leave it out.")
 
 
 def reading_options(command: F) -> F:
@@ -160,6 +175,20 @@ def evaluation_grid(evaluation: Evaluation) -> Grid:
             *(_times(line, peer) for peer in peers),
             style=style,
         )
+    return grid
+
+
+def tagger_grid(evaluation: TaggerEvaluation) -> Grid:
+    """The table that `offramp evaluate` prints of a tagger."""
+    grid = Grid(title=f"{evaluation.rows} sentences; entities with their exact bounds and type")
+    grid.add_column("type", overflow="fold", min_width=14)
+    for heading in ("precision", "recall", "f1", "entities"):
+        grid.add_column(heading, justify="right", overflow="fold")
+    together = {"all (micro)": evaluation.entities}
+    for name, found in (together | evaluation.entities.by_type).items():
+        shares = (f"{share:.4f}" for share in (found.precision, found.recall, found.f1))
+        style = "bold" if found is evaluation.entities else None
+        grid.add_row(escape(name), *shares, str(found.support), style=style)
     return grid
 
 

@@ -2,16 +2,25 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import rich_click as click
 
-from offramp.cli.common import columns, console, progress_bar
+from offramp.cli.common import columns, console, progress_bar, refuse_options, tokens_column
 from offramp.errors import ConfigError
+
+if TYPE_CHECKING:
+    from offramp.training.tagger import TaggerReport
+    from offramp.training.train import TrainingReport
 
 
 @click.command(epilog="Example: offramp train --data train.tsv --dev dev.tsv --output sentiment")
+@click.option(
+    "--task", default="classify", show_default=True, type=click.Choice(["classify", "tag"])
+)
 @click.option("--data", required=True, type=click.Path(path_type=Path), help="TSV or JSONL rows.")
 @click.option("--output", required=True, type=click.Path(path_type=Path), help="Where to write.")
 @click.option(
@@ -22,6 +31,7 @@ from offramp.errors import ConfigError
 )
 @click.option("--dev", type=click.Path(path_type=Path), help="Held-out rows; else 10% of --data.")
 @columns
+@tokens_column
 @click.option("--epochs", default=3, show_default=True)
 @click.option("--batch-size", default=32, show_default=True)
 @click.option("--learning-rate", default=5e-5, show_default=True, help="Of the body.")
@@ -32,7 +42,9 @@ from offramp.errors import ConfigError
 @click.option(
     "--evaluations-per-epoch", default=1, show_default=True, help="Dev evaluations an epoch."
 )
-@click.option("--score", default="accuracy", show_default=True, help="accuracy, f1 or macro_f1.")
+@click.option(
+    "--score", help="accuracy, f1 or macro_f1.  [default: accuracy; a tagger's: f1, of entities]"
+)
 @click.option("--class-weights", help="`balanced`, or a weight for each label: `spam=3,ham=1`.")
 @click.option("--freeze-backbone", is_flag=True, help="Train exits only, on a fine-tuned model.")
 @click.option("--pooler", default="attention", show_default=True, help="attention, mean or first.")
@@ -44,6 +56,7 @@ from offramp.errors import ConfigError
     "--growth", type=float, help="By what the threshold rises a layer; 1.5 for six layers."
 )
 def train(
+    task: str,
     data: Path,
     output: Path,
     model: str,
@@ -51,12 +64,17 @@ def train(
     text: str,
     pair: str | None,
     label: str,
+    tokens: str,
     max_length: int | None,
     class_weights: str | None,
     depths: str | None,
     **settings: float,
 ) -> None:
-    """Fine-tune a classifier with early exits and choose its threshold."""
+    """Fine-tune a classifier with early exits and choose its threshold.
+
+    With `--task tag`, fine-tune a tagger, at full depth, on words with a tag each: JSONL with the
+    columns `tokens` and `label`, or a CoNLL file.
+    """
     import offramp
     from offramp.models.names import model_directory
 
@@ -65,10 +83,10 @@ def train(
         depths=_numbers(depths),
         **settings,  # type: ignore[arg-type]  # named and typed as the options are
     )
-    rows = offramp.read_table(data, text=text, pair=pair, label=label)
-    held = None if dev is None else offramp.read_table(dev, text=text, pair=pair, label=label)
+    read, fit, summary = _steps(task, text, pair, label, tokens)
+    rows, held = read(data), None if dev is None else read(dev)
     with progress_bar() as progress:
-        _, report = offramp.train(
+        _, report = fit(
             model_directory(model),
             rows,
             output,
@@ -78,18 +96,50 @@ def train(
             progress=progress,
             on_evaluation=_show,
         )
+    console.print(f"Wrote {output}. {summary(report)}", markup=False)
+
+
+Steps = tuple[Callable[[Path], Any], Callable[..., tuple[Any, Any]], Callable[[Any], str]]
+
+
+def _steps(task: str, text: str, pair: str | None, label: str, tokens: str) -> Steps:
+    """What reads a task's rows, what trains on them, and what is said of it at the end."""
+    import offramp
+
+    if task == "tag":
+        refuse_options("text", "pair", task="a tagger")
+        read_tagged = partial(offramp.read_tagged, tokens=tokens, label=label)
+        return read_tagged, offramp.train_tagger, _found
+    refuse_options("tokens", task="a classifier")
+    read_table = partial(offramp.read_table, text=text, pair=pair, label=label)
+    return read_table, offramp.train, _threshold
+
+
+def _threshold(report: TrainingReport) -> str:
     choice = report.choice
-    console.print(
-        f"Wrote {output}. Threshold {choice.criterion.threshold:g} at the first layer, "
+    return (
+        f"Threshold {choice.criterion.threshold:g} at the first layer, "
         f"{choice.criterion.growth:g} times that a layer: dev accuracy {choice.accuracy:.4f} at "
-        f"{choice.mean_layers:.2f} layers a row (full depth {choice.full_accuracy:.4f}).",
-        markup=False,
+        f"{choice.mean_layers:.2f} layers a row (full depth {choice.full_accuracy:.4f})."
+    )
+
+
+def _found(report: TaggerReport) -> str:
+    dev = report.best["dev"]
+    return (
+        f"Dev: F1 of entities {dev['f1']:.4f} (precision {dev['precision']:.4f}, recall "
+        f"{dev['recall']:.4f}), {dev['accuracy']:.4f} of words right, after epoch "
+        f"{report.best['epoch']}."
     )
 
 
 def _show(line: dict[str, Any]) -> None:
-    by_depth = " ".join(f"{value:.3f}" for value in line["dev_accuracy_by_depth"].values())
-    console.print(f"epoch {line['epoch']}  loss {line['loss']:.3f}  dev by exit {by_depth}")
+    if "dev_accuracy_by_depth" in line:
+        exits = line["dev_accuracy_by_depth"].values()
+        dev = "by exit " + " ".join(f"{value:.3f}" for value in exits)
+    else:
+        dev = f"f1 {line['dev']['f1']:.3f}  words {line['dev']['accuracy']:.3f}"
+    console.print(f"epoch {line['epoch']}  loss {line['loss']:.3f}  dev {dev}")
 
 
 def _weights(text: str | None) -> dict[str, float] | str | None:

@@ -147,6 +147,18 @@ def load(
     return found.kind(model, Tokenizer.from_pretrained(place, max_length=max_length))
 
 
+def task_of(name: str | Path) -> TaskName:
+    """As what `load` opens a path or a name, from its files: a name that its `task` may have.
+
+    Of one output or several, a model for sequence classification is "classify".
+    """
+    place = _directory(name)
+    if _is_embedder(place):
+        return "embed"
+    named = _task_of(place)
+    return next(task for task, found in TASKS.items() if found is named)
+
+
 @dataclass(frozen=True)
 class Task:
     """What a directory is opened as: the ending of its class's name, and who takes the texts."""
@@ -157,7 +169,7 @@ class Task:
     remedy: str = "Train it first."
 
 
-TASKS: dict[str, Task] = {
+TASKS: dict[TaskName, Task] = {
     "classify": Task(
         Classifier,
         "ForSequenceClassification",
@@ -165,7 +177,12 @@ TASKS: dict[str, Task] = {
         "Train it first: offramp train --model {} --data ... --output ...",
     ),
     "rerank": Task(Reranker, "ForSequenceClassification", "reranker"),
-    "tag": Task(Tagger, "ForTokenClassification", "tagger"),
+    "tag": Task(
+        Tagger,
+        "ForTokenClassification",
+        "tagger",
+        "Train it first: offramp train --task tag --model {} --data ... --output ...",
+    ),
     "answer": Task(Answerer, "ForQuestionAnswering", "answerer"),
     "choose": Task(Chooser, "ForMultipleChoice", "chooser"),
     "embed": Task(Embedder, "Model", "embedder"),

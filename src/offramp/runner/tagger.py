@@ -88,8 +88,14 @@ class Tagger(TextModel):
         A word of which the tokenizer keeps nothing (a control character) has the tag `O`.
         """
         check_call(rows, threads)
-        groups = self._groups(rows, _check_words, self._encode_words, stride)
+        groups = self.word_windows(rows, stride=stride)
         return list(answers(self, groups, self._read, self._tags, threads))
+
+    def word_windows(
+        self, rows: Iterable[Sequence[str]], *, stride: int | None = None
+    ) -> Iterator[Group[Sequence[str], Tokens]]:
+        """Each list of words with its tokens, in one window or several, as they are read."""
+        return self._groups(rows, _check_words, self._encode_words, stride)
 
     def _groups(
         self,

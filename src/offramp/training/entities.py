@@ -30,19 +30,11 @@ def entity_f1(gold: Sequence[Sequence[str]], predicted: Sequence[Sequence[str]])
     `gold` and `predicted` are the tags of each sentence's words (`B-PER`, `I-PER`, `O`), read as
     seqeval reads them by default. Raises DataError for sentences of different lengths.
     """
-    if len(gold) != len(predicted):
-        raise DataError(
-            f"{len(gold)} sentences have gold tags and {len(predicted)} predicted ones."
-        )
+    _check_same_words(gold, predicted)
     true: Counter[str] = Counter()
     said: Counter[str] = Counter()
     hits: Counter[str] = Counter()
-    for row, (own, other) in enumerate(zip(gold, predicted, strict=True)):
-        if len(own) != len(other):
-            raise DataError(
-                f"Sentence {row} has {len(own)} gold tags and {len(other)} predicted ones; each "
-                "word has one of either."
-            )
+    for own, other in zip(gold, predicted, strict=True):
         own_spans, other_spans = set(spans(own)), set(spans(other))
         true.update(span.label for span in own_spans)
         said.update(span.label for span in other_spans)
@@ -51,6 +43,30 @@ def entity_f1(gold: Sequence[Sequence[str]], predicted: Sequence[Sequence[str]])
         label: _scores(hits[label], said[label], true[label]) for label in sorted(true | said)
     }
     return _scores(hits.total(), said.total(), true.total(), by_type)
+
+
+def word_accuracy(gold: Sequence[Sequence[str]], predicted: Sequence[Sequence[str]]) -> float:
+    """Share of the words of all sentences that have the right tag; 0 where there are none."""
+    _check_same_words(gold, predicted)
+    pairs = [
+        (tag, said)
+        for row in zip(gold, predicted, strict=True)
+        for tag, said in zip(*row, strict=True)
+    ]
+    return sum(tag == said for tag, said in pairs) / max(1, len(pairs))
+
+
+def _check_same_words(gold: Sequence[Sequence[str]], predicted: Sequence[Sequence[str]]) -> None:
+    if len(gold) != len(predicted):
+        raise DataError(
+            f"{len(gold)} sentences have gold tags and {len(predicted)} predicted ones."
+        )
+    for row, (own, other) in enumerate(zip(gold, predicted, strict=True)):
+        if len(own) != len(other):
+            raise DataError(
+                f"Sentence {row} has {len(own)} gold tags and {len(other)} predicted ones; each "
+                "word has one of either."
+            )
 
 
 def _scores(

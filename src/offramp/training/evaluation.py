@@ -5,7 +5,6 @@ from __future__ import annotations
 import dataclasses
 import math
 import platform
-import random
 import statistics
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
@@ -18,7 +17,7 @@ import torch
 
 import offramp
 from offramp.backends import is_available
-from offramp.errors import ConfigError, DataError
+from offramp.errors import DataError
 from offramp.exits.attach import exits_of
 from offramp.exits.criteria import Entropy
 from offramp.models.base import PretrainedModel
@@ -30,7 +29,7 @@ from offramp.training.examples import to_examples
 from offramp.training.metrics import paired_difference, scores
 from offramp.training.peers import transformers_model, transformers_run
 from offramp.training.thresholds import Choice, choose_threshold
-from offramp.training.timing import Ratio, speed, time_in_turn
+from offramp.training.timing import Ratio, sample, speed, time_in_turn
 
 PLAIN = "plain"
 IN_FILE_ORDER = "transformers, file order"
@@ -118,9 +117,7 @@ def evaluate(
     the one the model was saved with. All have the model's growth. `transformers=None` measures it
     where it is installed.
     """
-    for name, value in (("rounds", rounds), ("timing_rows", timing_rows)):
-        if value < 1:
-            raise ConfigError(f"{name} must be at least 1; got {value}.")
+    picked = sample(len(data), timing_rows, rounds)
     classifier = load(directory, task="classify")
     model, label2id = classifier.model, classifier.model.config.label2id
     test = to_examples(data, classifier.tokenizer, label2id)
@@ -144,8 +141,7 @@ def evaluate(
         classifier.growth,
     )
 
-    sample = sorted(random.Random(0).sample(range(len(test)), min(timing_rows, len(test))))
-    timed = [test.rows[i] for i in sample]
+    timed = [test.rows[i] for i in picked]
     runs: dict[str, Callable[[], object]] = {
         name: partial(system.runner.run, timed) for name, system in systems.items()
     }

@@ -6,22 +6,25 @@ import hashlib
 import math
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any, Generic, TypeVar
 
 import torch
 from torch import Tensor
 
 from offramp.errors import DataError, nearest
 from offramp.models.flow import Inputs
+from offramp.runner.rows import Row
 from offramp.text.tables import Table
 from offramp.text.tokenizer import Encoded, Tokenizer
 
+R = TypeVar("R", bound=Row)
+
 
 @dataclass(frozen=True)
-class Examples:
-    """Encoded rows and their class numbers [R]."""
+class EncodedRows(Generic[R]):
+    """Rows that can be put into batches."""
 
-    rows: list[Encoded]
-    labels_R: Tensor
+    rows: list[R]
 
     def __len__(self) -> int:
         return len(self.rows)
@@ -32,6 +35,13 @@ class Examples:
         return Inputs.from_rows(
             [self.rows[i].ids for i in order], [self.rows[i].types for i in order], order
         )
+
+
+@dataclass(frozen=True)
+class Examples(EncodedRows[Encoded]):
+    """Encoded rows and their class numbers [R]."""
+
+    labels_R: Tensor
 
 
 def class_names(table: Table) -> list[str]:
@@ -66,15 +76,7 @@ def to_examples(table: Table, tokenizer: Tokenizer, label2id: Mapping[str, int])
 def hold_out(table: Table, share: float = 0.1) -> tuple[Table, Table]:
     """Train and dev, split by a hash of the text, so that equal texts fall on one side."""
     labels = _labels(table)
-    sides: tuple[list[int], list[int]] = ([], [])
-    for row, text in enumerate(table.texts):
-        digest = hashlib.sha256(repr(text).encode()).digest()
-        sides[int.from_bytes(digest[:8], "big") < share * 2**64].append(row)
-    if not all(sides):
-        raise DataError(
-            f"{table.source} has {len(table)} rows, too few to hold some out for dev. Pass a dev "
-            "file."
-        )
+    sides = split([repr(text) for text in table.texts], share, table.source)
     train, dev = (
         Table(table.source, [table.texts[i] for i in side], [labels[i] for i in side])
         for side in sides
@@ -82,7 +84,22 @@ def hold_out(table: Table, share: float = 0.1) -> tuple[Table, Table]:
     return train, dev
 
 
-def batches(examples: Examples, size: int, generator: torch.Generator) -> Iterator[list[int]]:
+def split(texts: Sequence[str], share: float, source: str) -> tuple[list[int], list[int]]:
+    """Numbers of the rows to train on and of those held out, by a hash of each row's text."""
+    sides: tuple[list[int], list[int]] = ([], [])
+    for row, text in enumerate(texts):
+        digest = hashlib.sha256(text.encode("utf-8", "surrogatepass")).digest()
+        sides[int.from_bytes(digest[:8], "big") < share * 2**64].append(row)
+    if not all(sides):
+        raise DataError(
+            f"{source} has {len(texts)} rows, too few to hold some out for dev. Pass a dev file."
+        )
+    return sides
+
+
+def batches(
+    examples: EncodedRows[Any], size: int, generator: torch.Generator
+) -> Iterator[list[int]]:
     """Row numbers of one epoch's batches: shuffled, rows of like length together.
 
     Like lengths make few attention blocks; the order of the batches is random again.
@@ -96,7 +113,17 @@ def batches(examples: Examples, size: int, generator: torch.Generator) -> Iterat
         yield made[i]
 
 
+def check_kind(table: object, kind: type, reader: str) -> None:
+    """DataError for a table of another task's rows."""
+    if not isinstance(table, kind):
+        raise DataError(
+            f"Expected a {kind.__name__}, as {reader} gives; got a {type(table).__name__}. "
+            "offramp.train takes texts with labels, offramp.train_tagger words with tags."
+        )
+
+
 def _labels(table: Table) -> list[str]:
+    check_kind(table, Table, "offramp.read_table")
     if table.labels is None:
         raise DataError(f"{table.source} was read without labels; pass the label's column.")
     return table.labels

@@ -24,7 +24,7 @@ from offramp.nn.layout import Packed
 from offramp.runner.rows import microbatches
 from offramp.training.examples import Examples
 from offramp.training.metrics import accuracy, finite, scores
-from offramp.training.options import TrainingOptions
+from offramp.training.options import SCORE, TrainingOptions
 
 _BATCH = 128  # rows; a step costs little beside the taking of its rows
 
@@ -72,7 +72,7 @@ def train_ramps(
         "epoch": options.epochs,
         "step": options.epochs * math.ceil(len(training) / _BATCH),
         "loss": sum(losses) / max(1, len(losses)),
-        "score": found[options.score],
+        "score": found[options.score or SCORE],
         "dev": found,
         "dev_accuracy_by_depth": by_depth,
         "seconds": round(time.monotonic() - began, 1),

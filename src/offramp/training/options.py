@@ -10,17 +10,19 @@ from offramp.errors import ConfigError
 from offramp.exits.criteria import Entropy
 
 SCORES = ("accuracy", "f1", "macro_f1")
+SCORE, TAGGER_SCORE = "accuracy", "f1"
+"""Where none is asked for."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class TrainingOptions:
-    """Settings of `offramp.train`.
+    """Settings of `offramp.train` and `offramp.train_tagger`.
 
     The loss is the mean over exits weighted by depth (deeper counts more: Zhou et al. 2020,
     PABEE), the model's own head included. With `freeze_backbone` the body and its head stay as they
     are and only the ramps learn, from hidden states that the body computes once; then `epochs`,
     `ramp_learning_rate`, `weight_decay`, `class_weights` and `seed` apply, and each ramp keeps the
-    epoch of its best dev accuracy.
+    epoch of its best dev accuracy. A tagger has no exits, and takes none of what is said of them.
     """
 
     epochs: int = 3
@@ -38,8 +40,9 @@ class TrainingOptions:
     evaluations_per_epoch: int = 1
     class_weights: Mapping[str, float] | str | None = None
     """Loss weight by label; `balanced` for inverse class frequency; None for 1 each."""
-    score: str = "accuracy"
-    """What the best checkpoint is best in, on dev, at full depth: accuracy, f1 or macro_f1."""
+    score: str | None = None
+    """What the best checkpoint is best in, on dev, at full depth: accuracy, f1 or macro_f1.
+    Accuracy by default; for a tagger f1, of entities (macro_f1: the mean over their types)."""
     freeze_backbone: bool = False
     max_loss: float = 0.25
     """Points of dev accuracy, smoothed, that the threshold may lose against full depth."""
@@ -64,7 +67,7 @@ class TrainingOptions:
             raise ConfigError(f"warmup is a share of the steps, from 0 to 1; got {self.warmup}.")
         if self.growth is not None:
             Entropy(growth=self.growth)  # refuses one that cannot be
-        if self.score not in SCORES:
+        if self.score is not None and self.score not in SCORES:
             raise ConfigError(f"score is one of {', '.join(SCORES)}; got {self.score!r}.")
         if isinstance(self.class_weights, str) and self.class_weights != "balanced":
             raise ConfigError(

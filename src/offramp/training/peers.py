@@ -10,10 +10,12 @@ import torch
 from torch import Tensor
 
 from offramp.backends import requires_backends
-from offramp.text.tokenizer import Encoded
+from offramp.runner.rows import Row
 
 
-def transformers_model(directory: str | Path) -> Any:
+def transformers_model(
+    directory: str | Path, auto_class: str = "AutoModelForSequenceClassification"
+) -> Any:
     """transformers' own model of a directory that offramp saved, exits ignored."""
     requires_backends("the transformers side", "transformers")
     import transformers
@@ -25,7 +27,7 @@ def transformers_model(directory: str | Path) -> Any:
     transformers.logging.set_verbosity_error()  # it would list the exits as unexpected
     transformers.logging.disable_progress_bar()
     try:
-        model = transformers.AutoModelForSequenceClassification.from_pretrained(str(directory))
+        model = getattr(transformers, auto_class).from_pretrained(str(directory))
     finally:
         transformers.logging.set_verbosity(before)
         if bars:
@@ -34,17 +36,14 @@ def transformers_model(directory: str | Path) -> Any:
 
 
 def transformers_run(
-    model: Any, rows: Sequence[Encoded], *, sort: bool, batch_size: int = 32
+    model: Any, rows: Sequence[Row], *, sort: bool, batch_size: int = 32
 ) -> Callable[[], Tensor]:
     """A call that runs all rows in padded batches and gives logits [R, C] in input order.
 
     In file order, or sorted by length, so that batches hold little padding. The batches are
     made here, outside what is timed.
     """
-    order = list(range(len(rows)))
-    if sort:
-        order.sort(key=lambda i: len(rows[i].ids))
-    batches = [_pad(rows, order[i : i + batch_size]) for i in range(0, len(order), batch_size)]
+    order, batches = _batches(rows, sort, batch_size)
     back_R = torch.argsort(torch.tensor(order))
 
     @torch.inference_mode()
@@ -54,7 +53,33 @@ def transformers_run(
     return run
 
 
-def _pad(rows: Sequence[Encoded], which: Sequence[int]) -> dict[str, Tensor]:
+def transformers_tokens(
+    model: Any, rows: Sequence[Row], *, sort: bool, batch_size: int = 32
+) -> Callable[[], list[Tensor]]:
+    """As `transformers_run`, for a model that answers each token: each row's logits [L, C]."""
+    order, batches = _batches(rows, sort, batch_size)
+    back = sorted(range(len(order)), key=order.__getitem__)
+    lengths = [len(row.ids) for row in rows]
+
+    @torch.inference_mode()
+    def run() -> list[Tensor]:
+        padded = [logits_LC for batch in batches for logits_LC in model(**batch).logits]
+        return [padded[place][:length] for place, length in zip(back, lengths, strict=True)]
+
+    return run
+
+
+def _batches(
+    rows: Sequence[Row], sort: bool, batch_size: int
+) -> tuple[list[int], list[dict[str, Tensor]]]:
+    """The order in which rows are run, and the padded batches."""
+    order = list(range(len(rows)))
+    if sort:
+        order.sort(key=lambda i: len(rows[i].ids))
+    return order, [_pad(rows, order[i : i + batch_size]) for i in range(0, len(order), batch_size)]
+
+
+def _pad(rows: Sequence[Row], which: Sequence[int]) -> dict[str, Tensor]:
     length = max(len(rows[i].ids) for i in which)
     ids, types, mask = (torch.zeros(len(which), length, dtype=torch.int64) for _ in range(3))
     for place, i in enumerate(which):

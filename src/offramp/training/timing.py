@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import random
 import statistics
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+
+from offramp.errors import ConfigError
 
 
 @dataclass(frozen=True)
@@ -41,6 +44,14 @@ def time_in_turn(
     return seconds
 
 
+def sample(n_rows: int, timing_rows: int, rounds: int) -> list[int]:
+    """Which rows are timed: so many at most, picked by a fixed seed, in their order."""
+    for name, value in (("rounds", rounds), ("timing_rows", timing_rows)):
+        if value < 1:
+            raise ConfigError(f"{name} must be at least 1; got {value}.")
+    return sorted(random.Random(0).sample(range(n_rows), min(timing_rows, n_rows)))
+
+
 def speed(fast: list[float], slow: list[float]) -> Ratio:
     """How many times as fast `fast` is as `slow`, from the rounds' pairs."""
     ratios = sorted(s / f for f, s in zip(fast, slow, strict=True))
@@ -63,4 +74,4 @@ def _median_interval(n: int) -> tuple[int, int]:
     return rank, n - 1 - rank
 
 
-__all__ = ["Ratio", "speed", "time_in_turn"]
+__all__ = ["Ratio", "sample", "speed", "time_in_turn"]

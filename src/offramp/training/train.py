@@ -3,39 +3,39 @@
 from __future__ import annotations
 
 import dataclasses
-import json
-import math
-import time
-from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, cast
 
-import torch
-from torch import Tensor, nn
+from torch import Tensor
 
-from offramp.checkpoints.directory import check_writable, staged
-from offramp.errors import ConfigError, TrainingError, nearest
+from offramp.checkpoints.directory import check_writable
+from offramp.errors import ConfigError, TrainingError
 from offramp.exits.attach import add_exits, exits_of, logits_by_depth
 from offramp.models.base import PretrainedModel
 from offramp.models.losses import classification_loss
-from offramp.models.opening import Opening, open_model
 from offramp.models.registry import sequence_classifier
 from offramp.runner.classifier import Classifier
 from offramp.runner.sweep import EveryExit, every_exit
 from offramp.text.tables import Table
 from offramp.text.tokenizer import Tokenizer
-from offramp.training.examples import Examples, batches, class_names, hold_out, to_examples
+from offramp.training.examples import Examples, class_names, hold_out, to_examples
 from offramp.training.frozen import train_ramps
-from offramp.training.metrics import accuracy, finite, scores
-from offramp.training.options import TrainingOptions
+from offramp.training.loop import (
+    Progress,
+    best_of,
+    class_weights,
+    fit,
+    open_to_train,
+    save_run,
+    seeded,
+    silent,
+    told,
+)
+from offramp.training.metrics import accuracy, scores
+from offramp.training.options import SCORE, TrainingOptions
 from offramp.training.thresholds import Choice, choose_threshold, default_growth
-
-LOG_FILE = "metrics.jsonl"
-
-Progress = Callable[[str, int, int], None]
-"""Told the stage, how much of it is done, and how much there is."""
 
 
 @dataclass(frozen=True)
@@ -67,7 +67,7 @@ def train(
     ConfigError, CheckpointError, SaveError or TrainingError.
     """
     options = options or TrainingOptions()
-    progress = progress or (lambda stage, done, total: None)
+    progress = progress or silent
     check_writable(output)
     labels = class_names(data)
     if options.score == "f1" and len(labels) != 2:
@@ -77,21 +77,16 @@ def train(
         )
     if dev is None:
         data, dev = hold_out(data)
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(options.seed)
+    with seeded(options.seed):
         network = _prepare(model, labels, options)
         tokenizer = Tokenizer.from_pretrained(model, max_length=max_length)
         classifier = Classifier(network, tokenizer)
         label2id = network.config.label2id
         training = to_examples(data, tokenizer, label2id)
         held = to_examples(dev, tokenizer, label2id)
-        weights_C = class_weights(training, labels, options)
+        weights_C = class_weights(training.labels_R, labels, options)
         steps = train_ramps if options.freeze_backbone else train_jointly
-        log = []
-        for line in steps(network, training, held, weights_C, options, progress):
-            log.append(line)
-            if on_evaluation is not None:
-                on_evaluation(line)
+        log = told(steps(network, training, held, weights_C, options, progress), on_evaluation)
     network.eval()
     answers = _finite_answers(network, held)
     growth = default_growth(answers.depths[-1]) if options.growth is None else options.growth
@@ -103,12 +98,8 @@ def train(
         "rows": len(held),
         **dataclasses.asdict(choice),
     }
-    best = max(log, key=lambda line: line["score"])  # the earliest, as training keeps it
-    lines = "".join(json.dumps(line) + "\n" for line in log)
-    with staged(output) as fresh:
-        classifier.write_files(fresh)
-        (fresh / LOG_FILE).write_text(lines, encoding="utf-8")
-    return classifier, TrainingReport(log, best, choice)
+    save_run(output, classifier, log)
+    return classifier, TrainingReport(log, best_of(log), choice)
 
 
 def train_jointly(
@@ -123,53 +114,17 @@ def train_jointly(
 
     At the end the model has the weights of the best evaluation.
     """
-    generator = torch.Generator().manual_seed(options.seed)
-    an_epoch = math.ceil(len(training) / options.batch_size)
-    total = an_epoch * options.epochs
-    every = math.ceil(an_epoch / options.evaluations_per_epoch)
-    optimizer, schedule = _optimizer(model, options, total)
-    parameters = [p for p in model.parameters() if p.requires_grad]
-    best_score, best_weights, since_best = -math.inf, None, 0
-    step, losses, began = 0, [], time.monotonic()
-    for epoch in range(1, options.epochs + 1):
-        for which in batches(training, options.batch_size, generator):
-            model.train()
-            inputs = training.inputs(which)
-            loss = depth_weighted_loss(
-                logits_by_depth(model, inputs), training.labels_R[inputs.row_ids_R], weights_C
-            )
-            losses.append(finite(loss, step))
-            optimizer.zero_grad()
-            loss.backward()  # type: ignore[no-untyped-call]
-            nn.utils.clip_grad_norm_(parameters, 1.0)
-            optimizer.step()
-            schedule.step()
-            step += 1
-            progress("train", step, total)
-            in_epoch = step - (epoch - 1) * an_epoch
-            if in_epoch % every and in_epoch != an_epoch:
-                continue
-            line = {
-                "epoch": epoch,
-                "step": step,
-                "loss": sum(losses) / len(losses),
-                **evaluate_exits(model, dev, options.score),
-                "seconds": round(time.monotonic() - began, 1),
-            }
-            losses = []
-            yield line
-            if line["score"] > best_score:
-                best_score, since_best = line["score"], 0
-                best_weights = {k: v.detach().clone() for k, v in model.state_dict().items()}
-            else:
-                since_best += 1
-                if since_best >= options.patience:
-                    break
-        else:
-            continue
-        break
-    assert best_weights is not None  # there is an evaluation at the end of each epoch
-    model.load_state_dict(best_weights)
+
+    def loss(which: Sequence[int]) -> Tensor:
+        inputs = training.inputs(which)
+        return depth_weighted_loss(
+            logits_by_depth(model, inputs), training.labels_R[inputs.row_ids_R], weights_C
+        )
+
+    def evaluated() -> dict[str, Any]:
+        return evaluate_exits(model, dev, options.score or SCORE)
+
+    yield from fit(model, training, loss, evaluated, options, progress)
 
 
 def depth_weighted_loss(
@@ -199,23 +154,6 @@ def exit_scores(answers: EveryExit, labels_R: Tensor, score: str) -> dict[str, A
     return {"score": at_full[score], "dev": at_full, "dev_accuracy_by_depth": by_depth}
 
 
-def class_weights(training: Examples, labels: list[str], options: TrainingOptions) -> Tensor | None:
-    """Loss weights [C], or None for equal ones."""
-    wanted = options.class_weights
-    if wanted is None:
-        return None
-    if wanted == "balanced":
-        counts = Counter(training.labels_R.tolist())
-        return torch.tensor(
-            [len(training) / (len(labels) * max(1, counts[i])) for i in range(len(labels))]
-        )
-    assert not isinstance(wanted, str)  # checked by the options
-    for label in wanted:
-        if label not in labels:
-            raise ConfigError(f"class_weights names {label!r}. {nearest(label, labels)}")
-    return torch.tensor([float(wanted.get(label, 1.0)) for label in labels])
-
-
 def _finite_answers(model: PretrainedModel, dev: Examples) -> EveryExit:
     answers = every_exit(model, dev.rows)
     if not bool(answers.logits_ERC.isfinite().all()):
@@ -230,14 +168,9 @@ def _prepare(model: str | Path, labels: list[str], options: TrainingOptions) -> 
     model_class = sequence_classifier(model)
     if options.freeze_backbone:  # the head stays too, so it has to be there
         labels = _head_labels(model_class.config_class.from_pretrained(model).labels, labels)
-    config = model_class.config_class.from_pretrained(
-        model,
-        id2label=dict(enumerate(labels)),
-        exits=None,
-        problem_type="single_label_classification",
+    network, report = open_to_train(
+        model_class, model, labels, problem_type="single_label_classification"
     )
-    opening = Opening(config=config, dtype=torch.float32, ignore_mismatched_sizes=True)
-    network, report = open_model(model_class, model, opening)
     if options.freeze_backbone and report.initialised:
         raise ConfigError(
             f"freeze_backbone keeps the head of {model}, and it lacks "
@@ -256,30 +189,3 @@ def _head_labels(head: list[str], labels: list[str]) -> list[str]:
         f"freeze_backbone keeps the model's head, whose classes are {head}; the data's are "
         f"{labels}. Fine-tune the model on these first, or name its classes in config.json."
     )
-
-
-def _optimizer(
-    model: PretrainedModel, options: TrainingOptions, total: int
-) -> tuple[torch.optim.Optimizer, torch.optim.lr_scheduler.LRScheduler]:
-    body = {id(p) for p in model.base_model.parameters()}
-    groups: dict[tuple[bool, bool], list[nn.Parameter]] = {}
-    for parameter in model.parameters():
-        decays = parameter.dim() > 1  # biases and norms are not pulled to zero
-        groups.setdefault((id(parameter) in body, decays), []).append(parameter)
-    optimizer = torch.optim.AdamW(
-        [
-            {
-                "params": parameters,
-                "lr": options.learning_rate if of_body else options.ramp_learning_rate,
-                "weight_decay": options.weight_decay if decays else 0.0,
-            }
-            for (of_body, decays), parameters in groups.items()
-        ],
-        fused=True,  # the embedding's update costs as much as a forward otherwise
-    )
-    rising = max(1, round(total * options.warmup))
-
-    def rate(step: int) -> float:
-        return min((step + 1) / rising, max(0.0, (total - step) / max(1, total - rising)))
-
-    return optimizer, torch.optim.lr_scheduler.LambdaLR(optimizer, rate)

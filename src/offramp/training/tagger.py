@@ -1,0 +1,145 @@
+"""`offramp.train_tagger`: from a pretrained directory and tagged words to a tagger."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from torch import Tensor
+
+from offramp.checkpoints.directory import check_writable
+from offramp.errors import CheckpointError, ConfigError, TrainingError
+from offramp.models.flow import run_layers
+from offramp.models.losses import classification_loss
+from offramp.models.registry import find_class, identify
+from offramp.runner.head_calls import token_logits
+from offramp.runner.tagger import Tagger
+from offramp.text.tagged import TaggedTable
+from offramp.text.tokenizer import Tokenizer
+from offramp.training.entities import entity_f1, word_accuracy
+from offramp.training.loop import (
+    Progress,
+    best_of,
+    class_weights,
+    fit,
+    open_to_train,
+    save_run,
+    seeded,
+    silent,
+    told,
+)
+from offramp.training.options import TAGGER_SCORE, TrainingOptions
+from offramp.training.tagged import (
+    TaggedExamples,
+    hold_out_sentences,
+    known_tags,
+    tag_names,
+    to_tagged_examples,
+)
+
+_OF_EXITS = ("depths", "freeze_backbone", "growth", "max_loss", "pooler", "queries")
+
+
+@dataclass(frozen=True)
+class TaggerReport:
+    """What a run gave: the metrics log's lines, and that of the best evaluation."""
+
+    log: list[dict[str, Any]]
+    best: dict[str, Any]
+
+
+def train_tagger(
+    model: str | Path,
+    data: TaggedTable,
+    output: str | Path,
+    *,
+    dev: TaggedTable | None = None,
+    options: TrainingOptions | None = None,
+    max_length: int | None = None,
+    progress: Progress | None = None,
+    on_evaluation: Callable[[dict[str, Any]], None] | None = None,
+) -> tuple[Tagger, TaggerReport]:
+    """Fine-tune the model in directory `model` to tag words, and write the tagger to `output`.
+
+    It is trained at full depth, without exits. The tags are those of `data`; a word's tag is learnt
+    at its first token. Sentences of more than `max_length` tokens are read in windows, as in
+    prediction. The best checkpoint by dev score is kept: the F1 of its entities, unless
+    `options.score` asks for another. All else is as in `offramp.train`. Raises DataError,
+    ConfigError, CheckpointError, SaveError or TrainingError.
+    """
+    options = options or TrainingOptions()
+    for name in _OF_EXITS:
+        value = getattr(options, name)
+        if value != getattr(TrainingOptions(), name):
+            raise ConfigError(f"A tagger has no exits, and {name} is of exits; got {value!r}.")
+    check_writable(output)
+    labels = tag_names(data)
+    if dev is None:
+        data, dev = hold_out_sentences(data)
+    else:
+        known_tags(dev, labels)
+    with seeded(options.seed):
+        model_type, _ = identify(model)
+        model_class = find_class(model_type, "ForTokenClassification")
+        network, _ = open_to_train(model_class, model, labels, problem_type=None)
+        tagger = Tagger(network, Tokenizer.from_pretrained(model, max_length=max_length))
+        training = to_tagged_examples(data, tagger, network.config.label2id)
+        weights_C = class_weights(training.class_numbers(), labels, options)
+        loss = _loss(tagger, training, weights_C)
+        evaluated = _evaluation(tagger, dev, options.score or TAGGER_SCORE)
+        log = told(
+            fit(network, training, loss, evaluated, options, progress or silent), on_evaluation
+        )
+    network.eval()
+    save_run(output, tagger, log)
+    return tagger, TaggerReport(log, best_of(log))
+
+
+def tag_scores(
+    gold: Sequence[Sequence[str]], predicted: Sequence[Sequence[str]]
+) -> dict[str, float]:
+    """`precision`, `recall` and `f1` of entities, `macro_f1` over types; `accuracy` of words."""
+    found = entity_f1(gold, predicted)
+    types = [scores.f1 for scores in found.by_type.values()]
+    return {
+        "precision": found.precision,
+        "recall": found.recall,
+        "f1": found.f1,
+        "macro_f1": sum(types) / max(1, len(types)),
+        "accuracy": word_accuracy(gold, predicted),
+    }
+
+
+def _loss(
+    tagger: Tagger, training: TaggedExamples, weights_C: Tensor | None
+) -> Callable[[Sequence[int]], Tensor]:
+    """Mean cross-entropy over the words of a batch."""
+    head = token_logits(tagger.model)
+
+    def loss(which: Sequence[int]) -> Tensor:
+        inputs = training.inputs(which)
+        logits_TC = head(run_layers(tagger.stack, inputs))
+        labels_T = training.beside(inputs.row_ids_R)
+        return classification_loss(logits_TC, labels_T, class_weights_C=weights_C)
+
+    return loss
+
+
+def _evaluation(tagger: Tagger, dev: TaggedTable, score: str) -> Callable[[], dict[str, Any]]:
+    """What a log line says of dev, from the tags that `predict_words` gives its words."""
+
+    def evaluated() -> dict[str, Any]:
+        tagger.model.eval()
+        try:
+            predicted = tagger.predict_words(dev.words)
+        except CheckpointError as error:
+            raise TrainingError(
+                "The model's answers are no numbers any more. Lower learning_rate or "
+                "ramp_learning_rate."
+            ) from error
+        found = tag_scores(dev.tags or [], predicted)
+        return {"score": found[score], "dev": found}
+
+    return evaluated
