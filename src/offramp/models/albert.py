@@ -15,7 +15,15 @@ from torch import Tensor, nn
 from offramp.checkpoints import tables
 from offramp.models.base import register_base_model
 from offramp.models.builtin import ALBERT
-from offramp.models.config import PretrainedConfig, configuration, number, one_of, setting, whole
+from offramp.models.config import (
+    PretrainedConfig,
+    configuration,
+    number,
+    one_of,
+    optional,
+    setting,
+    whole,
+)
 from offramp.models.encoder import EncoderBody, EncoderConfig, EncoderPreTrainedModel
 from offramp.models.flow import Flow, Inputs
 from offramp.models.heads import (
@@ -60,6 +68,10 @@ class AlbertConfig(EncoderConfig):
     """How many token types there are: the first text and the second, of a pair."""
     classifier_dropout_prob: float = setting(default=0.1, check=number(0, 1))
     """Dropout before a classifier, in training."""
+    words_norm_eps: float | None = setting(
+        default=None, check=optional(number(0, 1)), structural=True
+    )
+    """What the norm before the words adds; `layer_norm_eps` where it is None. 1e-5 in PaddleNLP."""
     pool_act: str = setting(default="tanh", check=one_of("tanh"))
     """The pooler's activation, which PaddleNLP's files name."""
 
@@ -249,7 +261,8 @@ class AlbertWordHead(nn.Module):
         super().__init__()
         self.dense = nn.Linear(config.hidden_size, config.embedding_size)
         self.activation = ACTIVATIONS[config.hidden_act]
-        self.LayerNorm = nn.LayerNorm(config.embedding_size, eps=config.layer_norm_eps)
+        eps = config.layer_norm_eps if config.words_norm_eps is None else config.words_norm_eps
+        self.LayerNorm = nn.LayerNorm(config.embedding_size, eps=eps)
         self.decoder = nn.Linear(config.embedding_size, config.vocab_size)
         self.bias = nn.Parameter(torch.zeros(config.vocab_size))
 

@@ -194,6 +194,10 @@ def _make_new(
         raise AssertionError(f"{absent} was planned as loaded and is not")
     if loaded.intersection(own):  # all but its constants
         raise _no_values(", ".join(new))
+    # What is tied is another module's too: initial values must not reach it.
+    others = {last: p for last, p in module._parameters.items() if p is not None and not p.is_meta}
+    for last, loaded_one in others.items():
+        module._parameters[last] = nn.Parameter(torch.empty_like(loaded_one), False)
     # Not module.to_empty: from the meta device that imports torch's compiler.
     for last, parameter in module._parameters.items():
         if parameter is not None and parameter.is_meta:
@@ -204,6 +208,7 @@ def _make_new(
             dtype = report.dtype if buffer.is_floating_point() else buffer.dtype
             module._buffers[last] = torch.empty(buffer.shape, dtype=dtype, device="cpu")
     _initialise(model, path, module)
+    module._parameters.update(others)
 
 
 def _own_tensors(model: nn.Module) -> Iterator[tuple[str, Tensor, bool]]:

@@ -77,7 +77,8 @@ def to_transformers(model: PretrainedModel) -> Any:
     check_savable(model)
     values = {k: v for k, v in model.config.to_dict().items() if k not in ("exits", "init_args")}
     config = their_class.config_class.from_dict(values)
-    lacks_pooler = model.base_model is model and getattr(model, "pooler", 0) is None
+    has_one = "pooler" in model.optional_modules
+    lacks_pooler = has_one and model.base_model is model and getattr(model, "pooler", 0) is None
     with torch.device("meta"):
         theirs = their_class(config, **({"add_pooling_layer": False} if lacks_pooler else {}))
     own = {

@@ -87,6 +87,7 @@ class DistilBertConfig(PretrainedConfig):
     pad_token_id: int | None = setting(default=0, check=optional(whole(0)))
     """The token of padding, whose embedding starts as zeros; the mask says where padding is."""
     layer_norm_eps: ClassVar[float] = 1e-12
+    type_vocab_size: ClassVar[int] = 0  # whatever further keys a file has
 
     def validate(self) -> None:
         """ConfigError unless the heads share the width evenly and `pad_token_id` is a word."""

@@ -133,6 +133,7 @@ class EncoderBody(EncoderPreTrainedModel):
     """`pool` reads the first token of a row and nothing else."""
     padding_id: int | None = None
     packs_holes = True
+    takes_task_types = False
     embeddings: nn.Module
     encoder: nn.Module
     pooler: nn.Module | None
@@ -232,10 +233,10 @@ class EncoderBody(EncoderPreTrainedModel):
             self._check_length(inputs)
         inputs.check_range("input_ids", inputs.ids, config.vocab_size)
         inputs.check_range("position_ids", inputs.position_ids, config.max_position_embeddings)
-        if (n_types := getattr(config, "type_vocab_size", None)) is not None:
-            inputs.check_range("token_type_ids", inputs.token_types, n_types)
+        if config.type_vocab_size:
+            inputs.check_range("token_type_ids", inputs.token_types, config.type_vocab_size)
         if inputs.task_types is not None:
-            if not getattr(config, "use_task_id", False):
+            if not self.takes_task_types:
                 raise InputError(
                     f"This {type(self).__name__} has no task types: task_type_ids are for an ERNIE "
                     "with use_task_id=True. Leave them out."

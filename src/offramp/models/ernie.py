@@ -68,6 +68,7 @@ class ErnieModel(EncoderBody, ErniePreTrainedModel):
 
     def __init__(self, config: ErnieConfig, add_pooling_layer: bool = True) -> None:
         super().__init__(config)
+        self.takes_task_types = config.use_task_id
         self.embeddings = ErnieEmbeddings(config)
         self.encoder = Encoder(config)
         self.pooler = Pooler(config.hidden_size) if add_pooling_layer else None

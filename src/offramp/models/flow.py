@@ -210,6 +210,8 @@ def _check_batch(
             f"got {tuple(given.shape)}."
         )
     n_rows, length = given.shape[:2]
+    if n_rows and not length:
+        raise InputError(f"{n_rows} rows without a token; a row has one at least.")
     beside = {
         "token_type_ids": token_types,
         "position_ids": position_ids,

@@ -130,7 +130,7 @@ class SequenceClassification(LabelledTask[SequenceClassifierOutput]):
     @property
     def reads_first_alone(self) -> bool:
         """So it is where the body and the head say that they read nothing else."""
-        return reads_first(self)
+        return reads_first(self) and reads_first(self, "answer")
 
     def logits(self, flow: Flow) -> Tensor:
         """[R, C] for a finished flow, in the flow's row order."""
@@ -242,20 +242,26 @@ class MultipleChoice(Task):
                 f"[batch, choices, length, width]; got {None if given is None else [*given.shape]}."
             )
 
-        def flat(x: Tensor | None) -> Tensor | None:
+        def flat(name: str, x: Tensor | None) -> Tensor | None:
+            if x is not None and (x.dim() < 3 or x.shape[:2] != given.shape[:2]):
+                rows, choices, length = given.shape[:3]
+                raise InputError(
+                    f"{name} must be [{rows}, {choices}, {length}] beside these inputs, with the "
+                    f"choices as the second dimension; got {list(x.shape)}."
+                )
             return None if x is None else x.flatten(0, 1)
 
         passed = pass_layers(
             self.stack,
-            flat(input_ids),
-            flat(attention_mask),
-            flat(token_type_ids),
-            flat(position_ids),
-            flat(inputs_embeds),
+            flat("input_ids", input_ids),
+            flat("attention_mask", attention_mask),
+            flat("token_type_ids", token_type_ids),
+            flat("position_ids", position_ids),
+            flat("inputs_embeds", inputs_embeds),
             Options.asked(
                 self.config, output_hidden_states, output_attentions, head_mask, return_dict
             ),
-            flat(task_type_ids),
+            flat("task_type_ids", task_type_ids),
             self.reads_first_alone,
         )
         logits_BC = passed.rows(self.score(passed.flow)).view(given.shape[:2])

@@ -29,7 +29,7 @@ class Embeddings(nn.Module):
         self.position_embeddings = nn.Embedding(
             config.max_position_embeddings, width, padding_idx=padding_id
         )
-        n_types = getattr(config, "type_vocab_size", 0)
+        n_types = config.type_vocab_size
         self.token_type_embeddings = nn.Embedding(n_types, width) if n_types else None
         self.LayerNorm = nn.LayerNorm(width, eps=config.layer_norm_eps)
         self.dropout = nn.Dropout(config.hidden_dropout_prob)

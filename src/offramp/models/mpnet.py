@@ -6,6 +6,7 @@ for how far apart two tokens are, by one table that all layers share.
 from __future__ import annotations
 
 from dataclasses import replace
+from typing import ClassVar
 
 from torch import Tensor, nn
 
@@ -47,6 +48,7 @@ class MPNetConfig(EncoderConfig):
         default=BUCKETS, check=whole(BUCKETS, 2**20), structural=True
     )
     """The rows of the table of distances, of which 32 are read."""
+    type_vocab_size: ClassVar[int] = 0  # whatever further keys a file has
 
 
 class MPNetPreTrainedModel(EncoderPreTrainedModel):

@@ -62,6 +62,8 @@ def opened(
         return weights, stated, []
     weights, _, notes = _of_today(weights, family, stated)
     _twice(weights, family, stated)  # what is there twice stays: the report tells of it
+    if model_type == "albert":
+        stated["words_norm_eps"] = 1e-5  # whatever is stated
     return weights, stated | dict(family.paddle_ignores), notes
 
 
@@ -213,7 +215,7 @@ def _of_today(
             turned.remove(old)
             turned.add(new)
     notes = []
-    if (names or copies) and family.prefix == "roberta":
+    if family.prefix == "roberta" and (names or copies or "paddlenlp_version" not in values):
         notes.append(
             "PaddleNLP before 2.5 counted RoBERTa's positions from 0 (or from pad_token_id + 1, "
             "pads too): pass position_ids."
@@ -292,7 +294,12 @@ def _classes(values: Mapping[str, Any], old: str, new: str) -> list[str]:
 
 def _paddle_config(values: dict[str, Any], family: Family) -> dict[str, Any]:
     # PaddleNLP does not read the last, and the way back must know that it was not there.
-    values = {**family.own_defaults, "mask_padding": False, **values}
+    values = {
+        **family.own_defaults,
+        "mask_padding": False,
+        "paddlenlp_version": None,  # as it writes itself; files of before 2.5 have no such key
+        **values,
+    }
     values["dtype"] = values.get("dtype") or "float32"
     values.pop("torch_dtype", None)
     values["architectures"] = _classes(values, "ForPreTraining", "ForPretraining") or None

@@ -150,4 +150,10 @@ def _is_watched(stack: LayerStack) -> bool:
     """Whether a hook looks at what the last layer gives, which must then be all of it."""
     layers = getattr(stack, "layers", None)
     looked_at = layers[-1] if layers else stack
-    return any(module._forward_hooks for _, module in walk(cast(nn.Module, looked_at)))
+    return any(
+        module._forward_hooks
+        or module._forward_pre_hooks
+        or module._backward_hooks
+        or module._backward_pre_hooks
+        for _, module in walk(cast(nn.Module, looked_at))
+    )

@@ -100,8 +100,10 @@ def identify(
     values = read_config(place.directory)
     stated = values.get("model_type")
     prefixed = _by_tensors(place.directory, place.file, variant)
-    found = stated if stated in prefixed or not prefixed else prefixed[0]
-    found = found or _by_architectures(values.get("architectures"))
+    named = _by_architectures(values.get("architectures"))
+    found = stated or named
+    if prefixed and found not in prefixed:
+        found = named if named in prefixed else prefixed[0]
     if not found:
         raise ConfigError(
             f"{name} does not say what it is: config.json has no model_type. Load it with the "
@@ -112,7 +114,7 @@ def identify(
 
 
 def _family(model_type: object) -> Family:
-    if model_type not in FAMILIES:
+    if not isinstance(model_type, str) or model_type not in FAMILIES:
         raise ConfigError(
             f"This offramp has no models of type {model_type!r}. Known: {', '.join(FAMILIES)}."
         )
