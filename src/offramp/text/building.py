@@ -12,7 +12,7 @@ from tokenizers import models
 from offramp.errors import DataError, UnsupportedError
 from offramp.text.dress import Spaces, dress
 from offramp.text.families import BYTE_LEVEL, SENTENCEPIECE, WORDPIECE, Family
-from offramp.text.files import file_text, read_json
+from offramp.text.files import check_size, file_text, read_json
 from offramp.text.sentencepiece import (
     BPE,
     CONTROL,
@@ -69,6 +69,7 @@ _WHAT = {
 
 
 def _wordpiece(path: Path, unknown: str) -> models.WordPiece:
+    check_size(path)
     vocabulary = models.WordPiece.read_file(str(path))
     if vocabulary and all("\t" in token for token in vocabulary):
         # ERNIE 1.0's lines are a token, a tab, and the token's id.

@@ -34,6 +34,8 @@ def charsmap_fault(table: bytes) -> str | None:
     except UnicodeDecodeError:
         return "the replacements in the table of letters are not UTF-8"
     is_value = units >= _IS_VALUE
+    if not len(units) or is_value[0]:  # the library follows the root whatever it says
+        return "the table of letters has no root"
     # From a unit its offset leads to a block, and any byte of the text to a unit of that block.
     blocks = np.arange(len(units)) ^ ((units >> 10) << ((units & 512) >> 6))
     if ((blocks | 255) >= len(units))[~is_value].any():

@@ -45,14 +45,29 @@ def cut(
     long = [i for i, encoding in enumerate(whole) if len(encoding) > limit]
     for i in long:
         _check_room(whole[i], first_row + i, limit, truncation, stride)
-    found = {i: [encoding] for i, encoding in enumerate(whole)}
+    found = {i: [as_tokens(encoding, first_row + i)] for i, encoding in enumerate(whole)}
     if long:
         tokenizer.enable_truncation(limit, stride=stride or 0, strategy=truncation)
         again = tokenizer.encode_batch([rows[i] for i in long], is_pretokenized=words)
         for i, encoding in zip(long, again, strict=True):
-            windows = [] if stride is None else encoding.overflowing
-            found[i] = [encoding, *windows]
-    return [as_tokens(window, first_row + i) for i in found for window in found[i]]
+            first = as_tokens(encoding, first_row + i)
+            rest = [] if stride is None else encoding.overflowing
+            found[i] = [first, *(_typed_as(first, as_tokens(w, first_row + i)) for w in rest)]
+    return [window for windows in found.values() for window in windows]
+
+
+def _typed_as(first: Tokens, window: Tokens) -> Tokens:
+    """A later window with each text's type as in the first one.
+
+    Of a template that has one type for both texts (XLM-R's, CamemBERT's) the library forgets it in
+    all windows but the first, and gives the second text 1, for which such a model has no row.
+    """
+    types = window.types.copy()
+    for text in (0, 1):
+        kinds = first.types[first.texts == text]
+        if len(kinds):
+            types[window.texts == text] = kinds[0]
+    return window._replace(types=types)
 
 
 def _check_room(

@@ -26,6 +26,16 @@ def file_bytes(path: Path, most: int = _MOST) -> bytes:
         raise DataError(f"{path} cannot be read: {error.strerror or error}.") from error
 
 
+def check_size(path: Path, most: int = _MOST) -> None:
+    """DataError for a file that is not to be read whole; for those that a library opens itself."""
+    try:
+        found = path.stat()
+    except OSError as error:
+        raise DataError(f"{path} cannot be read: {error.strerror or error}.") from error
+    if found.st_size > most:
+        raise DataError(f"{path} is longer than {most} bytes; a tokenizer's file is not.")
+
+
 def file_text(path: Path) -> str:
     """A file's text, which has to be UTF-8."""
     content = file_bytes(path)

@@ -18,7 +18,7 @@ from offramp.text.families import (
     WORDPIECE,
     vocabulary_files,
 )
-from offramp.text.files import file_text
+from offramp.text.files import file_bytes, file_text
 
 FILE = "tokenizer.json"
 
@@ -49,12 +49,15 @@ def open_tokenizer(
 
 
 def _from_file(path: Path) -> tokenizers.Tokenizer:
+    content = file_bytes(path)
     try:
-        tokenizer = tokenizers.Tokenizer.from_file(str(path))
+        tokenizer = tokenizers.Tokenizer.from_buffer(content)
         fault = charsmap_fault(normalizer_charsmap(tokenizer))
         if fault:
             raise ValueError(fault)
-    except Exception as error:  # the library raises a bare Exception
+    except (KeyboardInterrupt, SystemExit):
+        raise
+    except BaseException as error:  # a bare Exception, or a Rust panic, which is none
         raise DataError(f"{path} cannot be read: {error}.") from error
     return tokenizer
 

@@ -86,8 +86,8 @@ def add_special(
     # In the order of their ids, which is the order in which new ones are numbered.
     wanted = {content(token): i for i, token in by_id.items()}
     ordered = sorted(tokens, key=lambda token: wanted.get(token, _MOST_ADDED * 100))
+    tokenizer.add_tokens([tokens[token] for token in ordered])  # one by one takes their square
     for token in ordered:
-        tokenizer.add_tokens([tokens[token]])
         if token in wanted and tokenizer.token_to_id(token) != wanted[token]:
             raise DataError(
                 f"The added token {token!r} is to have the id {wanted[token]}, and has "

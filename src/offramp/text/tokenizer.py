@@ -124,8 +124,10 @@ class Tokenizer:
         rows = _checked(texts, first_row, "encode")
         try:
             return [as_encoded(row) for row in self._tokenizer.encode_batch_fast(rows)]
-        except TypeError as error:
-            raise _no_unicode(rows, first_row) from error
+        except (KeyboardInterrupt, SystemExit, MemoryError):
+            raise
+        except BaseException as error:
+            raise _refused(rows, first_row, error) from error
 
     def tokenize(
         self,
@@ -241,8 +243,10 @@ class Tokenizer:
                     first_row=first_row,
                     words=words,
                 )
-        except TypeError as error:
-            raise _no_unicode(rows, first_row) from error
+        except (KeyboardInterrupt, SystemExit, MemoryError, DataError):
+            raise
+        except BaseException as error:
+            raise _refused(rows, first_row, error) from error
 
     def _role_id(self, role: str) -> int | None:
         token = role_token(self._tokenizer, self._settings, role)
@@ -270,12 +274,20 @@ def _is_text(text: object) -> bool:
     return isinstance(text, str)
 
 
-def _no_unicode(rows: list[Any], first_row: int) -> DataError:
-    """The error for half of a surrogate pair, which no UTF-8 text has; JSON can spell it."""
+def _refused(rows: list[Any], first_row: int, cause: BaseException) -> DataError:
+    """The error for rows that the library does not take.
+
+    It raises TypeError for half of a surrogate pair, which no UTF-8 text has and JSON can spell;
+    a bare Exception, or a Rust panic (no Exception), where tokenizer.json asks for what cannot be.
+    """
     for row, texts in enumerate(rows, start=first_row):
         for text in [texts] if isinstance(texts, str) else texts:
             try:
                 text.encode("utf-8")
             except UnicodeEncodeError as error:
                 return DataError(f"Row {row} is not valid Unicode: {error}.")
-    return DataError(f"A text of rows {first_row} on is not one that the tokenizer takes.")
+    said = " ".join(str(cause).split())
+    return DataError(
+        f"The tokenizer fails on rows {first_row} to {first_row + len(rows) - 1}: {said}. Its "
+        "tokenizer.json asks for what it has not; fetch the file again."
+    )
