@@ -388,3 +388,16 @@ def test_real_words(family: str, pairs: dict[str, Pair]) -> None:
     assert table.tags == [row["label"] for row in raw]
     for tokens, words in zip(ours.encode_words(table.words[:300]), table.words, strict=False):
         assert set(tokens.words.tolist()) - {-1} == set(range(len(words)))
+
+
+@pytest.mark.parametrize("family", ["xlm-roberta", "camembert", "roberta", "bert"])
+def test_later_windows_have_the_types_of_the_first(family: str, pairs: dict[str, Pair]) -> None:
+    """The library forgets a template's types in them; XLM-R has a row for type 0 alone."""
+    ours, _ = pairs[family]
+    ours.max_length = 40
+    windows = ours.tokenize([(QUESTION, LONG)], truncation="only_second", stride=4)
+    assert len(windows) > 2
+    second = 1 if family == "bert" else 0
+    for window in windows:
+        assert set(window.types[window.texts == 1].tolist()) == {second}
+        assert set(window.types[window.texts == 0].tolist()) == {0}

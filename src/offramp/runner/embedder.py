@@ -227,7 +227,8 @@ def _prepared(texts: Iterable[str], before: str, lowercase: bool) -> Iterator[st
 
 def _check_pooling(names: Sequence[str]) -> None:
     unknown = [name for name in names if name not in POOLERS]
-    if unknown or not names:
+    if unknown or not names or len(set(names)) < len(names):
         raise ConfigError(
-            f"pooling is one of {', '.join(POOLERS)}, or several of them; got {unknown or names}."
+            f"pooling is one of {', '.join(POOLERS)}, or several of them, each once; "
+            f"got {unknown or names[:5]}."
         )

@@ -59,6 +59,8 @@ def _from_file(path: Path) -> tokenizers.Tokenizer:
         raise
     except BaseException as error:  # a bare Exception, or a Rust panic, which is none
         raise DataError(f"{path} cannot be read: {error}.") from error
+    if getattr(tokenizer.model, "dropout", None):
+        tokenizer.model.dropout = None  # or a text would be cut otherwise in every call
     return tokenizer
 
 
