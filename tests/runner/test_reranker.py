@@ -16,7 +16,7 @@ from offramp.exits.criteria import Entropy
 from offramp.models.bert import BertForSequenceClassification
 from offramp.runner.classifier import Classifier
 from offramp.runner.loading import load
-from offramp.runner.reranker import Ranked, Reranker
+from offramp.runner.reranker import Reranker
 
 QUERY = "who lives in oslo"
 
@@ -65,7 +65,9 @@ def test_top_k_ties_and_nothing(reranker: Reranker) -> None:
         r.index for r in whole[:3]
     ]
     same = reranker.rerank(QUERY, ["oslo"] * 3)
-    assert same == [Ranked(i, "oslo", same[0].score) for i in range(3)]
+    assert sorted(found.index for found in same) == [0, 1, 2]
+    # The last digits depend on a row's place in the batch, and so may the order.
+    assert [found.score for found in same] == pytest.approx([same[0].score] * 3, abs=1e-5)
     assert reranker.rerank(QUERY, []) == []
     assert reranker.predict([]) == []
 
