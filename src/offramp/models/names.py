@@ -8,7 +8,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from offramp.checkpoints.checked_file import check_inside, reading
+from offramp.checkpoints.checked_file import check_inside, reading, small_file
 from offramp.errors import ConfigError, HubError, ModelNotFoundError, nearest
 from offramp.hub.names import Request, Select, Source, find, is_hub_name
 from offramp.models.builtin import all_sources
@@ -21,6 +21,8 @@ TOKENIZER_FILES = (
     "vocab.txt",
     "vocab.json",
     "merges.txt",
+    "encoder.json",
+    "vocab.bpe",
     "spiece.model",
     "sentencepiece.bpe.model",
 )
@@ -146,7 +148,7 @@ def read_companions(directory: Path) -> dict[str, bytes]:
         path = directory / name
         with reading(path, "outside"):
             check_inside(path, directory)
-            contents[name] = path.read_bytes()
+            contents[name] = small_file(path, 256 * 2**20)
     return contents
 
 
