@@ -79,6 +79,24 @@ def test_answers(family: str, tmp_path: Path) -> None:
 
 
 @families
+def test_answers_of_a_long_context(family: str, tmp_path: Path) -> None:
+    """Its windows have the types that the model has, and the best of all is the answer."""
+    answerer = opened(
+        family,
+        "ForQuestionAnswering",
+        tmp_path / family,
+        id2label={0: "a", 1: "b"},
+        **({"type_vocab_size": 1} if family in ("roberta", "xlm-roberta", "camembert") else {}),
+    )
+    context = " ".join(LONG)
+    pair = ("the fox?", context)
+    cut = answerer.tokenizer.tokenize([pair], truncation="only_second", stride=4)
+    assert len(cut) > 1
+    found = answerer.answer(*pair)
+    assert found.text == context[found.start : found.end] != ""
+
+
+@families
 def test_choices_and_scores(family: str, tmp_path: Path) -> None:
     chooser = opened(family, "ForMultipleChoice", tmp_path / family)
     prompts = [(text, TEXTS[:3]) for text in [*TEXTS, *LONG]]

@@ -23,6 +23,8 @@ class Asked:
     text: str | None
     pair: str | None
     choices: str | None
+    question: bool
+    """Whether the texts are those of --question and --context."""
     no_answer: bool
     threshold: float | None
     threads: int | None
@@ -44,13 +46,23 @@ def answers(model: Any, asked: Asked) -> tuple[int, Iterator[Json]]:
             f"{place} gives texts vectors: offramp embed {place} ... To have labels, train it "
             f"first: offramp train --model {place} --data ... --output ..."
         )
-    for option, task in (("threshold", "Classifier"), ("no_answer", "Answerer")):
-        if getattr(asked, option) not in (None, False) and name != task:
+    for option, tasks in _OPTIONS.items():
+        if getattr(asked, option) not in (None, False) and name not in tasks:
             raise ConfigError(
-                f"--{option.replace('_', '-')} is for a model that offramp opens as {task}; this "
-                f"one it opens as {name}."
+                f"--{option.replace('_', '-')} is for a model that offramp opens as "
+                f"{' or '.join(tasks)}; this one it opens as {name}."
             )
     return _TASKS[name](model, asked)
+
+
+_OPTIONS = {
+    "threshold": ("Classifier",),
+    "question": ("Answerer",),
+    "no_answer": ("Answerer",),
+    "choices": ("Chooser",),
+    "pair": ("Classifier", "Reranker", "Answerer"),
+}
+"""The options that not every task has, and whose they are."""
 
 
 def _classify(model: offramp.Classifier, asked: Asked) -> tuple[int, Iterator[Json]]:

@@ -53,6 +53,8 @@ def embed(
 
     if (data is None) == (not texts):
         raise DataError("Pass either texts or --data FILE.")
+    if any(not one.strip() for one in texts):
+        raise DataError("One of the texts is empty.")
     if output is not None:
         check_file(output, data)
         if output.suffix not in (".npy", ".jsonl"):

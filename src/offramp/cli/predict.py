@@ -57,11 +57,15 @@ def predict(
         texts = (question, context)
     elif (data is None) == (not texts):
         raise DataError("Pass either texts or --data FILE.")
+    if data is None and (text or pair or choices):
+        raise DataError("--text, --pair and --choices name columns of a file; pass --data FILE.")
     if output is not None:
         check_file(output, data)
     if any(not one.strip() for one in texts):
         raise DataError("One of the texts is empty.")
-    asked = Asked(texts, data, text, pair, choices, no_answer, threshold, threads)
+    asked = Asked(
+        texts, data, text, pair, choices, question is not None, no_answer, threshold, threads
+    )
     total, found = answers(offramp.load(model), asked)
     writer = nullcontext(sys.stdout) if output is None else whole_file(output)
     with writer as file, progress_bar() if output else nullcontext(None) as progress:

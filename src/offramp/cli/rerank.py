@@ -44,6 +44,8 @@ def rerank(
 
     if (data is None) == (not texts):
         raise DataError("Pass either texts or --data FILE.")
+    if any(not one.strip() for one in texts):
+        raise DataError("One of the texts is empty.")
     if output is not None:
         check_file(output, data)
     rows = list(texts)

@@ -110,14 +110,16 @@ def pass_layers(
     """
     head_mask = options.head_mask
     if head_mask is not None:
-        rows = list(getattr(stack, "head_mask_rows", range(stack.n_layers)))
-        n_layers, n_heads = stack.config.num_hidden_layers, stack.config.num_attention_heads
+        shared = getattr(stack, "head_mask_rows", None)  # ALBERT's: some steps have one row
+        n_layers = stack.n_layers if shared is None else stack.config.num_hidden_layers
+        n_heads = stack.config.num_attention_heads
         if head_mask.shape not in ((n_heads,), (n_layers, n_heads)):
             raise InputError(
                 f"head_mask must be [{n_heads}] or [{n_layers}, {n_heads}], a number a head or a "
                 f"layer's head; got {list(head_mask.shape)}."
             )
-        head_mask = head_mask.expand(n_layers, -1)[rows]
+        head_mask = head_mask.expand(n_layers, -1)
+        head_mask = head_mask if shared is None else head_mask[shared]
     look = options.output_attentions or options.eager or head_mask is not None
     if attention_mask is None and input_ids is not None:
         pad = getattr(stack.config, "pad_token_id", None)

@@ -24,6 +24,10 @@ class DistanceBias(nn.Embedding):
         away_J = torch.arange(2 * length, device=self.weight.device) - length  # of key from query
         starts = torch.tensor(STARTS, device=away_J.device)
         bucket_J = torch.bucketize(away_J.abs(), starts, right=True) + BUCKETS // 2 * (away_J > 0)
+        if torch.compiler.is_compiling():  # `unfold` would make a constant of the length
+            places_L = torch.arange(length, device=self.weight.device)
+            among_J = places_L - places_L[:, None] + length
+            return torch.as_tensor(self(bucket_J[among_J]).permute(2, 0, 1))
         bias_HJ = self(bucket_J).T.contiguous()
         # A query's keys are L successive distances, from one less for the next query.
         bias_HLL: Tensor = bias_HJ.unfold(1, length, 1)[:, 1:].flip(1)

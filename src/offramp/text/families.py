@@ -119,11 +119,16 @@ _POSITIONS_AFTER_PADDING = ("roberta", "xlm-roberta", "camembert", "mpnet")
 MPNet's is 1, whatever its configuration says."""
 
 
+def is_family_class(name: object) -> bool:
+    """Whether a name is that of a family's tokenizer, and not of one for any tokenizer.json."""
+    return isinstance(name, str) and name.removesuffix("Fast") in _CLASSES
+
+
 def family_name(settings: Mapping[str, Any], config: Mapping[str, Any]) -> str | None:
     """The family that tokenizer_config.json's class, or else config.json's model_type, names."""
     for said in (settings.get("tokenizer_class"), config.get("tokenizer_class")):
-        if isinstance(said, str) and said.removesuffix("Fast") in _CLASSES:
-            return _CLASSES[said.removesuffix("Fast")]
+        if is_family_class(said):
+            return _CLASSES[str(said).removesuffix("Fast")]
     said = config.get("model_type")
     return said if isinstance(said, str) and said in FAMILIES else None
 

@@ -16,9 +16,11 @@ from offramp.text.families import (
     FAMILIES,
     SENTENCEPIECE,
     WORDPIECE,
+    is_family_class,
     vocabulary_files,
 )
 from offramp.text.files import file_bytes, file_text
+from offramp.text.normalizing import apply_settings, growth_fault
 
 FILE = "tokenizer.json"
 
@@ -30,8 +32,14 @@ def open_tokenizer(
 
     ModelNotFoundError where there is none, DataError where it is not sound.
     """
-    if (directory / FILE).is_file():
-        return _from_file(directory / FILE), name
+    whole = directory / FILE
+    if whole.is_file():
+        tokenizer = _from_file(whole)
+        if is_family_class(settings.get("tokenizer_class")):
+            apply_settings(tokenizer, settings)
+        return tokenizer, name
+    if whole.is_symlink() or whole.exists():  # a download that was cut off, say: not passed over
+        raise DataError(f"{whole} is no file, or a link that leads to none. Fetch it again.")
     if name is not None:
         files = vocabulary_files(directory, FAMILIES[name].kind)
         if files is not None:
@@ -52,7 +60,7 @@ def _from_file(path: Path) -> tokenizers.Tokenizer:
     content = file_bytes(path)
     try:
         tokenizer = tokenizers.Tokenizer.from_buffer(content)
-        fault = charsmap_fault(normalizer_charsmap(tokenizer))
+        fault = charsmap_fault(normalizer_charsmap(tokenizer)) or growth_fault(tokenizer)
         if fault:
             raise ValueError(fault)
     except (KeyboardInterrupt, SystemExit):

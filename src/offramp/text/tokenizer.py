@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import functools
 import threading
 from collections.abc import Iterable, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 import tokenizers
@@ -27,6 +28,9 @@ __all__ = ["Encoded", "Text", "Tokenizer", "Tokens"]
 _MODEL_CONFIGS = ("config.json", "model_config.json")
 
 
+E = TypeVar("E", Encoded, Tokens)
+
+
 class Tokenizer:
     """A fast tokenizer that never pads, and truncates the longer text first at `max_length`.
 
@@ -39,6 +43,8 @@ class Tokenizer:
         tokenizer: tokenizers.Tokenizer,
         max_length: int,
         settings: dict[str, Any] | None = None,
+        *,
+        one_type: bool = False,
     ) -> None:
         # Files may ask for padding to a fixed length (all-MiniLM's does: 128); rows are packed
         # here, so padding would be read as text.
@@ -46,6 +52,7 @@ class Tokenizer:
         tokenizer.no_truncation()
         self._tokenizer = tokenizer
         self._settings = dict(settings or {})
+        self._one_type = one_type  # the model has a row for type 0 alone, whatever a pair's are
         # The library keeps how to truncate in the tokenizer: other ways are asked of a copy, by
         # one thread at a time. The key says whether it takes words.
         self._copies: dict[bool, tokenizers.Tokenizer] = {}
@@ -77,7 +84,8 @@ class Tokenizer:
             max_length = min(found, default=512)
         if name is not None:
             settings["tokenizer_class"] = FAMILIES[name].tokenizer_class
-        return cls(tokenizer, max_length, settings)
+        one_type = any(config.get("type_vocab_size") == 1 for config in configs)
+        return cls(tokenizer, max_length, settings, one_type=one_type)
 
     @property
     def vocab_size(self) -> int:
@@ -123,11 +131,12 @@ class Tokenizer:
         """Token ids of each text or pair. `first_row` is the first one's number in messages."""
         rows = _checked(texts, first_row, "encode")
         try:
-            return [as_encoded(row) for row in self._tokenizer.encode_batch_fast(rows)]
+            found = [as_encoded(row) for row in self._tokenizer.encode_batch_fast(rows)]
         except (KeyboardInterrupt, SystemExit, MemoryError):
             raise
         except BaseException as error:
             raise _refused(rows, first_row, error) from error
+        return self._typed(found)
 
     def tokenize(
         self,
@@ -156,7 +165,7 @@ class Tokenizer:
                     f"Row {row} is a pair: with stride say which text is cut into windows, "
                     "only_first or only_second."
                 )
-        return self._tokens(rows, truncation, stride, first_row, words=False)
+        return self._typed(self._tokens(rows, truncation, stride, first_row, words=False))
 
     def encode_words(
         self,
@@ -248,13 +257,20 @@ class Tokenizer:
         except BaseException as error:
             raise _refused(rows, first_row, error) from error
 
+    def _typed(self, rows: list[E]) -> list[E]:
+        """Rows whose token types the model has."""
+        if not self._one_type:
+            return rows
+        return [row._replace(types=np.zeros_like(row.types)) for row in rows]
+
     def _role_id(self, role: str) -> int | None:
         token = role_token(self._tokenizer, self._settings, role)
         return None if token is None else self._tokenizer.token_to_id(token)
 
     def __reduce__(self) -> tuple[Any, ...]:
         # Locks cannot be pickled, and copies are made again.
-        return type(self), (self._tokenizer, self.max_length, self._settings)
+        state = self._tokenizer, self.max_length, self._settings
+        return functools.partial(type(self), one_type=self._one_type), state
 
 
 def _checked(texts: Sequence[Text], first_row: int, what: str) -> list[Any]:
