@@ -107,15 +107,10 @@ class WordsAndNextSentence(Task):
         )
         words_BLV = passed.tokens(self.words(passed.flow.hidden))
         next_B2 = passed.rows(self.next_sentence(self.stack.pool(passed.flow)))
-        loss = None
-        if labels is not None and next_sentence_label is not None:
-            loss = token_loss(words_BLV, labels, passed.real_mask) + classification_loss(
-                next_B2, next_sentence_label, "single_label_classification"
-            )
-        output = PreTrainingOutput(
-            loss, words_BLV, next_B2, passed.hidden_states, passed.attentions
+        loss = _of_both(passed, words_BLV, labels, next_B2, next_sentence_label)
+        return passed.options.result(
+            PreTrainingOutput(loss, words_BLV, next_B2, passed.hidden_states, passed.attentions)
         )
-        return passed.options.result(output)
 
 
 class WordsAndOrder(Task):
@@ -168,15 +163,10 @@ class WordsAndOrder(Task):
         )
         words_BLV = passed.tokens(self.words(passed.flow.hidden))
         order_B2 = passed.rows(self.order(self.stack.pool(passed.flow)))
-        loss = None
-        if labels is not None and sentence_order_label is not None:
-            loss = token_loss(words_BLV, labels, passed.real_mask) + classification_loss(
-                order_B2, sentence_order_label, "single_label_classification"
-            )
-        output = WordsAndOrderOutput(
-            loss, words_BLV, order_B2, passed.hidden_states, passed.attentions
+        loss = _of_both(passed, words_BLV, labels, order_B2, sentence_order_label)
+        return passed.options.result(
+            WordsAndOrderOutput(loss, words_BLV, order_B2, passed.hidden_states, passed.attentions)
         )
-        return passed.options.result(output)
 
 
 class ReplacedTokens(LabelledTask[ReplacedTokensOutput]):
@@ -194,3 +184,17 @@ class ReplacedTokens(LabelledTask[ReplacedTokensOutput]):
         logits_BL = passed.tokens(self.replaced(passed.flow.hidden))[..., 0]
         loss = None if labels is None else replaced_loss(logits_BL, labels, passed.real_mask)
         return ReplacedTokensOutput(loss, logits_BL, passed.hidden_states, passed.attentions)
+
+
+def _of_both(
+    passed: Passed,
+    words_BLV: Tensor,
+    labels: Tensor | None,
+    pair_B2: Tensor,
+    pair_label: Tensor | None,
+) -> Tensor | None:
+    """The sum of the losses of two heads, where both have labels."""
+    if labels is None or pair_label is None:
+        return None
+    of_words = token_loss(words_BLV, labels, passed.real_mask)
+    return of_words + classification_loss(pair_B2, pair_label, "single_label_classification")
