@@ -9,7 +9,7 @@ from pathlib import Path
 
 import rich_click as click
 
-from offramp.cli.asking import Asked, answers
+from offramp.cli.asking import Asked, work
 from offramp.cli.common import check_file, progress_bar, whole_file
 from offramp.errors import DataError
 
@@ -66,7 +66,9 @@ def predict(
     asked = Asked(
         texts, data, text, pair, choices, question is not None, no_answer, threshold, threads
     )
-    total, found = answers(offramp.load(model), asked)
+    asked_for = work(offramp.load(model), asked)
+    total = asked_for.count()
+    found = asked_for.answer(asked_for.rows)
     writer = nullcontext(sys.stdout) if output is None else whole_file(output)
     with writer as file, progress_bar() if output else nullcontext(None) as progress:
         for done, answer in enumerate(found, start=1):
