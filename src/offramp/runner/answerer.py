@@ -125,7 +125,8 @@ class Answerer(TextModel):
             if value < least:
                 raise ConfigError(f"{name} must be at least {least}; got {value}.")
         decide = partial(_decide, n=n, no_answer=no_answer, longest=max_answer_length)
-        return answers(self, self._groups(pairs, stride), self._read, decide, threads)
+        groups = partial(self._groups, stride=stride)
+        return answers(self, pairs, groups, self._read, decide, threads)
 
     def _groups(
         self, pairs: Iterable[tuple[str, str]], stride: int

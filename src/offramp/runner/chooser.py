@@ -56,7 +56,7 @@ class Chooser(TextModel):
     def stream(self, prompts: Iterable[Prompt], *, threads: int | None = None) -> Iterator[Choice]:
         """`predict` for any number of prompts in bounded memory."""
         check_call(prompts, threads)
-        return answers(self, self._groups(prompts), self._read, _decide, threads)
+        return answers(self, prompts, self._groups, self._read, _decide, threads)
 
     def _read(self, rows: Sequence[Encoded]) -> list[Tensor]:
         logits_R1 = read_rows(

@@ -9,6 +9,7 @@ from offramp.errors import ConfigError
 from offramp.exits.attach import exits_of
 from offramp.exits.criteria import Criterion, Entropy
 from offramp.models.base import PretrainedModel
+from offramp.runner.ahead import ahead
 from offramp.runner.run import Route, Runner
 from offramp.runner.text_model import TextModel, check_call
 from offramp.runner.threads import cpu_threads
@@ -98,21 +99,22 @@ class Classifier(TextModel):
         check_call(texts, threads)
         criterion = None if threshold is None else replace(self._entropy, threshold=threshold)
         runner = Runner(self.model, criterion=criterion)
-        return self._answers(iter(texts), runner, runner.route(), threads)
+        return self._answers(texts, runner, runner.route(), threads)
 
     def _answers(
-        self, texts: Iterator[Text], runner: Runner, route: Route, threads: int | None
+        self, texts: Iterable[Text], runner: Runner, route: Route, threads: int | None
     ) -> Iterator[Prediction]:
         labels = self.labels
-        for window in runner.gather(self.encoded(texts)):
-            with cpu_threads(threads):
-                results = runner.run_window(window, route)
-            best = results.logits_RC.float().softmax(-1).max(-1)
-            self.check_finite(best.values)
-            for probability, label, layer in zip(
-                best.values.tolist(),
-                best.indices.tolist(),
-                results.exit_layers_R.tolist(),
-                strict=True,
-            ):
-                yield Prediction(labels[label], probability, layer)
+        with ahead(texts, lambda rows: runner.gather(self.encoded(rows))) as windows:
+            for window in windows:
+                with cpu_threads(threads):
+                    results = runner.run_window(window, route)
+                best = results.logits_RC.float().softmax(-1).max(-1)
+                self.check_finite(best.values)
+                for probability, label, layer in zip(
+                    best.values.tolist(),
+                    best.indices.tolist(),
+                    results.exit_layers_R.tolist(),
+                    strict=True,
+                ):
+                    yield Prediction(labels[label], probability, layer)

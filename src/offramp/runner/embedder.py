@@ -17,11 +17,12 @@ from offramp.errors import ConfigError, DataError, nearest
 from offramp.models.base import PretrainedModel
 from offramp.models.flow import Flow
 from offramp.nn.pooling import pool_first, pool_last, pool_max, pool_mean
+from offramp.runner.ahead import ahead
 from offramp.runner.rows import gather, read_rows
 from offramp.runner.sentence_files import SentenceLayout, write_layout
 from offramp.runner.text_model import TextModel, check_call
 from offramp.runner.threads import cpu_threads
-from offramp.text.tokenizer import Tokenizer
+from offramp.text.tokenizer import Encoded, Tokenizer
 
 POOLERS = {"first": pool_first, "last": pool_last, "mean": pool_mean, "max": pool_max}
 
@@ -148,11 +149,14 @@ class Embedder(TextModel):
                 "This model leaves the prompt's tokens out of the pooling (include_prompt is false "
                 'in its files), which offramp cannot do. Pass prompt="" to embed without a prompt.'
             )
-        return self._vectors(_prepared(texts, before, layout.lowercase), layout, threads)
+        return self._vectors(texts, before, layout, threads)
 
     def _vectors(
-        self, texts: Iterator[str], layout: SentenceLayout, threads: int | None
+        self, texts: Iterable[str], before: str, layout: SentenceLayout, threads: int | None
     ) -> Iterator[Tensor]:
+        def gathered(rows: Iterator[str]) -> Iterator[list[Encoded]]:
+            return gather(self.encoded(_prepared(rows, before, layout.lowercase)))
+
         def read(flow: Flow) -> Tensor:
             pooled = [POOLERS[name](flow.hidden, flow.layout) for name in layout.pooling]
             vectors_RD = pooled[0] if len(pooled) == 1 else torch.cat(pooled, -1)
@@ -162,13 +166,14 @@ class Embedder(TextModel):
 
         # A body that pools first tokens can run its last layer for them alone.
         first = set(layout.pooling) == {"first"} and getattr(self.stack, "pools_first", False)
-        for window in gather(self.encoded(texts)):
-            with cpu_threads(threads):
-                vectors_RD = read_rows(
-                    self.stack, window, read, self.model.device, first_alone=first
-                )
-            self.check_finite(vectors_RD)
-            yield vectors_RD.float().cpu()
+        with ahead(texts, gathered) as windows:
+            for window in windows:
+                with cpu_threads(threads):
+                    vectors_RD = read_rows(
+                        self.stack, window, read, self.model.device, first_alone=first
+                    )
+                self.check_finite(vectors_RD)
+                yield vectors_RD.float().cpu()
 
     def _asked(self, pooling: Pooling | None, normalize: bool | None) -> SentenceLayout:
         """The layout with what a call changes."""

@@ -9,6 +9,7 @@ import torch
 
 from offramp.errors import ConfigError, DataError
 from offramp.models.base import PretrainedModel
+from offramp.runner.ahead import ahead
 from offramp.runner.run import Runner
 from offramp.runner.text_model import TextModel, check_call
 from offramp.runner.threads import cpu_threads
@@ -85,11 +86,12 @@ class Reranker(TextModel):
     def _scores(self, texts: Iterable[Text], sigmoid: bool, threads: int | None) -> Iterator[float]:
         runner = Runner(self.model, exits=False)
         route = runner.route()
-        for window in runner.gather(self.encoded(texts)):
-            with cpu_threads(threads):
-                logits_RC = runner.run_window(window, route).logits_RC
-            self.check_finite(logits_RC)
-            if logits_RC.shape[-1] == 2:
-                yield from logits_RC.softmax(-1)[:, 1].tolist()
-            else:
-                yield from (torch.sigmoid(logits_RC) if sigmoid else logits_RC)[:, 0].tolist()
+        with ahead(texts, lambda rows: runner.gather(self.encoded(rows))) as windows:
+            for window in windows:
+                with cpu_threads(threads):
+                    logits_RC = runner.run_window(window, route).logits_RC
+                self.check_finite(logits_RC)
+                if logits_RC.shape[-1] == 2:
+                    yield from logits_RC.softmax(-1)[:, 1].tolist()
+                else:
+                    yield from (torch.sigmoid(logits_RC) if sigmoid else logits_RC)[:, 0].tolist()

@@ -21,7 +21,7 @@ from offramp.exits.criteria import Criterion
 from offramp.models.base import PretrainedModel
 from offramp.models.flow import ExitableModel, Flow, Inputs, join, reads_first
 from offramp.nn.layout import Packed
-from offramp.runner.rows import by_length, gather, microbatches, split
+from offramp.runner.rows import BLOCK, by_length, gather, microbatches, split
 from offramp.text.tokenizer import Encoded
 
 MARGIN = {torch.float64: 1e-9, torch.float32: 1e-4, torch.bfloat16: 0.1, torch.float16: 0.02}
@@ -83,7 +83,7 @@ class Runner:
         criterion: Criterion | None = None,
         exits: bool = True,
         depth: int | None = None,
-        window_rows: int = 4096,
+        window_rows: int = BLOCK,
         window_tokens: int = 65_536,
         microbatch_tokens: int = 1024,
     ) -> None:

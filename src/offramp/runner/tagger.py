@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from functools import partial
 from itertools import groupby
 from typing import TypeVar
 
@@ -73,8 +74,11 @@ class Tagger(TextModel):
     ) -> Iterator[list[Entity]]:
         """`predict` for any number of texts in bounded memory."""
         check_call(texts, threads)
-        groups = self._groups(texts, _check_text, self.tokenizer.tokenize, stride)
-        return answers(self, groups, self._read, self._entities, threads)
+
+        def groups(some: Iterator[str]) -> Iterator[Group[str, Tokens]]:
+            return self._groups(some, _check_text, self.tokenizer.tokenize, stride)
+
+        return answers(self, texts, groups, self._read, self._entities, threads)
 
     def predict_words(
         self,
@@ -88,8 +92,8 @@ class Tagger(TextModel):
         A word of which the tokenizer keeps nothing (a control character) has the tag `O`.
         """
         check_call(rows, threads)
-        groups = self.word_windows(rows, stride=stride)
-        return list(answers(self, groups, self._read, self._tags, threads))
+        groups = partial(self.word_windows, stride=stride)
+        return list(answers(self, rows, groups, self._read, self._tags, threads))
 
     def word_windows(
         self, rows: Iterable[Sequence[str]], *, stride: int | None = None
