@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
+from typing import Literal, overload
+
+from torch import Tensor
 
 from offramp.errors import ConfigError
 from offramp.exits.attach import exits_of
@@ -92,16 +95,49 @@ class Classifier(TextModel):
         """
         return list(self.stream(texts, threshold=threshold, threads=threads))
 
+    @overload
     def stream(
-        self, texts: Iterable[Text], *, threshold: float | None = None, threads: int | None = None
-    ) -> Iterator[Prediction]:
-        """`predict` for any number of texts in bounded memory: reads and answers by windows."""
+        self,
+        texts: Iterable[Text],
+        *,
+        threshold: float | None = ...,
+        threads: int | None = ...,
+        ordered: Literal[True] = ...,
+    ) -> Iterator[Prediction]: ...
+
+    @overload
+    def stream(
+        self,
+        texts: Iterable[Text],
+        *,
+        threshold: float | None = ...,
+        threads: int | None = ...,
+        ordered: Literal[False],
+    ) -> Iterator[tuple[int, Prediction]]: ...
+
+    def stream(
+        self,
+        texts: Iterable[Text],
+        *,
+        threshold: float | None = None,
+        threads: int | None = None,
+        ordered: bool = True,
+    ) -> Iterator[Prediction] | Iterator[tuple[int, Prediction]]:
+        """`predict` for any number of texts in bounded memory: reads and answers by windows.
+
+        With `ordered=False` it is (index, prediction), as soon as a row leaves, without waiting for
+        the rows of its window that stay; `index` counts the texts from 0, as `enumerate` would.
+        A thread of its own reads and tokenises the next window while one is computed.
+        """
         check_call(texts, threads)
         criterion = None if threshold is None else replace(self._entropy, threshold=threshold)
         runner = Runner(self.model, criterion=criterion)
-        return self._answers(texts, runner, runner.route(), threads)
+        route = runner.route()
+        if ordered:
+            return self._in_order(texts, runner, route, threads)
+        return self._as_they_leave(texts, runner, route, threads)
 
-    def _answers(
+    def _in_order(
         self, texts: Iterable[Text], runner: Runner, route: Route, threads: int | None
     ) -> Iterator[Prediction]:
         labels = self.labels
@@ -109,12 +145,31 @@ class Classifier(TextModel):
             for window in windows:
                 with cpu_threads(threads):
                     results = runner.run_window(window, route)
-                best = results.logits_RC.float().softmax(-1).max(-1)
-                self.check_finite(best.values)
-                for probability, label, layer in zip(
-                    best.values.tolist(),
-                    best.indices.tolist(),
-                    results.exit_layers_R.tolist(),
-                    strict=True,
-                ):
-                    yield Prediction(labels[label], probability, layer)
+                layers = results.exit_layers_R.tolist()
+                yield from self._said(results.logits_RC, layers, labels)
+
+    def _as_they_leave(
+        self, texts: Iterable[Text], runner: Runner, route: Route, threads: int | None
+    ) -> Iterator[tuple[int, Prediction]]:
+        labels, first = self.labels, 0
+        with ahead(texts, lambda rows: runner.gather(self.encoded(rows))) as windows:
+            for window in windows:
+                leavers = runner.leavers(window, route)
+                while True:
+                    with cpu_threads(threads):  # and not while the caller has an answer
+                        left = next(leavers, None)
+                    if left is None:
+                        break
+                    places = left.places_R.tolist()
+                    said = self._said(left.logits_RC, [left.depth] * len(places), labels)
+                    yield from zip((first + place for place in places), said, strict=True)
+                first += len(window)
+
+    def _said(
+        self, logits_RC: Tensor, layers: Sequence[int], labels: Sequence[str]
+    ) -> Iterator[Prediction]:
+        best = logits_RC.float().softmax(-1).max(-1)
+        self.check_finite(best.values)
+        rows = zip(best.values.tolist(), best.indices.tolist(), layers, strict=True)
+        for probability, label, layer in rows:
+            yield Prediction(labels[label], probability, layer)
