@@ -108,6 +108,7 @@ _TABLE: dict[str, tuple[str, tuple[str, ...]]] = {
     "Criterion": ("offramp.exits.criteria", _MODELS),
     "Runner": ("offramp.runner.run", (*_MODELS, *_TEXT)),
     "RowResult": ("offramp.runner.run", (*_MODELS, *_TEXT)),
+    "Progress": ("offramp.runner.progress", ()),
     "Classifier": ("offramp.runner.classifier", (*_MODELS, *_TEXT)),
     "Prediction": ("offramp.runner.classifier", (*_MODELS, *_TEXT)),
     "Embedder": ("offramp.runner.embedder", (*_MODELS, *_TEXT)),
@@ -220,6 +221,7 @@ if TYPE_CHECKING:
     )
     from offramp.runner.embedder import Embedder as Embedder
     from offramp.runner.loading import load as load
+    from offramp.runner.progress import Progress as Progress
     from offramp.runner.reranker import Ranked as Ranked, Reranker as Reranker
     from offramp.runner.run import RowResult as RowResult, Runner as Runner
     from offramp.runner.tagger import Entity as Entity, Tagger as Tagger

@@ -10,6 +10,7 @@ from typing import Any
 
 import offramp
 from offramp.errors import ConfigError, DataError
+from offramp.runner.progress import OnProgress
 from offramp.text.tables import stream_columns
 
 Json = dict[str, Any]
@@ -42,7 +43,7 @@ class Work:
     """The rows that are asked, and what answers them, or some of them, with one object a row."""
 
     rows: Iterable[Any]
-    answer: Callable[[Iterable[Any]], Iterator[Json]]
+    answer: Callable[[Iterable[Any], OnProgress | None], Iterator[Json]]
 
     def count(self) -> int:
         """How many rows there are. Every row of a file is checked: DataError before the work."""
@@ -82,30 +83,35 @@ _OPTIONS = {
 
 
 def _classify(model: offramp.Classifier, asked: Asked) -> Work:
-    def answer(rows: Iterable[Any]) -> Iterator[Json]:
-        return _as_json(model.stream(rows, threshold=asked.threshold, threads=asked.threads))
+    def answer(rows: Iterable[Any], progress: OnProgress | None) -> Iterator[Json]:
+        return _as_json(
+            model.stream(rows, threshold=asked.threshold, threads=asked.threads, progress=progress)
+        )
 
     return Work(asked.rows(), answer)
 
 
 def _score(model: offramp.Reranker, asked: Asked) -> Work:
-    def answer(rows: Iterable[Any]) -> Iterator[Json]:
-        return ({"score": score} for score in model.stream(rows, threads=asked.threads))
+    def answer(rows: Iterable[Any], progress: OnProgress | None) -> Iterator[Json]:
+        found = model.stream(rows, threads=asked.threads, progress=progress)
+        return ({"score": score} for score in found)
 
     return Work(asked.rows(), answer)
 
 
 def _tag(model: offramp.Tagger, asked: Asked) -> Work:
-    def answer(rows: Iterable[Any]) -> Iterator[Json]:
-        found = model.stream(rows, threads=asked.threads)
+    def answer(rows: Iterable[Any], progress: OnProgress | None) -> Iterator[Json]:
+        found = model.stream(rows, threads=asked.threads, progress=progress)
         return ({"entities": list(_as_json(entities))} for entities in found)
 
     return Work(asked.rows(), answer)
 
 
 def _answer(model: offramp.Answerer, asked: Asked) -> Work:
-    def answer(rows: Iterable[Any]) -> Iterator[Json]:
-        found = model.n_best(rows, 1, no_answer=asked.no_answer, threads=asked.threads)
+    def answer(rows: Iterable[Any], progress: OnProgress | None) -> Iterator[Json]:
+        found = model.n_best(
+            rows, 1, no_answer=asked.no_answer, threads=asked.threads, progress=progress
+        )
         return _as_json(best for (best,) in found)
 
     if asked.data is not None:
@@ -116,8 +122,8 @@ def _answer(model: offramp.Answerer, asked: Asked) -> Work:
 
 
 def _choose(model: offramp.Chooser, asked: Asked) -> Work:
-    def answer(rows: Iterable[Any]) -> Iterator[Json]:
-        return _as_json(model.stream(rows, threads=asked.threads))
+    def answer(rows: Iterable[Any], progress: OnProgress | None) -> Iterator[Json]:
+        return _as_json(model.stream(rows, threads=asked.threads, progress=progress))
 
     if asked.data is None:
         prompt, *choices = asked.texts

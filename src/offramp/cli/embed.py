@@ -5,12 +5,15 @@ from __future__ import annotations
 import json
 import sys
 from collections.abc import Iterable
+from contextlib import nullcontext
+from functools import partial
 from pathlib import Path
 from typing import IO, TYPE_CHECKING, cast
 
 import rich_click as click
 
-from offramp.cli.common import check_file, progress_bar, whole_file
+from offramp.cli.common import check_file, whole_file
+from offramp.cli.row_progress import row_progress
 from offramp.errors import DataError, SaveError
 
 if TYPE_CHECKING:
@@ -64,7 +67,8 @@ def embed(
         table = offramp.stream_table(data, text=text)
         rows, total = cast("Iterable[str]", table), table.count()
     embedder = offramp.load(model, task="embed")
-    vectors = embedder.stream(
+    vectors = partial(
+        embedder.stream,
         rows,
         pooling=None if pooling is None else pooling.split(","),
         normalize=normalize,
@@ -73,20 +77,19 @@ def embed(
         threads=threads,
     )
     if output is None:
-        for vector_D in vectors:
-            sys.stdout.write(_line(vector_D))
+        with row_progress("embed", total) if not sys.stdout.isatty() else nullcontext() as told:
+            for vector_D in vectors(progress=told):
+                sys.stdout.write(_line(vector_D))
         return
-    with whole_file(output) as file, progress_bar() as progress:
+    with whole_file(output) as file, row_progress("embed", total) as progress:
         as_array = output.suffix == ".npy"
-        for done, vector_D in enumerate(vectors, start=1):
+        for done, vector_D in enumerate(vectors(progress=progress), start=1):
             if as_array and done == 1:
                 _begin_array(file.buffer, total, len(vector_D))  # type: ignore[attr-defined]
             if as_array:
                 file.buffer.write(vector_D.astype("<f4").tobytes())  # type: ignore[attr-defined]
             else:
                 file.write(_line(vector_D))
-            if done % 256 == 0 or done == total:
-                progress("embed", done, total)
 
 
 def _begin_array(file: IO[bytes], rows: int, width: int) -> None:

@@ -10,7 +10,8 @@ from typing import Generic, TypeVar
 from torch import Tensor
 
 from offramp.runner.ahead import ahead
-from offramp.runner.rows import BLOCK, Row
+from offramp.runner.progress import Meter, OnProgress
+from offramp.runner.rows import BLOCK, Row, n_tokens
 from offramp.runner.run import MARGIN
 from offramp.runner.text_model import TextModel
 from offramp.runner.threads import cpu_threads
@@ -35,6 +36,7 @@ def answers(
     read: Callable[[Sequence[R]], Sequence[Tensor]],
     decide: Callable[[Group[T, R], Sequence[Tensor]], tuple[A, float]],
     threads: int | None,
+    progress: OnProgress | None = None,
 ) -> Iterator[A]:
     """The answer to each that is asked, in order, in bounded memory.
 
@@ -42,7 +44,7 @@ def answers(
     group's answer of its own, with a slack: how far values may move before the answer is another.
     Where the last digits could, which depend on the rows of a batch, the group is read again alone.
     """
-    margin = MARGIN.get(owner.model.dtype, 0.1)
+    margin, meter = MARGIN.get(owner.model.dtype, 0.1), Meter(progress)
     with ahead(asked, lambda some: _gather(groups(some))) as windows:
         for window in windows:
             found: list[A] = []
@@ -55,6 +57,8 @@ def answers(
                     if slack < margin * scale and len(window) > 1:
                         answer, _ = decide(group, _read(owner, read, group.rows))
                     found.append(answer)
+            tokens = sum(n_tokens(group.rows) for group in window)
+            meter.add(len(window), tokens, len(window) * owner.stack.n_layers)
             yield from found
 
 
@@ -85,7 +89,7 @@ def _gather(
     window: list[Group[T, R]] = []
     rows = tokens = 0
     for number, group in enumerate(groups, start=1):
-        size = sum(len(row.ids) for row in group.rows)
+        size = n_tokens(group.rows)
         if window and (rows + len(group.rows) > most_rows or tokens + size > most_tokens):
             yield window
             window, rows, tokens = [], 0, 0

@@ -56,6 +56,11 @@ def gather(
         yield window
 
 
+def n_tokens(rows: Iterable[Row]) -> int:
+    """How many tokens rows have together."""
+    return sum(len(row.ids) for row in rows)
+
+
 def by_length(rows: Sequence[Row], device: torch.device | str = "cpu") -> Inputs:
     """Packed rows in order of length, each called by its place in `rows`."""
     order = sorted(range(len(rows)), key=lambda i: len(rows[i].ids))

@@ -17,6 +17,7 @@ from offramp.models.base import PretrainedModel
 from offramp.runner.groups import Group, answers, lead
 from offramp.runner.head_calls import token_logits
 from offramp.runner.iob import OUTSIDE, spans
+from offramp.runner.progress import OnProgress
 from offramp.runner.rows import read_tokens
 from offramp.runner.text_model import TextModel, check_call, chunks
 from offramp.runner.windows import Word, stripped, words_of
@@ -70,15 +71,23 @@ class Tagger(TextModel):
         return list(self.stream(texts, stride=stride, threads=threads))
 
     def stream(
-        self, texts: Iterable[str], *, stride: int | None = None, threads: int | None = None
+        self,
+        texts: Iterable[str],
+        *,
+        stride: int | None = None,
+        threads: int | None = None,
+        progress: OnProgress | None = None,
     ) -> Iterator[list[Entity]]:
-        """`predict` for any number of texts in bounded memory."""
+        """`predict` for any number of texts in bounded memory.
+
+        `progress` is called after each window.
+        """
         check_call(texts, threads)
 
         def groups(some: Iterator[str]) -> Iterator[Group[str, Tokens]]:
             return self._groups(some, _check_text, self.tokenizer.tokenize, stride)
 
-        return answers(self, texts, groups, self._read, self._entities, threads)
+        return answers(self, texts, groups, self._read, self._entities, threads, progress)
 
     def predict_words(
         self,
