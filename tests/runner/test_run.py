@@ -26,6 +26,7 @@ from offramp.models.flow import Flow, Inputs, LayerStack
 from offramp.nn.blocks import EncoderLayer
 from offramp.nn.layout import Packed
 from offramp.nn.pooling import pool_mean
+from offramp.runner.prepare import prepared
 from offramp.runner.run import Results, Runner
 from offramp.runner.sweep import every_exit
 from offramp.text.tokenizer import Encoded
@@ -235,6 +236,7 @@ def alone(name: str, seed: int, n_rows: int = 40) -> tuple[list[Encoded], list[d
 
 @torch.inference_mode()
 def by_depth_alone(model: PretrainedModel, rows: list[Encoded]) -> list[dict[int, Tensor]]:
+    model = prepared(model)
     answers = [logits_by_depth(model, Inputs.from_rows([row.ids], [row.types])) for row in rows]
     return [{depth: x[0] for depth, x in answer.items()} for answer in answers]
 

@@ -30,6 +30,11 @@ class Ramp(nn.Module):
         self.dropout = nn.Dropout(dropout)
         self.classifier = nn.Linear(hidden, n_labels)
 
+    @property
+    def pools_first(self) -> bool:
+        """Whether it reads first tokens alone."""
+        return self.pooler == "first"
+
     def forward(self, flow: Flow) -> Tensor:
         """The logits [R, C] of a finished flow, in its row order."""
         return self.answer(self.pool(flow))

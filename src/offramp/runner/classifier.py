@@ -15,9 +15,10 @@ from offramp.models.base import PretrainedModel
 from offramp.runner.ahead import ahead
 from offramp.runner.progress import Meter, OnProgress
 from offramp.runner.rows import n_tokens
-from offramp.runner.run import Route, Runner
+from offramp.runner.run import Runner
 from offramp.runner.text_model import TextModel, check_call
 from offramp.runner.threads import cpu_threads
+from offramp.runner.window import Route
 from offramp.text.tables import Text
 from offramp.text.tokenizer import Tokenizer
 

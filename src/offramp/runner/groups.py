@@ -12,9 +12,9 @@ from torch import Tensor
 from offramp.runner.ahead import ahead
 from offramp.runner.progress import Meter, OnProgress
 from offramp.runner.rows import BLOCK, Row, n_tokens
-from offramp.runner.run import MARGIN
 from offramp.runner.text_model import TextModel
 from offramp.runner.threads import cpu_threads
+from offramp.runner.window import MARGIN
 
 T = TypeVar("T")
 R = TypeVar("R", bound=Row)

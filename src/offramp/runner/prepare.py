@@ -60,15 +60,16 @@ def _is_hooked(module: nn.Module) -> bool:
 
 
 def _copied(module: nn.Module, copies: dict[int, nn.Module]) -> nn.Module:
-    """The module with parts of its own and the same parameters."""
+    """The module with parts of its own; everything else is the same."""
     if id(module) in copies:
         return copies[id(module)]
     copy: nn.Module = object.__new__(type(module))
     copies[id(module)] = copy
-    for name, value in vars(module).items():
-        vars(copy)[name] = value.copy() if isinstance(value, (dict, list, set)) else value
-    for name, part in module._modules.items():
-        copy._modules[name] = None if part is None else _copied(part, copies)
+    vars(copy).update(vars(module))
+    vars(copy)["_modules"] = {
+        name: None if part is None else _copied(part, copies)
+        for name, part in module._modules.items()
+    }
     return copy
 
 
@@ -100,7 +101,7 @@ def prepared(model: M) -> M:
     Raises InputError for a model in training mode.
     """
     if "_is_prepared" in vars(model):
-        return model
+        return checked(model)
     stamp = _stamp(model)
     with _making:
         kept = _kept.get(model)
@@ -109,12 +110,22 @@ def prepared(model: M) -> M:
     return cast(M, kept.copy)
 
 
+def checked(model: M) -> M:
+    """The model; InputError if it is in training mode."""
+    if any(module.training for _, module in walk(model)):
+        raise InputError(_IN_TRAINING)
+    return model
+
+
+_IN_TRAINING = "The model is in training mode; call model.eval() before running it."
+
+
 def _stamp(model: nn.Module) -> tuple[object, ...]:
     """Something else whenever parts were exchanged, parameters changed, or hooks put on."""
     marks: list[object] = []
     for _, module in walk(model):
         if module.training:
-            raise InputError("The model is in training mode; call model.eval() before running it.")
+            raise InputError(_IN_TRAINING)
         marks += (id(module), _is_hooked(module))
         for parameter in module._parameters.values():
             if parameter is not None:

@@ -1,13 +1,9 @@
-"""The breadth-first runner.
-
-A window of many rows passes the layers up to the next exit in full microbatches of like length;
-then the exit is asked once for the whole window, leavers are written out, and survivors are
-packed into full microbatches again. Deep layers see full microbatches however few rows survive,
-so that a saved layer is a saved millisecond.
-"""
+"""The breadth-first runner: rows in, answers out, a window of many rows at a time."""
 
 from __future__ import annotations
 
+import math
+import time
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Literal, cast, overload
@@ -15,64 +11,45 @@ from typing import Literal, cast, overload
 import torch
 from torch import Tensor
 
-from offramp.errors import ConfigError, InputError
+from offramp.errors import ConfigError
 from offramp.exits.attach import exits_of
 from offramp.exits.criteria import Criterion
 from offramp.models.base import PretrainedModel
-from offramp.models.flow import ExitableModel, Flow, Inputs, join, reads_first
-from offramp.nn.layout import Packed
-from offramp.runner.rows import BLOCK, by_length, gather, microbatches, split
+from offramp.models.flow import ExitableModel
+from offramp.runner.prepare import checked, prepared
+from offramp.runner.rows import BLOCK, gather
+from offramp.runner.window import LeaveRates, Leavers, Route, Window
 from offramp.text.tokenizer import Encoded
-
-MARGIN = {torch.float64: 1e-9, torch.float32: 1e-4, torch.bfloat16: 0.1, torch.float16: 0.02}
-"""Rows whose logits lie closer than this to a change of answer are computed again, alone.
-
-In units of the row's largest logit, or of 1 if that is larger. Float products differ in the last
-digits with the batch's shape: by up to 2e-6 in a logit of all-MiniLM-L6-v2 in float32
-(docs/notes.md); the figures for half precision are estimates from the formats' digits.
-"""
 
 
 @dataclass(frozen=True, slots=True)
 class RowResult:
     """One row's answer: logits [C] on the host, and how many layers it took.
 
-    Logits are float64 if the model is, and float32 otherwise.
+    Logits are float64 if the model is, and float32 otherwise. `forced` says that the row left
+    because of a deadline or `max_depth`, and would have gone on.
     """
 
     logits_C: Tensor
     exit_layer: int
+    forced: bool = False
 
 
 @dataclass(frozen=True, slots=True)
 class Results:
-    """Rows' answers in input order: logits [R, C] and layers taken [R], on the host."""
+    """Rows' answers in input order: logits [R, C] and layers taken [R], on the host.
+
+    `forced_R` are the rows that left because of a deadline or `max_depth`, and would have gone on.
+    """
 
     logits_RC: Tensor
     exit_layers_R: Tensor
+    forced_R: Tensor
 
     @property
     def mean_layers(self) -> float:
         """Layers that a row took, on average."""
         return self.exit_layers_R.double().mean().item()
-
-
-@dataclass(frozen=True, slots=True)
-class Leavers:
-    """Rows of a window that leave after `depth` layers: their places [R] in it, logits [R, C]."""
-
-    places_R: Tensor
-    logits_RC: Tensor
-    depth: int
-
-
-@dataclass(frozen=True, slots=True)
-class Route:
-    """Where rows are asked: a criterion at each of `depths`, and everyone leaves at `last`."""
-
-    depths: tuple[int, ...]
-    last: int
-    criterion: Criterion | None
 
 
 class Runner:
@@ -83,6 +60,14 @@ class Runner:
     model's head at full depth, answers for every row. A window holds at most `window_rows` rows
     and about `window_tokens` tokens, which bounds the memory; a microbatch about
     `microbatch_tokens`. A row's label and exit layer do not depend on the rows beside it.
+
+    On CPUs, and in float32, it is a copy of the model that is run, whose weights are laid out for
+    the processor (`offramp.prepare`); `prepare=False` runs the model itself, which takes half the
+    memory.
+
+    Two limits hold for a call. After `deadline` seconds rows leave with the answer of the exit that
+    they passed last; all pass the first. With `max_depth` none passes more layers than that: the
+    deepest exit up to there answers. Rows that would have gone on are marked as forced.
     """
 
     def __init__(
@@ -95,6 +80,7 @@ class Runner:
         window_rows: int = BLOCK,
         window_tokens: int = 65_536,
         microbatch_tokens: int = 1024,
+        prepare: bool = True,
     ) -> None:
         if not hasattr(model, "logits"):
             raise ConfigError(
@@ -109,8 +95,9 @@ class Runner:
             if value < 1:
                 raise ConfigError(f"{name} must be at least 1; got {value}.")
         self.model = model
-        self._task = cast(ExitableModel, model)
-        self._reads_first = reads_first(self._task)
+        self._n_layers = cast(ExitableModel, model).stack.n_layers
+        self._prepares = prepare
+        self._rates = LeaveRates()
         self._criterion = criterion
         self._use_exits = exits and (criterion is not None or hasattr(model, "exits"))
         self._depth = self._check_depth(depth)
@@ -118,172 +105,142 @@ class Runner:
         self._window_tokens = window_tokens
         self._microbatch_tokens = microbatch_tokens
 
-    def run(self, rows: Sequence[Encoded]) -> Results:
+    def run(
+        self,
+        rows: Sequence[Encoded],
+        *,
+        deadline: float | None = None,
+        max_depth: int | None = None,
+    ) -> Results:
         """All rows' answers, stacked."""
-        windows = list(self.windows(rows))
+        windows = list(self.windows(rows, deadline=deadline, max_depth=max_depth))
         if not windows:
-            n_labels = self.model.config.num_labels
-            return Results(torch.zeros(0, n_labels), torch.zeros(0, dtype=torch.int64))
+            windows = [self._blank(0)]
         return Results(
             torch.cat([w.logits_RC for w in windows]),
             torch.cat([w.exit_layers_R for w in windows]),
+            torch.cat([w.forced_R for w in windows]),
         )
 
     @overload
     def stream(
-        self, rows: Iterable[Encoded], *, ordered: Literal[True] = ...
+        self,
+        rows: Iterable[Encoded],
+        *,
+        ordered: Literal[True] = ...,
+        deadline: float | None = ...,
+        max_depth: int | None = ...,
     ) -> Iterator[RowResult]: ...
 
     @overload
     def stream(
-        self, rows: Iterable[Encoded], *, ordered: Literal[False]
+        self,
+        rows: Iterable[Encoded],
+        *,
+        ordered: Literal[False],
+        deadline: float | None = ...,
+        max_depth: int | None = ...,
     ) -> Iterator[tuple[int, RowResult]]: ...
 
     def stream(
-        self, rows: Iterable[Encoded], *, ordered: bool = True
+        self,
+        rows: Iterable[Encoded],
+        *,
+        ordered: bool = True,
+        deadline: float | None = None,
+        max_depth: int | None = None,
     ) -> Iterator[RowResult] | Iterator[tuple[int, RowResult]]:
         """Each row's answer, in order, as windows complete; `rows` is read a window at a time.
 
         With `ordered=False` it is (index, answer), as soon as a row leaves: within a window the
         rows that leave early come first. `index` counts the rows from 0.
         """
-        return self._in_order(rows) if ordered else self._as_they_leave(rows)
+        route = self.route(deadline, max_depth)
+        return self._in_order(rows, route) if ordered else self._as_they_leave(rows, route)
 
-    def _in_order(self, rows: Iterable[Encoded]) -> Iterator[RowResult]:
-        for window in self.windows(rows):
-            layers = window.exit_layers_R.tolist()
-            for logits_C, layer in zip(window.logits_RC.clone(), layers, strict=True):
-                yield RowResult(logits_C, layer)
+    def _in_order(self, rows: Iterable[Encoded], route: Route) -> Iterator[RowResult]:
+        for rows_of_window in self.gather(rows):
+            window = self.run_window(rows_of_window, route)
+            layers, forced = window.exit_layers_R.tolist(), window.forced_R.tolist()
+            yield from map(RowResult, window.logits_RC.clone(), layers, forced)
 
-    def _as_they_leave(self, rows: Iterable[Encoded]) -> Iterator[tuple[int, RowResult]]:
-        route, first = self.route(), 0
+    def _as_they_leave(
+        self, rows: Iterable[Encoded], route: Route
+    ) -> Iterator[tuple[int, RowResult]]:
+        first = 0
         for window in self.gather(rows):
             for left in self.leavers(window, route):
-                logits_RC = left.logits_RC.clone()
-                for place, logits_C in zip(left.places_R.tolist(), logits_RC, strict=True):
-                    yield first + place, RowResult(logits_C, left.depth)
+                places, forced = left.places_R.tolist(), left.forced_R.tolist()
+                for place, logits_C, by_force in zip(
+                    places, left.logits_RC.clone(), forced, strict=True
+                ):
+                    yield first + place, RowResult(logits_C, left.depth, by_force)
             first += len(window)
 
-    def windows(self, rows: Iterable[Encoded]) -> Iterator[Results]:
+    def windows(
+        self,
+        rows: Iterable[Encoded],
+        *,
+        deadline: float | None = None,
+        max_depth: int | None = None,
+    ) -> Iterator[Results]:
         """The answers a window at a time; the thresholds are those of the moment of the call."""
-        route = self.route()
+        route = self.route(deadline, max_depth)
         return (self.run_window(window, route) for window in self.gather(rows))
 
     def gather(self, rows: Iterable[Encoded]) -> Iterator[list[Encoded]]:
         """`rows` in windows of bounded size, read as they are asked for."""
         return gather(rows, self._window_rows, self._window_tokens)
 
-    def route(self) -> Route:
-        """What holds for a whole run, so that a threshold changed meanwhile waits for the next."""
-        if any(module.training for module in self.model.modules()):
-            raise InputError("The model is in training mode; call model.eval() before running it.")
-        last = self._depth
-        if not self._use_exits:
-            return Route((), last, None)
-        exits = exits_of(self.model)
-        criterion = self._criterion or exits.criterion
-        return Route(tuple(d for d in exits.depths if d < last), last, criterion)
+    def route(self, deadline: float | None = None, max_depth: int | None = None) -> Route:
+        """What holds for a whole run, so that a threshold changed meanwhile waits for the next.
+
+        The time until the `deadline` begins here. Raises InputError for a model in training mode
+        and ConfigError for limits that cannot be kept.
+        """
+        model = prepared(self.model) if self._prepares else checked(self.model)
+        depths = exits_of(model).depths if self._use_exits else ()
+        depths = tuple(depth for depth in depths if depth < self._depth)
+        last, criterion = self._depth, None
+        if self._use_exits:
+            criterion = self._criterion or exits_of(self.model).criterion
+        cut = max_depth is not None and max_depth < last
+        if max_depth is not None and cut:
+            depths = tuple(depth for depth in depths if depth <= max_depth)
+            if not depths:
+                raise ConfigError(
+                    f"max_depth={max_depth} is before the first exit, and a row leaves at an exit."
+                )
+            *rest, last = depths
+            depths = tuple(rest)
+        if deadline is not None and not (deadline > 0 and math.isfinite(deadline)):
+            raise ConfigError(f"deadline is a time from now in seconds, above 0; got {deadline}.")
+        until = None if deadline is None else time.monotonic() + deadline
+        return Route(model, depths, last, criterion, cut, until)
 
     def run_window(self, rows: Sequence[Encoded], route: Route) -> Results:
         """The answers of one window's rows, in their order."""
-        wide = torch.float64 if self.model.dtype == torch.float64 else torch.float32
-        logits_RC = torch.zeros(len(rows), self.model.config.num_labels, dtype=wide)
-        layers_R = torch.full((len(rows),), route.last)
+        results = self._blank(len(rows))
         for left in self.leavers(rows, route):
-            logits_RC[left.places_R] = left.logits_RC
-            layers_R[left.places_R] = left.depth
-        return Results(logits_RC, layers_R)
+            results.logits_RC[left.places_R] = left.logits_RC
+            results.exit_layers_R[left.places_R] = left.depth
+            results.forced_R[left.places_R] = left.forced_R
+        return results
 
-    @torch.inference_mode()
     def leavers(self, rows: Sequence[Encoded], route: Route) -> Iterator[Leavers]:
-        """One window's rows as they leave, those of one depth together."""
-        stack = self._task.stack
-        inputs = by_length(rows, self.model.device)
-        flows = [stack.start(part) for part in split(inputs, self._microbatch_tokens)]
+        """One window's rows as they leave."""
+        return Window(rows, route, self._microbatch_tokens, self._rates).leavers()
+
+    def _blank(self, n_rows: int) -> Results:
         wide = torch.float64 if self.model.dtype == torch.float64 else torch.float32
-        state_RS = None if route.criterion is None else route.criterion.start(len(rows))
-        done = 0
-        for depth in (*route.depths, route.last):
-            parts = [self._advance(flow, done, depth) for flow in flows]
-            flows = [flow for flow, _ in parts]
-            names_R = torch.cat([flow.row_ids_R for flow in flows])
-            answers_RC = self._answer(torch.cat([read for _, read in parts]), depth)
-            done = depth
-            leave_R, answers_RC, state_RS = self._decide(
-                answers_RC, names_R, state_RS, depth, route, rows
-            )
-            if not bool(leave_R.any()):
-                continue
-            yield Leavers(names_R[leave_R], answers_RC[leave_R].to(wide), depth)
-            if bool(leave_R.all()):
-                break
-            state_RS = None if state_RS is None else state_RS[~leave_R]
-            flows = _regroup(flows, ~leave_R, self._microbatch_tokens)
-
-    def _advance(self, flow: Flow, done: int, depth: int) -> tuple[Flow, Tensor]:
-        """Pass the layers from `done` to `depth`: the flow, and what `_answer` needs of it.
-
-        That is read at once, while the hidden states are in the processor's cache. The last layer
-        is run for the tokens that the answer reads.
-        """
-        stack = self._task.stack
-        whole = stack.n_layers - 1 if self._reads_first else stack.n_layers
-        for i in range(done, min(depth, whole)):
-            flow = stack.step(flow, i)
-        if depth > whole:
-            layout = cast(Packed, flow.layout)
-            flow = stack.step(flow, whole, queries=layout.starts_R.to(flow.hidden.device))
-        finished = stack.finish(flow)
-        if depth == stack.n_layers:
-            return flow, self._task.logits(finished)
-        return flow, exits_of(self.model).ramp(depth).pool(finished)
-
-    def _answer(self, read: Tensor, depth: int) -> Tensor:
-        """What the exit after `depth` layers says, [R, C] on the host."""
-        if depth < self._task.stack.n_layers:
-            read = exits_of(self.model).ramp(depth).answer(read)
-        return read.cpu()
-
-    def _decide(
-        self,
-        answers_RC: Tensor,
-        names_R: Tensor,
-        state_RS: Tensor | None,
-        depth: int,
-        route: Route,
-        rows: Sequence[Encoded],
-    ) -> tuple[Tensor, Tensor, Tensor | None]:
-        """Who leaves, with which answers; doubtful rows are decided from a run of the row alone."""
-        leave_R, slack_R, state_RS = _ask(answers_RC, state_RS, depth, route)
-        if len(rows) == 1:
-            return leave_R, answers_RC, state_RS
-        scale_R = answers_RC.abs().amax(-1).clamp(min=1).double()
-        doubtful = slack_R < scale_R * MARGIN.get(self.model.dtype, 0.1)
-        for place in torch.nonzero(doubtful).flatten().tolist():
-            alone, answer_1C, own_state = self._alone(rows[int(names_R[place])], depth, route)
-            leave_R[place] = alone
-            answers_RC[place] = answer_1C
-            if state_RS is not None and own_state is not None:
-                state_RS[place] = own_state
-        return leave_R, answers_RC, state_RS
-
-    def _alone(self, row: Encoded, depth: int, route: Route) -> tuple[bool, Tensor, Tensor | None]:
-        """The answer at `depth` of a row that shares its batch with none."""
-        inputs = Inputs.from_rows([row.ids], [row.types], [0], self.model.device)
-        flow = self._task.stack.start(inputs)
-        state = None if route.criterion is None else route.criterion.start(1)
-        done = 0
-        for asked in (*route.depths, route.last):
-            flow, read = self._advance(flow, done, asked)
-            answer_1C = self._answer(read, asked)
-            leave_1, _, state = _ask(answer_1C, state, asked, route)
-            done = asked
-            if asked == depth:
-                break
-        return bool(leave_1), answer_1C[0], None if state is None else state[0]
+        return Results(
+            torch.zeros(n_rows, self.model.config.num_labels, dtype=wide),
+            torch.zeros(n_rows, dtype=torch.int64),
+            torch.zeros(n_rows, dtype=torch.bool),
+        )
 
     def _check_depth(self, depth: int | None) -> int:
-        n_layers = self._task.stack.n_layers
+        n_layers = self._n_layers
         if depth is None or depth == n_layers:
             return n_layers
         depths = exits_of(self.model).depths
@@ -293,36 +250,3 @@ class Runner:
                 f"last, {n_layers}; got {depth}."
             )
         return depth
-
-
-def _ask(
-    answers_RC: Tensor, state_RS: Tensor | None, depth: int, route: Route
-) -> tuple[Tensor, Tensor, Tensor | None]:
-    """leave_R, slack_R and the next state; slack also counts the lead of the best class."""
-    if depth == route.last or route.criterion is None or state_RS is None:
-        leave_R = torch.ones(len(answers_RC), dtype=torch.bool)
-        return leave_R, _lead(answers_RC), state_RS
-    leave_R, slack_R, state_RS = route.criterion.update(state_RS, depth, answers_RC)
-    # A row that leaves takes its label along, which must not hang on the last digits either.
-    slack_R = torch.where(leave_R, slack_R.minimum(_lead(answers_RC)), slack_R)
-    return leave_R, slack_R, state_RS
-
-
-def _lead(logits_RC: Tensor) -> Tensor:
-    """How far the best class lies before the second, [R]."""
-    if logits_RC.shape[-1] == 1:
-        return torch.full((len(logits_RC),), torch.inf, dtype=torch.float64)
-    best_R2 = logits_RC.double().topk(2, dim=-1).values
-    return (best_R2[:, 0] - best_R2[:, 1]) / 2  # either may move
-
-
-def _regroup(flows: Sequence[Flow], stay_R: Tensor, tokens: int) -> list[Flow]:
-    """The rows that stay, in full microbatches again; their order, that of length, is kept."""
-    kept, start = [], 0
-    for flow in flows:
-        rows = torch.nonzero(stay_R[start : start + len(flow.row_ids_R)]).flatten()
-        start += len(flow.row_ids_R)
-        if len(rows):
-            kept.append(flow.take(rows))
-    survivors = join(kept)
-    return [survivors.take(rows) for rows in microbatches(cast(Packed, survivors.layout), tokens)]

@@ -11,6 +11,7 @@ from torch import Tensor
 from offramp.exits.attach import logits_by_depth
 from offramp.exits.criteria import Criterion
 from offramp.models.base import PretrainedModel
+from offramp.runner.prepare import prepared
 from offramp.runner.rows import by_length, split
 from offramp.runner.run import Results
 from offramp.text.tokenizer import Encoded
@@ -34,12 +35,13 @@ class EveryExit:
             answers_RC[rows_R[leave_R]] = logits_RC[rows_R[leave_R]]
             layers_R[rows_R[leave_R]] = depth
             rows_R, state_RS = rows_R[~leave_R], state_RS[~leave_R]
-        return Results(answers_RC, layers_R)
+        return Results(answers_RC, layers_R, torch.zeros_like(layers_R, dtype=torch.bool))
 
 
 @torch.inference_mode()
 def every_exit(model: PretrainedModel, rows: Sequence[Encoded], tokens: int = 1024) -> EveryExit:
     """Run all rows through all layers and ask every exit."""
+    model = prepared(model)
     inputs = by_length(rows, model.device)
     parts = [logits_by_depth(model, part) for part in split(inputs, tokens)]
     depths = tuple(parts[0])

@@ -223,7 +223,8 @@ class _System:
             return answers.apply(self.criterion)
         depth = answers.depths[-1] if self.depth is None else self.depth
         logits_RC = answers.logits_ERC[answers.depths.index(depth)]
-        return Results(logits_RC, torch.full((len(logits_RC),), depth))
+        layers_R = torch.full((len(logits_RC),), depth)
+        return Results(logits_RC, layers_R, torch.zeros_like(layers_R, dtype=torch.bool))
 
 
 def _systems(

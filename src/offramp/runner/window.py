@@ -1,0 +1,330 @@
+"""One window of rows on its way through the layers.
+
+The window passes the layers up to the next exit in full microbatches of like length; the exit is
+asked, leavers are given out, and survivors are packed into full microbatches again. Deep layers see
+full microbatches however few rows survive, so that a saved layer is a saved millisecond.
+
+Where an exit reads nothing but first tokens, and enough rows are expected to leave, its layer is
+run for these alone before the exit is asked (a peek), and completed for the rows that stay.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any, NamedTuple, cast
+
+import torch
+from torch import Tensor
+
+from offramp.exits.attach import exits_of
+from offramp.exits.criteria import Criterion
+from offramp.models.base import PretrainedModel
+from offramp.models.flow import ExitableModel, Flow, Inputs, LayerStack, join, reads_first
+from offramp.nn.blocks import KeysValues
+from offramp.nn.layout import Packed
+from offramp.runner.rows import Row, by_length, split
+
+MARGIN = {torch.float64: 1e-9, torch.float32: 1e-4, torch.bfloat16: 0.1, torch.float16: 0.02}
+"""Rows whose logits lie closer than this to a change of answer are computed again, alone.
+
+In units of the row's largest logit, or of 1 if that is larger. Float products differ in the last
+digits with the batch's shape: by up to 2e-6 in a logit of all-MiniLM-L6-v2 in float32
+(docs/notes.md); the figures for half precision are estimates from the formats' digits.
+"""
+
+REDONE = 1 / 32
+"""The most that rows computed again may cost, of what the window costs at full depth."""
+
+
+@dataclass(frozen=True, slots=True)
+class Route:
+    """Where rows are asked: a criterion at each of `depths`, and everyone leaves at `last`.
+
+    `model` is the one that is run. With `cut` the rows that the criterion would keep at `last` are
+    marked as forced. From the moment `deadline` (of `time.monotonic`) on, rows leave with the
+    answer that they have; a row that has none goes on to the first exit.
+    """
+
+    model: PretrainedModel
+    depths: tuple[int, ...]
+    last: int
+    criterion: Criterion | None
+    cut: bool = False
+    deadline: float | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Leavers:
+    """Rows of a window that leave after `depth` layers: their places [R] in it, logits [R, C].
+
+    `forced_R`: which of them the criterion would have kept.
+    """
+
+    places_R: Tensor
+    logits_RC: Tensor
+    forced_R: Tensor
+    depth: int
+
+
+class LeaveRates:
+    """Which share of rows left at each depth, of those that a run asked lately."""
+
+    def __init__(self) -> None:
+        self._of_depth: dict[int, tuple[float, float]] = {}
+
+    def add(self, depth: int, asked: int, left: int) -> None:
+        """So many were asked there, and so many of them left."""
+        before, left_before = self._of_depth.get(depth, (0.0, 0.0))
+        fade = 0.5 if before > 1024 else 1.0
+        self._of_depth[depth] = (before * fade + asked, left_before * fade + left)
+
+    def expected(self, depth: int) -> float:
+        """The share that is to be expected; all, before any was asked."""
+        asked, left = self._of_depth.get(depth, (0.0, 0.0))
+        return left / asked if asked else 1.0
+
+
+class Passed(NamedTuple):
+    """A microbatch at an exit: its flow, what the exit reads, and a peek's keys and values.
+
+    After a peek the flow is still before the exit's layer.
+    """
+
+    flow: Flow
+    read: Tensor
+    known: KeysValues | None
+
+
+class Window:
+    """Rows that are run together along `route`, in microbatches of about so many `tokens`."""
+
+    def __init__(
+        self, rows: Sequence[Row], route: Route, tokens: int, rates: LeaveRates | None = None
+    ) -> None:
+        self._rows = rows
+        self._route = route
+        self._tokens = tokens
+        self._rates = LeaveRates() if rates is None else rates
+        self._model = route.model
+        self._task = cast(ExitableModel, route.model)
+        self._stack: LayerStack = self._task.stack
+        self._reads_first = reads_first(self._task)
+        n_rows = len(rows)
+        wide = torch.float64 if self._model.dtype == torch.float64 else torch.float32
+        self._answers_RC = torch.zeros(n_rows, self._model.config.num_labels, dtype=wide)
+        self._state_RS = None if route.criterion is None else route.criterion.start(n_rows)
+        n_tokens = sum(len(row.ids) for row in rows)
+        self._redo_left = REDONE * n_tokens * self._stack.n_layers
+
+    @torch.inference_mode()
+    def leavers(self) -> Iterator[Leavers]:
+        """The rows as they leave, each once."""
+        route = self._route
+        inputs = by_length(self._rows, self._model.device)
+        flows = [self._stack.start(part) for part in split(inputs, self._tokens)]
+        done = 0
+        for depth in (*route.depths, route.last):
+            left, stay = False, list[Flow]()
+            for batch in self._batches(flows, depth):
+                if done and route.deadline is not None and time.monotonic() >= route.deadline:
+                    left = True
+                    yield self._forced(batch, done)
+                    continue
+                passed = [self._advance(flow, done, depth) for flow in batch]
+                leave_R, leavers = self._ask(passed, depth)
+                if leavers is not None:
+                    left = True
+                    yield leavers
+                stay += self._completed(passed, ~leave_R, depth)
+            flows = _regrouped(stay, self._tokens) if left else stay
+            if not flows:
+                break
+            done = depth
+
+    def _batches(self, flows: Sequence[Flow], depth: int) -> Iterator[Sequence[Flow]]:
+        """What is asked together: the whole window, which costs least, unless something is gained.
+
+        Peeks are made a microbatch at a time, while its keys and values are in the processor's
+        cache, and so is everything where time may be up in between.
+        """
+        apart = self._route.deadline is not None or self._peeks(flows[0], depth)
+        return iter([[flow] for flow in flows] if apart else [flows])
+
+    def _peeks(self, flow: Flow, depth: int) -> bool:
+        """Whether layer `depth` is run for first tokens before it is run for the rows that stay."""
+        if depth == self._stack.n_layers or not hasattr(self._stack, "keys_values"):
+            return False
+        ramp = exits_of(self._model).ramp(depth)
+        if not getattr(ramp, "pools_first", False) or flow.hidden.device.type != "cpu":
+            return False
+        if depth == self._route.last:
+            return True
+        layout = cast(Packed, flow.layout)
+        return self._rates.expected(depth) > worth_a_peek(layout.n_rows, layout.n_tokens)
+
+    def _advance(self, flow: Flow, done: int, depth: int) -> Passed:
+        """Pass the layers from `done` to `depth`, and take what the exit there reads.
+
+        That is read at once, while the hidden states are in the processor's cache. The last layer
+        is run for the tokens that the answer reads, as is that of a peek.
+        """
+        stack, at_end = self._stack, depth == self._stack.n_layers
+        peeks = self._peeks(flow, depth)
+        narrow = peeks or (at_end and self._reads_first)
+        for i in range(done, depth - 1 if narrow else depth):
+            flow = stack.step(flow, i)
+        seen, known = flow, None
+        if narrow:
+            first_R = cast(Packed, flow.layout).starts_R.to(flow.hidden.device)
+            if peeks:
+                body = cast(Any, stack)
+                known = body.keys_values(flow, depth - 1)
+                seen = body.step(flow, depth - 1, queries=first_R, known=known)
+            else:
+                seen = stack.step(flow, depth - 1, queries=first_R)
+        finished = stack.finish(seen)
+        if at_end:
+            return Passed(flow, self._task.logits(finished), known)
+        return Passed(flow, exits_of(self._model).ramp(depth).pool(finished), known)
+
+    def _answer(self, read: Tensor, depth: int) -> Tensor:
+        """What the exit after `depth` layers says, [R, C] on the host."""
+        if depth < self._stack.n_layers:
+            read = exits_of(self._model).ramp(depth).answer(read)
+        return read.cpu()
+
+    def _ask(self, passed: Sequence[Passed], depth: int) -> tuple[Tensor, Leavers | None]:
+        """Which rows leave, with which answers; doubtful ones are decided from a run of their own.
+
+        A row is doubtful whose answer hangs on the last digits, which depend on the batch.
+        """
+        names_R = torch.cat([flow.row_ids_R for flow, _, _ in passed])
+        answers_RC = self._answer(torch.cat([read for _, read, _ in passed]), depth)
+        state_RS = None if self._state_RS is None else self._state_RS[names_R]
+        asked = _decide(answers_RC, state_RS, depth, self._route)
+        leave_R, forced_R, state_RS = asked.leave_R, asked.forced_R, asked.state_RS
+        if len(self._rows) > 1:
+            scale_R = answers_RC.abs().amax(-1).clamp(min=1).double()
+            doubtful = asked.slack_R < scale_R * MARGIN.get(self._model.dtype, 0.1)
+            for place in torch.nonzero(doubtful).flatten().tolist():
+                row = self._rows[int(names_R[place])]
+                self._redo_left -= len(row.ids) * depth
+                if self._redo_left < 0:
+                    break
+                answer_1C, alone = self._alone(row, depth)
+                answers_RC[place] = answer_1C[0]
+                leave_R[place], forced_R[place] = alone.leave_R[0], alone.forced_R[0]
+                if state_RS is not None and alone.state_RS is not None:
+                    state_RS[place] = alone.state_RS[0]
+        self._answers_RC[names_R] = answers_RC.to(self._answers_RC.dtype)
+        if self._state_RS is not None and state_RS is not None:
+            self._state_RS[names_R] = state_RS
+        left_R = names_R[leave_R]
+        self._rates.add(depth, len(names_R), len(left_R))
+        if not len(left_R):
+            return leave_R, None
+        return leave_R, Leavers(left_R, self._answers_RC[left_R], forced_R[leave_R], depth)
+
+    def _alone(self, row: Row, depth: int) -> tuple[Tensor, Decided]:
+        """The answer [1, C] at `depth` of a row in a batch of its own, and what it means."""
+        inputs = Inputs.from_rows([row.ids], [row.types], [0], self._model.device)
+        flow = self._stack.start(inputs)
+        criterion = self._route.criterion
+        state_1S = None if criterion is None else criterion.start(1)
+        done = 0
+        for asked in (*self._route.depths, self._route.last):
+            passed = self._advance(flow, done, asked)
+            answer_1C = self._answer(passed.read, asked)
+            decided = _decide(answer_1C, state_1S, asked, self._route)
+            if asked == depth:
+                break
+            (flow,) = self._completed([passed], torch.ones(1, dtype=torch.bool), asked)
+            state_1S, done = decided.state_RS, asked
+        return answer_1C, decided
+
+    def _completed(self, passed: Sequence[Passed], stay_R: Tensor, depth: int) -> list[Flow]:
+        """The flows of the rows that stay, after `depth` layers."""
+        kept, start = list[Flow](), 0
+        for flow, _, known in passed:
+            rows = torch.nonzero(stay_R[start : start + len(flow.row_ids_R)]).flatten()
+            start += len(flow.row_ids_R)
+            if not len(rows):
+                continue
+            if len(rows) < len(flow.row_ids_R):
+                known = None if known is None else _of_rows(known, flow, rows)
+                flow = flow.take(rows)
+            if known is not None:
+                flow = cast(Any, self._stack).step(flow, depth - 1, known=known)
+            kept.append(flow)
+        return kept
+
+    def _forced(self, batch: Sequence[Flow], depth: int) -> Leavers:
+        """The rows of a batch, with the answers that they had after `depth` layers."""
+        names_R = torch.cat([flow.row_ids_R for flow in batch])
+        forced_R = torch.ones(len(names_R), dtype=torch.bool)
+        return Leavers(names_R, self._answers_RC[names_R], forced_R, depth)
+
+
+class Decided(NamedTuple):
+    """Which rows leave, which of them have to, how far logits may move, and the next state."""
+
+    leave_R: Tensor
+    forced_R: Tensor
+    slack_R: Tensor
+    state_RS: Tensor | None
+
+
+def worth_a_peek(n_rows: int, n_tokens: int) -> float:
+    """The share of a microbatch's rows that must leave for a peek to pay.
+
+    A fit of what was measured (docs/notes.md): a peek computes first tokens twice, and calls twice
+    as many kernels.
+    """
+    return 0.02 + 1.5 * n_rows / n_tokens + 20 / n_tokens
+
+
+def _decide(answers_RC: Tensor, state_RS: Tensor | None, depth: int, route: Route) -> Decided:
+    """What the criterion says; everyone leaves at the end of the route.
+
+    A row that leaves takes its label along, which must not hang on the last digits either: slack
+    counts the lead of the best class too.
+    """
+    everyone = torch.ones(len(answers_RC), dtype=torch.bool)
+    last = depth == route.last
+    if route.criterion is None or state_RS is None or (last and not route.cut):
+        return Decided(everyone, ~everyone, _lead(answers_RC), state_RS)
+    leave_R, slack_R, state_RS = route.criterion.update(state_RS, depth, answers_RC)
+    if last:
+        return Decided(everyone, ~leave_R, slack_R.minimum(_lead(answers_RC)), state_RS)
+    slack_R = torch.where(leave_R, slack_R.minimum(_lead(answers_RC)), slack_R)
+    return Decided(leave_R, torch.zeros_like(everyone), slack_R, state_RS)
+
+
+def _lead(logits_RC: Tensor) -> Tensor:
+    """How far the logits may move, each its own way, before another class is the best, [R]."""
+    if logits_RC.shape[-1] == 1:
+        return torch.full((len(logits_RC),), torch.inf, dtype=torch.float64)
+    best_R2 = logits_RC.double().topk(2, dim=-1).values
+    return (best_R2[:, 0] - best_R2[:, 1]) / 2
+
+
+def _of_rows(known: KeysValues, flow: Flow, rows: Tensor) -> KeysValues:
+    """The keys and values of some rows' tokens."""
+    _, tokens = flow.layout.take(rows)
+    key, value = known
+    return key[tokens], value[tokens]
+
+
+def _regrouped(flows: Sequence[Flow], tokens: int) -> list[Flow]:
+    """Successive flows joined until they are full microbatches; the order of length is kept."""
+    grouped, waiting, size = list[Flow](), list[Flow](), 0
+    for flow in flows:
+        n_tokens = cast(Packed, flow.layout).n_tokens
+        if waiting and size + n_tokens > 1.25 * tokens:
+            grouped.append(join(waiting))
+            waiting, size = [], 0
+        waiting.append(flow)
+        size += n_tokens
+    return [*grouped, join(waiting)] if waiting else grouped
