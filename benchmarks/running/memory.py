@@ -11,6 +11,9 @@ from collections.abc import Iterator
 from concurrent.futures import ProcessPoolExecutor
 from pathlib import Path
 
+import torch
+
+import offramp
 from offramp.text.tokenizer import Encoded
 from running.setting import Setting
 
@@ -20,12 +23,16 @@ EVERY = 0.02  # seconds from one sample to the next
 
 
 def memory(setting: Setting) -> None:
-    """The resident memory of a process of its own, which holds offramp and no other engine."""
+    """The resident memory of a process of its own, which holds offramp and no other engine.
+
+    A window is some 2,500 rows: below 100,000 the first tenth is still warming up.
+    """
     count = setting.options.stream_rows
     setting.report.begin("memory", f"{count} rows streamed")
     rows = setting.rows
     with ProcessPoolExecutor(1, multiprocessing.get_context("spawn")) as process:
-        done = process.submit(_stream, setting.directories[0], rows, count)
+        threads = torch.get_num_threads()  # which the other process does not know
+        done = process.submit(_stream, setting.directories[0], rows, count, threads)
         tenths, seconds = done.result()
     print("    (most MiB in each tenth: " + ", ".join(f"{mib:.0f}" for mib in tenths) + ")")
     print(f"    ({count / seconds:.0f} rows a second)")
@@ -35,10 +42,11 @@ def memory(setting: Setting) -> None:
     )
 
 
-def _stream(directory: Path, rows: list[Encoded], count: int) -> tuple[list[float], float]:
+def _stream(
+    directory: Path, rows: list[Encoded], count: int, threads: int
+) -> tuple[list[float], float]:
     """The most MiB in each tenth of the rows, and the seconds that all took."""
-    import offramp
-
+    torch.set_num_threads(threads)
     runner = offramp.Runner(offramp.load(directory, task="classify").model)
     tenths = [0.0] * 10
     given = 0
