@@ -67,6 +67,8 @@ _TABLE: dict[str, tuple[str, tuple[str, ...]]] = {
     "Tokens": ("offramp.text.tokenizer", _TEXT),
     "Table": ("offramp.text.tables", ()),
     "read_table": ("offramp.text.tables", ()),
+    "StreamedTable": ("offramp.text.tables", ()),
+    "stream_table": ("offramp.text.tables", ()),
     "TaggedTable": ("offramp.text.tagged", ()),
     "read_tagged": ("offramp.text.tagged", ()),
     "PretrainedConfig": ("offramp.models.config", ("typing_extensions",)),
@@ -106,6 +108,7 @@ _TABLE: dict[str, tuple[str, tuple[str, ...]]] = {
     "Criterion": ("offramp.exits.criteria", _MODELS),
     "Runner": ("offramp.runner.run", (*_MODELS, *_TEXT)),
     "RowResult": ("offramp.runner.run", (*_MODELS, *_TEXT)),
+    "Progress": ("offramp.runner.progress", ()),
     "Classifier": ("offramp.runner.classifier", (*_MODELS, *_TEXT)),
     "Prediction": ("offramp.runner.classifier", (*_MODELS, *_TEXT)),
     "Embedder": ("offramp.runner.embedder", (*_MODELS, *_TEXT)),
@@ -218,10 +221,16 @@ if TYPE_CHECKING:
     )
     from offramp.runner.embedder import Embedder as Embedder
     from offramp.runner.loading import load as load
+    from offramp.runner.progress import Progress as Progress
     from offramp.runner.reranker import Ranked as Ranked, Reranker as Reranker
     from offramp.runner.run import RowResult as RowResult, Runner as Runner
     from offramp.runner.tagger import Entity as Entity, Tagger as Tagger
-    from offramp.text.tables import Table as Table, read_table as read_table
+    from offramp.text.tables import (
+        StreamedTable as StreamedTable,
+        Table as Table,
+        read_table as read_table,
+        stream_table as stream_table,
+    )
     from offramp.text.tagged import TaggedTable as TaggedTable, read_tagged as read_tagged
     from offramp.text.tokenizer import (
         Encoded as Encoded,

@@ -164,6 +164,21 @@ def test_scores_and_ranks(run: Run, place: Path) -> None:
     assert all(0 <= line["score"] <= 1 for line in found.lines)
 
 
+def test_parquet_gives_what_the_texts_give(run: Run, place: Path, tmp_path: Path) -> None:
+    pyarrow = pytest.importorskip("pyarrow", reason="pyarrow, the data extra, is not installed")
+    from pyarrow import parquet
+
+    texts = some_texts(5000, seed=4)  # more than one window
+    data = tmp_path / "rows.parquet"
+    parquet.write_table(pyarrow.table({"id": range(5000), "text": texts}), data)
+    expected = as_json(offramp.load(place / "classifier").predict(texts))
+    close(run("predict", "classifier", "--data", data).lines, expected)
+    done = run("embed", "body", "--data", data, "--output", tmp_path / "x.npy")
+    assert done.code == 0, done.err
+    vectors = offramp.load(place / "body").embed(texts)
+    np.testing.assert_allclose(np.load(tmp_path / "x.npy"), vectors, atol=1e-5)
+
+
 # ------------------------------------------------------------------ what is refused
 
 

@@ -14,7 +14,7 @@ import pytest
 from parity_draws import Draws
 
 import offramp
-from offramp.nn.blocks import ACTIVATIONS
+from offramp.nn.activations import ACTIVATIONS
 
 Values = dict[str, Any]
 

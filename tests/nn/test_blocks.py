@@ -7,7 +7,8 @@ import math
 import pytest
 import torch
 
-from offramp.nn.blocks import ACTIVATIONS, EncoderLayer
+from offramp.nn.activations import ACTIVATIONS
+from offramp.nn.blocks import EncoderLayer
 from offramp.nn.layout import Packed
 
 

@@ -3,6 +3,8 @@
 import csv
 import json
 import os
+import random
+import subprocess
 import sys
 from pathlib import Path
 from typing import Any
@@ -11,7 +13,7 @@ import pytest
 from hypothesis import given, settings, strategies as st
 
 from offramp.errors import DataError, MissingBackendError
-from offramp.text.tables import read_table
+from offramp.text.tables import read_table, stream_table
 
 
 def write(path: Path, content: str | bytes) -> Path:
@@ -299,3 +301,138 @@ def test_a_pair_is_a_tuple_in_the_order_asked_for(tmp_path: Path) -> None:
     path = write(tmp_path / "rows.jsonl", '{"a": "x", "b": "y", "label": 0}')
     assert read_table(path, text="a", pair="b").texts == [("x", "y")]
     assert read_table(path, text="b", pair="a").texts == [("y", "x")]
+
+
+# ------------------------------------------------------------------ a stream of rows
+
+
+STREAMED = {
+    "rows.tsv": "id\ttext\tb\n1\tone\tx\n2\ttwo\ty\n",
+    "rows.csv": 'id,text,b\n1,one,x\n2,"two",y\n',
+    "rows.jsonl": '{"id": 1, "text": "one", "b": "x"}\n{"text": "two", "b": "y", "more": 0}\n',
+}
+
+
+@pytest.mark.parametrize("name", STREAMED)
+def test_a_stream_has_the_rows_of_the_table_each_time(name: str, tmp_path: Path) -> None:
+    path = write(tmp_path / name, STREAMED[name])
+    stream = stream_table(path)
+    assert stream.columns == ("id", "text", "b")
+    for _ in range(2):
+        assert list(stream) == read_table(path, label=None).texts == ["one", "two"]
+    one, two = iter(stream), iter(stream)  # each has a place of its own in the file
+    assert [next(one), next(two), next(one), next(two)] == ["one", "one", "two", "two"]
+    pairs = stream_table(path, text="b", pair="text")
+    assert list(pairs) == [("x", "one"), ("y", "two")]
+    assert (stream.count(), pairs.count()) == (2, 2)
+
+
+def test_a_stream_of_parquet_is_read_group_by_group(tmp_path: Path) -> None:
+    pyarrow = pytest.importorskip("pyarrow", reason="pyarrow, the data extra, is not installed")
+    from pyarrow import parquet
+
+    texts = [f"text {i} é漢" for i in range(5000)]
+    path = tmp_path / "rows.parquet"
+    columns = {"text": texts, "b": texts[::-1], "id": list(range(5000))}
+    for group in (700, 5000):
+        parquet.write_table(pyarrow.table(columns), path, row_group_size=group)
+        stream = stream_table(path, pair="b")
+        assert stream.columns == ("text", "b", "id")
+        assert list(stream) == list(stream) == list(zip(texts, texts[::-1], strict=True))
+        assert stream.count() == 5000
+
+
+def test_a_parquet_file_larger_than_what_is_kept_of_it(tmp_path: Path) -> None:
+    # One group of rows, which pyarrow by default reads into memory whole.
+    pyarrow = pytest.importorskip("pyarrow", reason="pyarrow, the data extra, is not installed")
+    from pyarrow import parquet
+
+    rng = random.Random(0)
+    texts = ["".join(rng.choices("abcdefgh ", k=400)) for _ in range(50_000)]
+    path = tmp_path / "rows.parquet"
+    parquet.write_table(
+        pyarrow.table({"text": texts}), path, compression="none", use_dictionary=False
+    )
+    assert parquet.ParquetFile(path).num_row_groups == 1
+    program = (
+        "import sys, pyarrow, offramp; rows = iter(offramp.stream_table(sys.argv[1])); "
+        "n = sum(1 for _ in rows); print(n, pyarrow.default_memory_pool().max_memory())"
+    )
+    command = [sys.executable, "-c", program, str(path)]
+    done = subprocess.run(command, check=True, capture_output=True, text=True, timeout=60)
+    n_rows, most = map(int, done.stdout.split())
+    assert n_rows == 50_000
+    assert path.stat().st_size > 20e6
+    assert most < path.stat().st_size / 3
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "expected"),
+    [
+        ("a.tsv", "sentence\tlabel\na\tb\n", ["no column 'text'. It has 'sentence', 'label'"]),
+        ("a.csv", "sentence,label\n", ["no column 'text'. It has 'sentence', 'label'"]),
+        ("a.jsonl", '{"a": "x"}\n', ["no column 'text'. It has 'a'"]),
+        ("a.tsv", "text\ttext\na\tb\n", ["first line", "twice"]),
+        ("a.tsv", "", ["no rows"]),
+        ("a.jsonl", "\n", ["no rows"]),
+        ("a.jsonl", "[1]\n", ["line 1", "object", "list"]),
+        ("a.xls", "text\na\n", ["'.xls'", ".parquet"]),
+    ],
+)
+def test_what_a_stream_refuses_before_its_rows(
+    name: str, content: str, expected: list[str], tmp_path: Path
+) -> None:
+    path = write(tmp_path / name, content)
+    with pytest.raises(DataError) as caught:
+        stream_table(path)
+    for part in (str(path), *expected):
+        assert part in str(caught.value)
+
+
+def test_a_row_that_cannot_be_used_is_met_in_its_place(tmp_path: Path) -> None:
+    path = write(tmp_path / "rows.jsonl", '{"text": "a"}\n{"text": "b"}\n{"text": " "}\n')
+    stream = stream_table(path)
+    for _ in range(2):
+        rows = iter(stream)
+        assert [next(rows), next(rows)] == ["a", "b"]
+        with pytest.raises(DataError, match=r"rows\.jsonl, line 3: 'text' has no text"):
+            next(rows)
+    with pytest.raises(DataError, match="line 3"):
+        stream.count()
+    header_only = stream_table(write(tmp_path / "rows.tsv", "text\n"))
+    assert list(header_only) == []
+    with pytest.raises(DataError, match="has no rows"):
+        header_only.count()
+
+
+def test_half_a_surrogate_pair_is_named_with_its_line(tmp_path: Path) -> None:
+    path = write(tmp_path / "rows.jsonl", '{"text": "a"}\n{"text": "cut \\ud83d"}\n')
+    with pytest.raises(DataError, match=r"line 2: 'text' is not valid Unicode"):
+        read_table(path, label=None)
+
+
+def test_a_stream_is_of_a_file_that_can_be_read_again(tmp_path: Path) -> None:
+    with pytest.raises(DataError, match="does not exist"):
+        stream_table(tmp_path / "absent.tsv")
+    (tmp_path / "folder.jsonl").mkdir()
+    with pytest.raises(DataError, match="is a directory"):
+        stream_table(tmp_path / "folder.jsonl")
+    os.mkfifo(tmp_path / "pipe.tsv")
+    with pytest.raises(DataError, match="device or a pipe"):
+        stream_table(tmp_path / "pipe.tsv")
+
+
+def test_a_stream_that_is_left_closes_its_file(tmp_path: Path) -> None:
+    path = write(tmp_path / "rows.tsv", "text\n" + "a\n" * 100)
+    stream = stream_table(path)
+    rows = iter(stream)
+    next(rows)
+    assert path in open_files()
+    del rows
+    assert path not in open_files()
+
+
+def open_files() -> set[Path]:
+    """What this process has open."""
+    found = [link for link in Path("/proc/self/fd").iterdir() if link.exists()]
+    return {link.readlink() for link in found if link.is_symlink()}

@@ -4,12 +4,16 @@ from __future__ import annotations
 
 import json
 import sys
+from collections.abc import Iterable
+from contextlib import nullcontext
+from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, cast
+from typing import IO, TYPE_CHECKING, cast
 
 import rich_click as click
 
-from offramp.cli.common import check_file, progress_bar, whole_file
+from offramp.cli.common import check_file, whole_file
+from offramp.cli.row_progress import row_progress
 from offramp.errors import DataError, SaveError
 
 if TYPE_CHECKING:
@@ -47,8 +51,6 @@ def embed(
     A .npy file holds them as one array of float32, a row a text; elsewhere it is one JSON object a
     text.
     """
-    import numpy as np
-
     import offramp
 
     if (data is None) == (not texts):
@@ -59,10 +61,14 @@ def embed(
         check_file(output, data)
         if output.suffix not in (".npy", ".jsonl"):
             raise SaveError(f"--output {output} is neither a .npy nor a .jsonl file.")
-    rows = list(texts)
+    rows: Iterable[str] = texts
+    total = len(texts)
     if data is not None:
-        rows = cast("list[str]", offramp.read_table(data, text=text, label=None).texts)
-    vectors = offramp.load(model, task="embed").stream(
+        table = offramp.stream_table(data, text=text)
+        rows, total = cast("Iterable[str]", table), table.count()
+    embedder = offramp.load(model, task="embed")
+    vectors = partial(
+        embedder.stream,
         rows,
         pooling=None if pooling is None else pooling.split(","),
         normalize=normalize,
@@ -71,20 +77,27 @@ def embed(
         threads=threads,
     )
     if output is None:
-        for vector_D in vectors:
-            sys.stdout.write(_line(vector_D))
+        with row_progress("embed", total) if not sys.stdout.isatty() else nullcontext() as told:
+            for vector_D in vectors(progress=told):
+                sys.stdout.write(_line(vector_D))
         return
-    with whole_file(output) as file, progress_bar() as progress:
-        table: list[npt.NDArray[np.float32]] = []
-        for done, vector_D in enumerate(vectors, start=1):
-            if output.suffix == ".npy":
-                table.append(vector_D)
+    with whole_file(output) as file, row_progress("embed", total) as progress:
+        as_array = output.suffix == ".npy"
+        for done, vector_D in enumerate(vectors(progress=progress), start=1):
+            if as_array and done == 1:
+                _begin_array(file.buffer, total, len(vector_D))  # type: ignore[attr-defined]
+            if as_array:
+                file.buffer.write(vector_D.astype("<f4").tobytes())  # type: ignore[attr-defined]
             else:
                 file.write(_line(vector_D))
-            if done % 256 == 0 or done == len(rows):
-                progress("embed", done, len(rows))
-        if table:
-            np.save(file.buffer, np.stack(table))  # type: ignore[attr-defined]
+
+
+def _begin_array(file: IO[bytes], rows: int, width: int) -> None:
+    """What numpy writes before the numbers, which follow row by row: memory stays flat."""
+    from numpy.lib import format as npy
+
+    about = {"descr": "<f4", "fortran_order": False, "shape": (rows, width)}
+    npy.write_array_header_1_0(file, about)
 
 
 def _line(vector_D: npt.NDArray[np.float32]) -> str:

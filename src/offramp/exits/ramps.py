@@ -7,6 +7,7 @@ from torch import Tensor, nn
 
 from offramp.models.flow import Flow
 from offramp.nn.pooling import pool_attention, pool_first, pool_mean
+from offramp.nn.prepared import activated
 
 POOLERS = ("attention", "first", "mean")
 
@@ -42,5 +43,5 @@ class Ramp(nn.Module):
 
     def answer(self, pooled: Tensor) -> Tensor:
         """The logits [R, C] of pooled rows, which may come from several flows."""
-        logits_RC: Tensor = self.classifier(self.dropout(F.tanh(self.dense(pooled))))
+        logits_RC: Tensor = self.classifier(self.dropout(activated(self.dense, pooled, F.tanh)))
         return logits_RC

@@ -35,9 +35,11 @@ from offramp.models.heads import (
 from offramp.models.modules import Embeddings
 from offramp.models.pretraining import MaskedLM, WordsAndOrder
 from offramp.models.word_heads import tied_words
+from offramp.nn.activations import ACTIVATIONS
 from offramp.nn.attention import Probe
-from offramp.nn.blocks import ACTIVATIONS, CheckpointedLayer, FlatAttention
+from offramp.nn.blocks import CheckpointedLayer, FlatAttention, KeysValues
 from offramp.nn.layout import Layout
+from offramp.nn.prepared import activated, added
 
 
 @configuration
@@ -177,10 +179,12 @@ class AlbertLayer(CheckpointedLayer):
         layout: Layout,
         queries: Tensor | None = None,
         probe: Probe | None = None,
+        *,
+        known: KeysValues | None = None,
     ) -> Tensor:
-        attended = self.attention(hidden, layout, queries, probe)
-        widened = self.ffn_output(self.activation(self.ffn(attended)))
-        output: Tensor = self.full_layer_layer_norm(widened + attended)
+        attended = self.attention(hidden, layout, queries, probe, None, known)
+        widened = activated(self.ffn, attended, self.activation)
+        output: Tensor = self.full_layer_layer_norm(added(self.ffn_output, widened, attended))
         return output
 
 
@@ -198,7 +202,8 @@ class AlbertAttention(FlatAttention):
         self.output_dropout = nn.Dropout(config.hidden_dropout_prob)
 
     def added(self, mixed: Tensor, asking: Tensor) -> Tensor:
-        output: Tensor = self.LayerNorm(asking + self.output_dropout(self.dense(mixed)))
+        total = added(self.dense, mixed, asking, self.output_dropout)
+        output: Tensor = self.LayerNorm(total)
         return output
 
 
@@ -267,7 +272,9 @@ class AlbertWordHead(nn.Module):
         self.bias = nn.Parameter(torch.zeros(config.vocab_size))
 
     def forward(self, hidden: Tensor) -> Tensor:
-        logits: Tensor = self.decoder(self.LayerNorm(self.activation(self.dense(hidden))))
+        logits: Tensor = self.decoder(
+            self.LayerNorm(activated(self.dense, hidden, self.activation))
+        )
         return logits
 
 

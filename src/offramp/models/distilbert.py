@@ -33,9 +33,11 @@ from offramp.models.heads import (
 )
 from offramp.models.modules import Embeddings
 from offramp.models.pretraining import MaskedLM
+from offramp.nn.activations import ACTIVATIONS
 from offramp.nn.attention import Probe
-from offramp.nn.blocks import ACTIVATIONS, CheckpointedLayer, FlatAttention, repeated
+from offramp.nn.blocks import CheckpointedLayer, FlatAttention, KeysValues, repeated
 from offramp.nn.layout import Layout
+from offramp.nn.prepared import activated, added
 
 
 @configuration
@@ -161,9 +163,11 @@ class DistilBertLayer(CheckpointedLayer):
         layout: Layout,
         queries: Tensor | None = None,
         probe: Probe | None = None,
+        *,
+        known: KeysValues | None = None,
     ) -> Tensor:
-        attended = self.sa_layer_norm(self.attention(hidden, layout, queries, probe))
-        output: Tensor = self.output_layer_norm(self.ffn(attended) + attended)
+        attended = self.sa_layer_norm(self.attention(hidden, layout, queries, probe, None, known))
+        output: Tensor = self.output_layer_norm(self.ffn(attended, attended))
         return output
 
 
@@ -178,12 +182,11 @@ class DistilBertAttention(FlatAttention):
         self.out_lin = nn.Linear(config.dim, config.dim)
 
     def added(self, mixed: Tensor, asking: Tensor) -> Tensor:
-        output: Tensor = self.out_lin(mixed) + asking
-        return output
+        return added(self.out_lin, mixed, asking)
 
 
 class DistilBertPerceptron(nn.Module):
-    """Widen, activate, narrow, drop out."""
+    """Widen, activate, narrow, drop out, add to the residual."""
 
     def __init__(self, config: DistilBertConfig) -> None:
         super().__init__()
@@ -192,9 +195,10 @@ class DistilBertPerceptron(nn.Module):
         self.lin2 = nn.Linear(config.hidden_dim, config.dim)
         self.dropout = nn.Dropout(config.dropout)
 
-    def forward(self, hidden: Tensor) -> Tensor:
-        output: Tensor = self.dropout(self.lin2(self.activation(self.lin1(hidden))))
-        return output
+    def forward(self, hidden: Tensor, residual: Tensor) -> Tensor:
+        return added(
+            self.lin2, activated(self.lin1, hidden, self.activation), residual, self.dropout
+        )
 
 
 class DistilBertForSequenceClassification(SequenceClassification, DistilBertPreTrainedModel):
@@ -256,7 +260,7 @@ class DistilBertForMaskedLM(MaskedLM, DistilBertPreTrainedModel):
         self.vocab_projector = nn.Linear(config.dim, config.vocab_size)
 
     def words(self, hidden: Tensor) -> Tensor:
-        normed = self.vocab_layer_norm(self.activation(self.vocab_transform(hidden)))
+        normed = self.vocab_layer_norm(activated(self.vocab_transform, hidden, self.activation))
         logits: Tensor = self.vocab_projector(normed)
         return logits
 

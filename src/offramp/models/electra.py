@@ -23,8 +23,9 @@ from offramp.models.heads import (
 )
 from offramp.models.modules import Embeddings, Encoder
 from offramp.models.pretraining import MaskedLM, ReplacedTokens
-from offramp.nn.blocks import ACTIVATIONS
+from offramp.nn.activations import ACTIVATIONS
 from offramp.nn.pooling import pool_first, pool_last, pool_mean
+from offramp.nn.prepared import activated
 
 SUMMARIES = {
     "first": pool_first,
@@ -159,7 +160,7 @@ class ElectraTransform(nn.Module):
         self.LayerNorm = nn.LayerNorm(config.embedding_size, eps=config.layer_norm_eps)
 
     def forward(self, hidden: Tensor) -> Tensor:
-        normed: Tensor = self.LayerNorm(F.gelu(self.dense(hidden)))
+        normed: Tensor = self.LayerNorm(activated(self.dense, hidden, F.gelu))
         return normed
 
 
@@ -173,7 +174,7 @@ class ElectraDiscriminator(nn.Module):
         self.dense_prediction = nn.Linear(config.hidden_size, 1)
 
     def forward(self, hidden: Tensor) -> Tensor:
-        logits: Tensor = self.dense_prediction(self.activation(self.dense(hidden)))
+        logits: Tensor = self.dense_prediction(activated(self.dense, hidden, self.activation))
         return logits
 
 

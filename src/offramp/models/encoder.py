@@ -24,7 +24,8 @@ from offramp.models.config import (
 from offramp.models.flow import Flow, Inputs, is_traced
 from offramp.models.outputs import BaseModelOutputWithPooling
 from offramp.models.passing import Options, pass_layers
-from offramp.nn.blocks import ACTIVATIONS
+from offramp.nn.activations import ACTIVATIONS
+from offramp.nn.blocks import Attention, KeysValues
 from offramp.nn.layout import Layout, Packed
 from offramp.nn.pooling import pool_first
 
@@ -169,10 +170,21 @@ class EncoderBody(EncoderPreTrainedModel):
         hidden: Tensor = self.embeddings(inputs)
         return hidden
 
-    def step(self, flow: Flow, i: int, queries: Tensor | None = None) -> Flow:
-        """Pass layer i, from 0; with `queries`, one packed token a row [R], for those alone."""
+    def keys_values(self, flow: Flow, i: int) -> KeysValues:
+        """What layer i, from 0, attends to; it may be given to `step`."""
+        attention = cast(Attention, self.layers[i].attention)
+        return attention.core.keys_values(flow.hidden)
+
+    def step(
+        self, flow: Flow, i: int, queries: Tensor | None = None, known: KeysValues | None = None
+    ) -> Flow:
+        """Pass layer i, from 0; with `queries`, one packed token a row [R], for those alone.
+
+        `known` are this flow's `keys_values`, where they were made before.
+        """
         bias = () if flow.bias_HLL is None else (_of_queries(flow.bias_HLL, flow.layout, queries),)
-        hidden = self.layers[i](flow.hidden, flow.layout, queries, flow.probe, *bias)
+        layer = self.layers[i]
+        hidden = layer(flow.hidden, flow.layout, queries, flow.probe, *bias, known=known)
         return flow.advanced(hidden) if queries is None else flow.narrowed(hidden, queries)
 
     def finish(self, flow: Flow) -> Flow:

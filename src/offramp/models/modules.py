@@ -7,8 +7,10 @@ from torch import Tensor, nn
 
 from offramp.models.config import PretrainedConfig
 from offramp.models.flow import Inputs
-from offramp.nn.blocks import ACTIVATIONS, EncoderLayer, repeated
+from offramp.nn.activations import ACTIVATIONS
+from offramp.nn.blocks import EncoderLayer, repeated
 from offramp.nn.layout import ordinals
+from offramp.nn.prepared import activated
 
 
 class Embeddings(nn.Module):
@@ -93,7 +95,7 @@ class Pooler(nn.Module):
         self.dense = nn.Linear(width, width)
 
     def forward(self, first_RD: Tensor) -> Tensor:
-        return F.tanh(self.dense(first_RD))
+        return activated(self.dense, first_RD, F.tanh)
 
 
 class ClassificationHead(nn.Module):
@@ -107,6 +109,6 @@ class ClassificationHead(nn.Module):
         self.out_proj = nn.Linear(width, n_labels)
 
     def forward(self, first_RD: Tensor) -> Tensor:
-        hidden_RD = self.activation(self.dense(self.dropout(first_RD)))
+        hidden_RD = activated(self.dense, self.dropout(first_RD), self.activation)
         logits_RC: Tensor = self.out_proj(self.dropout(hidden_RD))
         return logits_RC

@@ -24,6 +24,7 @@ from offramp.models.heads import (
 from offramp.models.modules import Embeddings, Pooler, encoder_layer
 from offramp.models.word_heads import RobertaMaskedLM, tied_words
 from offramp.nn.blocks import Attention, Heads, repeated
+from offramp.nn.prepared import added
 from offramp.nn.relative import BUCKETS, DistanceBias
 
 PADDING = 1
@@ -115,7 +116,7 @@ class MPNetAttention(Attention):
         return self.attn
 
     def added(self, mixed: Tensor, asking: Tensor) -> Tensor:
-        output: Tensor = self.LayerNorm(asking + self.dropout(self.attn.o(mixed)))
+        output: Tensor = self.LayerNorm(added(self.attn.o, mixed, asking, self.dropout))
         return output
 
 

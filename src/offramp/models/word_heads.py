@@ -10,7 +10,8 @@ from torch import Tensor, nn
 
 from offramp.models.encoder import EncoderConfig
 from offramp.models.pretraining import MaskedLM, NextSentence, WordsAndNextSentence
-from offramp.nn.blocks import ACTIVATIONS
+from offramp.nn.activations import ACTIVATIONS
+from offramp.nn.prepared import activated
 
 
 def tied_words(head: str, prefix: str) -> dict[str, str]:
@@ -116,7 +117,7 @@ class Transform(nn.Module):
         self.LayerNorm = nn.LayerNorm(config.hidden_size, eps=config.layer_norm_eps)
 
     def forward(self, hidden: Tensor) -> Tensor:
-        normed: Tensor = self.LayerNorm(self.activation(self.dense(hidden)))
+        normed: Tensor = self.LayerNorm(activated(self.dense, hidden, self.activation))
         return normed
 
 

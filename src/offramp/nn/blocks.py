@@ -8,28 +8,20 @@ arithmetic under others.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
-from functools import partial
-from typing import Any, ClassVar, cast
+from typing import Any, ClassVar, TypeAlias, cast
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
 from offramp.errors import ConfigError
+from offramp.nn.activations import ACTIVATIONS
 from offramp.nn.attention import Probe, self_attention
 from offramp.nn.layout import Layout
+from offramp.nn.prepared import PreparedLinear, activated, added
 
-ACTIVATIONS: dict[str, Callable[[Tensor], Tensor]] = {
-    "gelu": F.gelu,
-    "gelu_new": partial(F.gelu, approximate="tanh"),
-    "gelu_pytorch_tanh": partial(F.gelu, approximate="tanh"),
-    "relu": F.relu,
-    "silu": F.silu,
-    "swish": F.silu,
-    "tanh": F.tanh,
-}
-"""`hidden_act` of a configuration: its function."""
+KeysValues: TypeAlias = tuple[Tensor, Tensor]
+"""What attention looks at in the tokens it reads, each beside their hidden states."""
 
 
 class CheckpointedLayer(nn.Module):
@@ -80,8 +72,9 @@ class EncoderLayer(CheckpointedLayer):
     Takes and gives hidden states in either layout. With `queries`, one packed token of each row
     [R], it gives those tokens' alone, [R, D]: all tokens are attended to, and nothing else is
     computed for the others. `probe` looks into attention, and `bias` is added to its scores (see
-    `self_attention`). `dropout` and `attention_dropout` are probabilities, in force in training
-    mode only. `attention` replaces BERT's by one of other names.
+    `self_attention`). `known` are the layer's keys and values, where they were made before.
+    `dropout` and `attention_dropout` are probabilities, in force in training mode only. `attention`
+    replaces BERT's by one of other names.
     """
 
     def __init__(
@@ -110,8 +103,9 @@ class EncoderLayer(CheckpointedLayer):
         queries: Tensor | None = None,
         probe: Probe | None = None,
         bias: Tensor | None = None,
+        known: KeysValues | None = None,
     ) -> Tensor:
-        attended = self.attention(hidden, layout, queries, probe, bias)
+        attended = self.attention(hidden, layout, queries, probe, bias, known)
         output: Tensor = self.output(self.intermediate(attended), attended)
         return output
 
@@ -123,6 +117,8 @@ class Heads(nn.Module):
     """
 
     projections: ClassVar[tuple[str, str, str]] = ("query", "key", "value")
+    both: PreparedLinear | None = None
+    """Keys and values in one product, where the heads are prepared."""
 
     def __init__(self, width: int, n_heads: int, dropout: float) -> None:
         super().__init__()
@@ -132,6 +128,14 @@ class Heads(nn.Module):
         for name in self.projections:
             setattr(self, name, nn.Linear(width, width))
 
+    def keys_values(self, hidden: Tensor) -> KeysValues:
+        """The tokens' keys and values, beside `hidden`."""
+        if self.both is not None:
+            key, value = self.both(hidden).chunk(2, -1)
+            return key, value
+        _, key, value = (getattr(self, name) for name in self.projections)
+        return key(hidden), value(hidden)
+
     def mix(
         self,
         hidden: Tensor,
@@ -139,15 +143,16 @@ class Heads(nn.Module):
         asking: Tensor,
         probe: Probe | None = None,
         bias: Tensor | None = None,
+        known: KeysValues | None = None,
     ) -> Tensor:
         """What the heads find for each token that asks, side by side."""
-        query, key, value = (getattr(self, name) for name in self.projections)
+        key, value = self.keys_values(hidden) if known is None else known
         if bias is not None and len(self.heads) < self.n_heads:
             bias = bias[..., self.heads, :, :]
         return self_attention(
-            query(asking),
-            key(hidden),
-            value(hidden),
+            getattr(self, self.projections[0])(asking),
+            key,
+            value,
             layout,
             len(self.heads),
             self.attention_dropout if self.training else 0.0,
@@ -167,8 +172,9 @@ class SelfAttention(Heads):
         asking: Tensor,
         probe: Probe | None = None,
         bias: Tensor | None = None,
+        known: KeysValues | None = None,
     ) -> Tensor:
-        return self.mix(hidden, layout, asking, probe, bias)
+        return self.mix(hidden, layout, asking, probe, bias, known)
 
 
 class Attention(nn.Module):
@@ -192,10 +198,11 @@ class Attention(nn.Module):
         queries: Tensor | None = None,
         probe: Probe | None = None,
         bias: Tensor | None = None,
+        known: KeysValues | None = None,
     ) -> Tensor:
         """What the layer goes on with: of all tokens, or of one a row, `queries` [R]."""
         asking = hidden if queries is None else hidden.index_select(0, queries)
-        return self.added(self.core.mix(hidden, layout, asking, probe, bias), asking)
+        return self.added(self.core.mix(hidden, layout, asking, probe, bias, known), asking)
 
     def added(self, mixed: Tensor, asking: Tensor) -> Tensor:
         """What the heads found, projected and joined with the hidden states of those that asked."""
@@ -253,9 +260,10 @@ class AddedAttention(Attention):
         queries: Tensor | None = None,
         probe: Probe | None = None,
         bias: Tensor | None = None,
+        known: KeysValues | None = None,
     ) -> Tensor:
         asking = hidden if queries is None else hidden.index_select(0, queries)
-        mixed = self.self(hidden, layout, asking, probe, bias)
+        mixed = self.self(hidden, layout, asking, probe, bias, known)
         output: Tensor = self.output(mixed, asking)
         return output
 
@@ -280,7 +288,7 @@ class Intermediate(nn.Module):
         self.activation = ACTIVATIONS[activation]
 
     def forward(self, hidden: Tensor) -> Tensor:
-        return self.activation(self.dense(hidden))
+        return activated(self.dense, hidden, self.activation)
 
 
 class AddAndNorm(nn.Module):
@@ -293,7 +301,7 @@ class AddAndNorm(nn.Module):
         self.dropout = nn.Dropout(dropout)
 
     def forward(self, hidden: Tensor, residual: Tensor) -> Tensor:
-        normed: Tensor = self.LayerNorm(self.dropout(self.dense(hidden)) + residual)
+        normed: Tensor = self.LayerNorm(added(self.dense, hidden, residual, self.dropout))
         return normed
 
 

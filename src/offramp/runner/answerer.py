@@ -16,6 +16,7 @@ from offramp.errors import ConfigError, DataError
 from offramp.models.base import PretrainedModel
 from offramp.runner.groups import Group, answers
 from offramp.runner.head_calls import span_logits
+from offramp.runner.progress import OnProgress
 from offramp.runner.rows import read_tokens
 from offramp.runner.text_model import TextModel, check_call, chunks
 from offramp.runner.windows import stripped
@@ -109,12 +110,14 @@ class Answerer(TextModel):
         max_answer_length: int = 30,
         stride: int = 128,
         threads: int | None = None,
+        progress: OnProgress | None = None,
     ) -> Iterator[list[Answer]]:
         """The `n` best answers to each (question, context), the best first; read as asked for.
 
         An answer has `max_answer_length` tokens at most. With `no_answer`, for models trained on
         questions that have none (SQuAD 2.0), there being none is one of the answers; its score is
-        that of the first token, the least of all windows.
+        that of the first token, the least of all windows. `progress` is called after each window
+        of questions.
         """
         check_call(pairs, threads)
         for name, value, least in (
@@ -125,7 +128,8 @@ class Answerer(TextModel):
             if value < least:
                 raise ConfigError(f"{name} must be at least {least}; got {value}.")
         decide = partial(_decide, n=n, no_answer=no_answer, longest=max_answer_length)
-        return answers(self, self._groups(pairs, stride), self._read, decide, threads)
+        groups = partial(self._groups, stride=stride)
+        return answers(self, pairs, groups, self._read, decide, threads, progress)
 
     def _groups(
         self, pairs: Iterable[tuple[str, str]], stride: int

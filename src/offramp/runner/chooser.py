@@ -14,6 +14,7 @@ from offramp.models.base import PretrainedModel
 from offramp.models.heads import MultipleChoice
 from offramp.runner.groups import Group, answers, lead
 from offramp.runner.head_calls import choice_logits
+from offramp.runner.progress import OnProgress
 from offramp.runner.rows import read_rows
 from offramp.runner.text_model import TextModel, check_call, chunks
 from offramp.text.tables import Text
@@ -53,10 +54,19 @@ class Chooser(TextModel):
         """
         return list(self.stream(prompts, threads=threads))
 
-    def stream(self, prompts: Iterable[Prompt], *, threads: int | None = None) -> Iterator[Choice]:
-        """`predict` for any number of prompts in bounded memory."""
+    def stream(
+        self,
+        prompts: Iterable[Prompt],
+        *,
+        threads: int | None = None,
+        progress: OnProgress | None = None,
+    ) -> Iterator[Choice]:
+        """`predict` for any number of prompts in bounded memory.
+
+        `progress` is called after each window.
+        """
         check_call(prompts, threads)
-        return answers(self, self._groups(prompts), self._read, _decide, threads)
+        return answers(self, prompts, self._groups, self._read, _decide, threads, progress)
 
     def _read(self, rows: Sequence[Encoded]) -> list[Tensor]:
         logits_R1 = read_rows(

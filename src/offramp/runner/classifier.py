@@ -2,13 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
+from typing import Literal, overload
+
+from torch import Tensor
 
 from offramp.errors import ConfigError
 from offramp.exits.attach import exits_of
 from offramp.exits.criteria import Criterion, Entropy
 from offramp.models.base import PretrainedModel
+from offramp.runner.ahead import ahead
+from offramp.runner.progress import Meter, OnProgress
+from offramp.runner.rows import n_tokens
 from offramp.runner.run import Route, Runner
 from offramp.runner.text_model import TextModel, check_call
 from offramp.runner.threads import cpu_threads
@@ -91,28 +97,98 @@ class Classifier(TextModel):
         """
         return list(self.stream(texts, threshold=threshold, threads=threads))
 
+    @overload
     def stream(
-        self, texts: Iterable[Text], *, threshold: float | None = None, threads: int | None = None
-    ) -> Iterator[Prediction]:
-        """`predict` for any number of texts in bounded memory: reads and answers by windows."""
+        self,
+        texts: Iterable[Text],
+        *,
+        threshold: float | None = ...,
+        threads: int | None = ...,
+        ordered: Literal[True] = ...,
+        progress: OnProgress | None = ...,
+    ) -> Iterator[Prediction]: ...
+
+    @overload
+    def stream(
+        self,
+        texts: Iterable[Text],
+        *,
+        threshold: float | None = ...,
+        threads: int | None = ...,
+        ordered: Literal[False],
+        progress: OnProgress | None = ...,
+    ) -> Iterator[tuple[int, Prediction]]: ...
+
+    def stream(
+        self,
+        texts: Iterable[Text],
+        *,
+        threshold: float | None = None,
+        threads: int | None = None,
+        ordered: bool = True,
+        progress: OnProgress | None = None,
+    ) -> Iterator[Prediction] | Iterator[tuple[int, Prediction]]:
+        """`predict` for any number of texts in bounded memory: reads and answers by windows.
+
+        With `ordered=False` it is (index, prediction), as soon as a row leaves, without waiting for
+        the rows of its window that stay; `index` counts the texts from 0, as `enumerate` would.
+        A thread of its own reads and tokenises the next window while one is computed. `progress` is
+        called after each window.
+        """
         check_call(texts, threads)
         criterion = None if threshold is None else replace(self._entropy, threshold=threshold)
         runner = Runner(self.model, criterion=criterion)
-        return self._answers(iter(texts), runner, runner.route(), threads)
+        route = runner.route()
+        if ordered:
+            return self._in_order(texts, runner, route, threads, progress)
+        return self._as_they_leave(texts, runner, route, threads, progress)
 
-    def _answers(
-        self, texts: Iterator[Text], runner: Runner, route: Route, threads: int | None
+    def _in_order(
+        self,
+        texts: Iterable[Text],
+        runner: Runner,
+        route: Route,
+        threads: int | None,
+        progress: OnProgress | None,
     ) -> Iterator[Prediction]:
-        labels = self.labels
-        for window in runner.gather(self.encoded(texts)):
-            with cpu_threads(threads):
-                results = runner.run_window(window, route)
-            best = results.logits_RC.float().softmax(-1).max(-1)
-            self.check_finite(best.values)
-            for probability, label, layer in zip(
-                best.values.tolist(),
-                best.indices.tolist(),
-                results.exit_layers_R.tolist(),
-                strict=True,
-            ):
-                yield Prediction(labels[label], probability, layer)
+        labels, meter = self.labels, Meter(progress)
+        with ahead(texts, lambda rows: runner.gather(self.encoded(rows))) as windows:
+            for window in windows:
+                with cpu_threads(threads):
+                    results = runner.run_window(window, route)
+                layers = results.exit_layers_R.tolist()
+                meter.add(len(window), n_tokens(window), sum(layers))
+                yield from self._said(results.logits_RC, layers, labels)
+
+    def _as_they_leave(
+        self,
+        texts: Iterable[Text],
+        runner: Runner,
+        route: Route,
+        threads: int | None,
+        progress: OnProgress | None,
+    ) -> Iterator[tuple[int, Prediction]]:
+        labels, meter, first = self.labels, Meter(progress), 0
+        with ahead(texts, lambda rows: runner.gather(self.encoded(rows))) as windows:
+            for window in windows:
+                leavers, layers = runner.leavers(window, route), 0
+                while True:
+                    with cpu_threads(threads):  # and not while the caller has an answer
+                        left = next(leavers, None)
+                    if left is None:
+                        break
+                    places = left.places_R.tolist()
+                    layers += left.depth * len(places)
+                    said = self._said(left.logits_RC, [left.depth] * len(places), labels)
+                    yield from zip((first + place for place in places), said, strict=True)
+                first += len(window)
+                meter.add(len(window), n_tokens(window), layers)
+
+    def _said(
+        self, logits_RC: Tensor, layers: Sequence[int], labels: Sequence[str]
+    ) -> Iterator[Prediction]:
+        best = logits_RC.float().softmax(-1).max(-1)
+        self.check_finite(best.values)
+        rows = zip(best.values.tolist(), best.indices.tolist(), layers, strict=True)
+        for probability, label, layer in rows:
+            yield Prediction(labels[label], probability, layer)

@@ -17,11 +17,13 @@ from offramp.errors import ConfigError, DataError, nearest
 from offramp.models.base import PretrainedModel
 from offramp.models.flow import Flow
 from offramp.nn.pooling import pool_first, pool_last, pool_max, pool_mean
-from offramp.runner.rows import gather, read_rows
+from offramp.runner.ahead import ahead
+from offramp.runner.progress import Meter, OnProgress
+from offramp.runner.rows import gather, n_tokens, read_rows
 from offramp.runner.sentence_files import SentenceLayout, write_layout
 from offramp.runner.text_model import TextModel, check_call
 from offramp.runner.threads import cpu_threads
-from offramp.text.tokenizer import Tokenizer
+from offramp.text.tokenizer import Encoded, Tokenizer
 
 POOLERS = {"first": pool_first, "last": pool_last, "mean": pool_mean, "max": pool_max}
 
@@ -121,10 +123,14 @@ class Embedder(TextModel):
         prompt: str | None = None,
         prompt_name: str | None = None,
         threads: int | None = None,
+        progress: OnProgress | None = None,
     ) -> Iterator[npt.NDArray[np.float32]]:
-        """`embed` for any number of texts in bounded memory: one vector [D] after the other."""
+        """`embed` for any number of texts in bounded memory: one vector [D] after the other.
+
+        `progress` is called after each window.
+        """
         layout = self._asked(pooling, normalize)
-        windows = self._windows(texts, layout, prompt, prompt_name, threads)
+        windows = self._windows(texts, layout, prompt, prompt_name, threads, progress)
         # Each has memory of its own: one that is kept must not keep its window.
         return (vector_D.clone().numpy() for window_RD in windows for vector_D in window_RD)
 
@@ -140,6 +146,7 @@ class Embedder(TextModel):
         prompt: str | None,
         prompt_name: str | None,
         threads: int | None,
+        progress: OnProgress | None = None,
     ) -> Iterator[Tensor]:
         check_call(texts, threads, "embed")
         before = self._prompt(prompt, prompt_name)
@@ -148,11 +155,21 @@ class Embedder(TextModel):
                 "This model leaves the prompt's tokens out of the pooling (include_prompt is false "
                 'in its files), which offramp cannot do. Pass prompt="" to embed without a prompt.'
             )
-        return self._vectors(_prepared(texts, before, layout.lowercase), layout, threads)
+        return self._vectors(texts, before, layout, threads, progress)
 
     def _vectors(
-        self, texts: Iterator[str], layout: SentenceLayout, threads: int | None
+        self,
+        texts: Iterable[str],
+        before: str,
+        layout: SentenceLayout,
+        threads: int | None,
+        progress: OnProgress | None,
     ) -> Iterator[Tensor]:
+        meter = Meter(progress)
+
+        def gathered(rows: Iterator[str]) -> Iterator[list[Encoded]]:
+            return gather(self.encoded(_prepared(rows, before, layout.lowercase)))
+
         def read(flow: Flow) -> Tensor:
             pooled = [POOLERS[name](flow.hidden, flow.layout) for name in layout.pooling]
             vectors_RD = pooled[0] if len(pooled) == 1 else torch.cat(pooled, -1)
@@ -162,13 +179,15 @@ class Embedder(TextModel):
 
         # A body that pools first tokens can run its last layer for them alone.
         first = set(layout.pooling) == {"first"} and getattr(self.stack, "pools_first", False)
-        for window in gather(self.encoded(texts)):
-            with cpu_threads(threads):
-                vectors_RD = read_rows(
-                    self.stack, window, read, self.model.device, first_alone=first
-                )
-            self.check_finite(vectors_RD)
-            yield vectors_RD.float().cpu()
+        with ahead(texts, gathered) as windows:
+            for window in windows:
+                with cpu_threads(threads):
+                    vectors_RD = read_rows(
+                        self.stack, window, read, self.model.device, first_alone=first
+                    )
+                self.check_finite(vectors_RD)
+                meter.add(len(window), n_tokens(window), len(window) * self.stack.n_layers)
+                yield vectors_RD.float().cpu()
 
     def _asked(self, pooling: Pooling | None, normalize: bool | None) -> SentenceLayout:
         """The layout with what a call changes."""

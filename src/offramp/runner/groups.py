@@ -9,7 +9,9 @@ from typing import Generic, TypeVar
 
 from torch import Tensor
 
-from offramp.runner.rows import Row
+from offramp.runner.ahead import ahead
+from offramp.runner.progress import Meter, OnProgress
+from offramp.runner.rows import BLOCK, Row, n_tokens
 from offramp.runner.run import MARGIN
 from offramp.runner.text_model import TextModel
 from offramp.runner.threads import cpu_threads
@@ -29,30 +31,35 @@ class Group(Generic[T, R]):
 
 def answers(
     owner: TextModel,
-    groups: Iterable[Group[T, R]],
+    asked: Iterable[T],
+    groups: Callable[[Iterator[T]], Iterator[Group[T, R]]],
     read: Callable[[Sequence[R]], Sequence[Tensor]],
     decide: Callable[[Group[T, R], Sequence[Tensor]], tuple[A, float]],
     threads: int | None,
+    progress: OnProgress | None = None,
 ) -> Iterator[A]:
-    """Each group's answer in order, in bounded memory.
+    """The answer to each that is asked, in order, in bounded memory.
 
-    `read` gives every row's values, and `decide` makes a group's answer of its own, with a slack:
-    how far values may move before the answer is another. Where the last digits could, which depend
-    on the rows of a batch, the group is read again alone.
+    `groups` makes their rows, one group each. `read` gives every row's values, and `decide` makes a
+    group's answer of its own, with a slack: how far values may move before the answer is another.
+    Where the last digits could, which depend on the rows of a batch, the group is read again alone.
     """
-    margin = MARGIN.get(owner.model.dtype, 0.1)
-    for window in _gather(groups):
-        found: list[A] = []
-        with cpu_threads(threads):
-            values = iter(_read(owner, read, [row for group in window for row in group.rows]))
-            for group in window:
-                own = list(islice(values, len(group.rows)))
-                answer, slack = decide(group, own)
-                scale = max(1.0, *(value.abs().amax().item() for value in own))
-                if slack < margin * scale and len(window) > 1:
-                    answer, _ = decide(group, _read(owner, read, group.rows))
-                found.append(answer)
-        yield from found
+    margin, meter = MARGIN.get(owner.model.dtype, 0.1), Meter(progress)
+    with ahead(asked, lambda some: _gather(groups(some))) as windows:
+        for window in windows:
+            found: list[A] = []
+            with cpu_threads(threads):
+                values = iter(_read(owner, read, [row for group in window for row in group.rows]))
+                for group in window:
+                    own = list(islice(values, len(group.rows)))
+                    answer, slack = decide(group, own)
+                    scale = max(1.0, *(value.abs().amax().item() for value in own))
+                    if slack < margin * scale and len(window) > 1:
+                        answer, _ = decide(group, _read(owner, read, group.rows))
+                    found.append(answer)
+            tokens = sum(n_tokens(group.rows) for group in window)
+            meter.add(len(window), tokens, len(window) * owner.stack.n_layers)
+            yield from found
 
 
 def lead(logits: Tensor) -> float:
@@ -73,17 +80,23 @@ def _read(
 
 
 def _gather(
-    groups: Iterable[Group[T, R]], most_rows: int = 4096, most_tokens: int = 65_536
+    groups: Iterable[Group[T, R]], most_rows: int = BLOCK, most_tokens: int = 65_536
 ) -> Iterator[list[Group[T, R]]]:
-    """Groups in windows of bounded size, and of one group at least."""
+    """Groups in windows of bounded size, and of one group at least.
+
+    One ends at each multiple of `BLOCK` groups.
+    """
     window: list[Group[T, R]] = []
     rows = tokens = 0
-    for group in groups:
-        size = sum(len(row.ids) for row in group.rows)
+    for number, group in enumerate(groups, start=1):
+        size = n_tokens(group.rows)
         if window and (rows + len(group.rows) > most_rows or tokens + size > most_tokens):
             yield window
             window, rows, tokens = [], 0, 0
         window.append(group)
         rows, tokens = rows + len(group.rows), tokens + size
+        if number % BLOCK == 0:
+            yield window
+            window, rows, tokens = [], 0, 0
     if window:
         yield window

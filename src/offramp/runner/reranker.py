@@ -9,6 +9,9 @@ import torch
 
 from offramp.errors import ConfigError, DataError
 from offramp.models.base import PretrainedModel
+from offramp.runner.ahead import ahead
+from offramp.runner.progress import Meter, OnProgress
+from offramp.runner.rows import n_tokens
 from offramp.runner.run import Runner
 from offramp.runner.text_model import TextModel, check_call
 from offramp.runner.threads import cpu_threads
@@ -53,11 +56,19 @@ class Reranker(TextModel):
         return list(self.stream(texts, sigmoid=sigmoid, threads=threads))
 
     def stream(
-        self, texts: Iterable[Text], *, sigmoid: bool = False, threads: int | None = None
+        self,
+        texts: Iterable[Text],
+        *,
+        sigmoid: bool = False,
+        threads: int | None = None,
+        progress: OnProgress | None = None,
     ) -> Iterator[float]:
-        """`predict` for any number of texts in bounded memory."""
+        """`predict` for any number of texts in bounded memory.
+
+        `progress` is called after each window.
+        """
         check_call(texts, threads)
-        return self._scores(texts, sigmoid, threads)
+        return self._scores(texts, sigmoid, threads, progress)
 
     def rerank(
         self,
@@ -82,14 +93,22 @@ class Reranker(TextModel):
         order = sorted(range(len(listed)), key=lambda i: -scores[i])
         return [Ranked(i, listed[i], scores[i]) for i in order[:top_k]]
 
-    def _scores(self, texts: Iterable[Text], sigmoid: bool, threads: int | None) -> Iterator[float]:
-        runner = Runner(self.model, exits=False)
+    def _scores(
+        self,
+        texts: Iterable[Text],
+        sigmoid: bool,
+        threads: int | None,
+        progress: OnProgress | None,
+    ) -> Iterator[float]:
+        runner, meter = Runner(self.model, exits=False), Meter(progress)
         route = runner.route()
-        for window in runner.gather(self.encoded(texts)):
-            with cpu_threads(threads):
-                logits_RC = runner.run_window(window, route).logits_RC
-            self.check_finite(logits_RC)
-            if logits_RC.shape[-1] == 2:
-                yield from logits_RC.softmax(-1)[:, 1].tolist()
-            else:
-                yield from (torch.sigmoid(logits_RC) if sigmoid else logits_RC)[:, 0].tolist()
+        with ahead(texts, lambda rows: runner.gather(self.encoded(rows))) as windows:
+            for window in windows:
+                with cpu_threads(threads):
+                    logits_RC = runner.run_window(window, route).logits_RC
+                self.check_finite(logits_RC)
+                meter.add(len(window), n_tokens(window), len(window) * route.last)
+                if logits_RC.shape[-1] == 2:
+                    yield from logits_RC.softmax(-1)[:, 1].tolist()
+                else:
+                    yield from (torch.sigmoid(logits_RC) if sigmoid else logits_RC)[:, 0].tolist()

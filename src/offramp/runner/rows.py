@@ -29,20 +29,36 @@ class Row(Protocol):
 R = TypeVar("R", bound=Row)
 
 
+BLOCK = 4096
+"""No window has rows from both sides of a multiple of so many: a stream that begins there has the
+windows, and so the last digits, that it would have had from the beginning."""
+
+
 def gather(
-    rows: Iterable[R], most_rows: int = 4096, most_tokens: int = 65_536
+    rows: Iterable[R], most_rows: int = BLOCK, most_tokens: int = 65_536
 ) -> Iterator[list[R]]:
-    """`rows` in windows of bounded size, read as they are asked for."""
+    """`rows` in windows of bounded size, read as they are asked for.
+
+    One ends at each multiple of `most_rows`.
+    """
     window: list[R] = []
     tokens = 0
-    for row in rows:
-        if window and (len(window) >= most_rows or tokens + len(row.ids) > most_tokens):
+    for number, row in enumerate(rows, start=1):
+        if window and tokens + len(row.ids) > most_tokens:
             yield window
             window, tokens = [], 0
         window.append(row)
         tokens += len(row.ids)
+        if number % most_rows == 0:
+            yield window
+            window, tokens = [], 0
     if window:
         yield window
+
+
+def n_tokens(rows: Iterable[Row]) -> int:
+    """How many tokens rows have together."""
+    return sum(len(row.ids) for row in rows)
 
 
 def by_length(rows: Sequence[Row], device: torch.device | str = "cpu") -> Inputs:

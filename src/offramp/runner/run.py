@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
-from typing import cast
+from typing import Literal, cast, overload
 
 import torch
 from torch import Tensor
@@ -21,7 +21,7 @@ from offramp.exits.criteria import Criterion
 from offramp.models.base import PretrainedModel
 from offramp.models.flow import ExitableModel, Flow, Inputs, join, reads_first
 from offramp.nn.layout import Packed
-from offramp.runner.rows import by_length, gather, microbatches, split
+from offramp.runner.rows import BLOCK, by_length, gather, microbatches, split
 from offramp.text.tokenizer import Encoded
 
 MARGIN = {torch.float64: 1e-9, torch.float32: 1e-4, torch.bfloat16: 0.1, torch.float16: 0.02}
@@ -58,6 +58,15 @@ class Results:
 
 
 @dataclass(frozen=True, slots=True)
+class Leavers:
+    """Rows of a window that leave after `depth` layers: their places [R] in it, logits [R, C]."""
+
+    places_R: Tensor
+    logits_RC: Tensor
+    depth: int
+
+
+@dataclass(frozen=True, slots=True)
 class Route:
     """Where rows are asked: a criterion at each of `depths`, and everyone leaves at `last`."""
 
@@ -83,7 +92,7 @@ class Runner:
         criterion: Criterion | None = None,
         exits: bool = True,
         depth: int | None = None,
-        window_rows: int = 4096,
+        window_rows: int = BLOCK,
         window_tokens: int = 65_536,
         microbatch_tokens: int = 1024,
     ) -> None:
@@ -120,12 +129,40 @@ class Runner:
             torch.cat([w.exit_layers_R for w in windows]),
         )
 
-    def stream(self, rows: Iterable[Encoded]) -> Iterator[RowResult]:
-        """Each row's answer, in order, as windows complete; `rows` is read a window at a time."""
+    @overload
+    def stream(
+        self, rows: Iterable[Encoded], *, ordered: Literal[True] = ...
+    ) -> Iterator[RowResult]: ...
+
+    @overload
+    def stream(
+        self, rows: Iterable[Encoded], *, ordered: Literal[False]
+    ) -> Iterator[tuple[int, RowResult]]: ...
+
+    def stream(
+        self, rows: Iterable[Encoded], *, ordered: bool = True
+    ) -> Iterator[RowResult] | Iterator[tuple[int, RowResult]]:
+        """Each row's answer, in order, as windows complete; `rows` is read a window at a time.
+
+        With `ordered=False` it is (index, answer), as soon as a row leaves: within a window the
+        rows that leave early come first. `index` counts the rows from 0.
+        """
+        return self._in_order(rows) if ordered else self._as_they_leave(rows)
+
+    def _in_order(self, rows: Iterable[Encoded]) -> Iterator[RowResult]:
         for window in self.windows(rows):
             layers = window.exit_layers_R.tolist()
             for logits_C, layer in zip(window.logits_RC.clone(), layers, strict=True):
                 yield RowResult(logits_C, layer)
+
+    def _as_they_leave(self, rows: Iterable[Encoded]) -> Iterator[tuple[int, RowResult]]:
+        route, first = self.route(), 0
+        for window in self.gather(rows):
+            for left in self.leavers(window, route):
+                logits_RC = left.logits_RC.clone()
+                for place, logits_C in zip(left.places_R.tolist(), logits_RC, strict=True):
+                    yield first + place, RowResult(logits_C, left.depth)
+            first += len(window)
 
     def windows(self, rows: Iterable[Encoded]) -> Iterator[Results]:
         """The answers a window at a time; the thresholds are those of the moment of the call."""
@@ -147,15 +184,23 @@ class Runner:
         criterion = self._criterion or exits.criterion
         return Route(tuple(d for d in exits.depths if d < last), last, criterion)
 
-    @torch.inference_mode()
     def run_window(self, rows: Sequence[Encoded], route: Route) -> Results:
         """The answers of one window's rows, in their order."""
+        wide = torch.float64 if self.model.dtype == torch.float64 else torch.float32
+        logits_RC = torch.zeros(len(rows), self.model.config.num_labels, dtype=wide)
+        layers_R = torch.full((len(rows),), route.last)
+        for left in self.leavers(rows, route):
+            logits_RC[left.places_R] = left.logits_RC
+            layers_R[left.places_R] = left.depth
+        return Results(logits_RC, layers_R)
+
+    @torch.inference_mode()
+    def leavers(self, rows: Sequence[Encoded], route: Route) -> Iterator[Leavers]:
+        """One window's rows as they leave, those of one depth together."""
         stack = self._task.stack
         inputs = by_length(rows, self.model.device)
         flows = [stack.start(part) for part in split(inputs, self._microbatch_tokens)]
         wide = torch.float64 if self.model.dtype == torch.float64 else torch.float32
-        logits_RC = torch.zeros(len(rows), self.model.config.num_labels, dtype=wide)
-        layers_R = torch.full((len(rows),), route.last)
         state_RS = None if route.criterion is None else route.criterion.start(len(rows))
         done = 0
         for depth in (*route.depths, route.last):
@@ -169,14 +214,11 @@ class Runner:
             )
             if not bool(leave_R.any()):
                 continue
-            left_R = names_R[leave_R]
-            logits_RC[left_R] = answers_RC[leave_R].to(logits_RC.dtype)
-            layers_R[left_R] = depth
+            yield Leavers(names_R[leave_R], answers_RC[leave_R].to(wide), depth)
             if bool(leave_R.all()):
                 break
             state_RS = None if state_RS is None else state_RS[~leave_R]
             flows = _regroup(flows, ~leave_R, self._microbatch_tokens)
-        return Results(logits_RC, layers_R)
 
     def _advance(self, flow: Flow, done: int, depth: int) -> tuple[Flow, Tensor]:
         """Pass the layers from `done` to `depth`: the flow, and what `_answer` needs of it.

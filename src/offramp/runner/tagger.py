@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from functools import partial
 from itertools import groupby
 from typing import TypeVar
 
@@ -16,6 +17,7 @@ from offramp.models.base import PretrainedModel
 from offramp.runner.groups import Group, answers, lead
 from offramp.runner.head_calls import token_logits
 from offramp.runner.iob import OUTSIDE, spans
+from offramp.runner.progress import OnProgress
 from offramp.runner.rows import read_tokens
 from offramp.runner.text_model import TextModel, check_call, chunks
 from offramp.runner.windows import Word, stripped, words_of
@@ -69,12 +71,23 @@ class Tagger(TextModel):
         return list(self.stream(texts, stride=stride, threads=threads))
 
     def stream(
-        self, texts: Iterable[str], *, stride: int | None = None, threads: int | None = None
+        self,
+        texts: Iterable[str],
+        *,
+        stride: int | None = None,
+        threads: int | None = None,
+        progress: OnProgress | None = None,
     ) -> Iterator[list[Entity]]:
-        """`predict` for any number of texts in bounded memory."""
+        """`predict` for any number of texts in bounded memory.
+
+        `progress` is called after each window.
+        """
         check_call(texts, threads)
-        groups = self._groups(texts, _check_text, self.tokenizer.tokenize, stride)
-        return answers(self, groups, self._read, self._entities, threads)
+
+        def groups(some: Iterator[str]) -> Iterator[Group[str, Tokens]]:
+            return self._groups(some, _check_text, self.tokenizer.tokenize, stride)
+
+        return answers(self, texts, groups, self._read, self._entities, threads, progress)
 
     def predict_words(
         self,
@@ -88,8 +101,8 @@ class Tagger(TextModel):
         A word of which the tokenizer keeps nothing (a control character) has the tag `O`.
         """
         check_call(rows, threads)
-        groups = self.word_windows(rows, stride=stride)
-        return list(answers(self, groups, self._read, self._tags, threads))
+        groups = partial(self.word_windows, stride=stride)
+        return list(answers(self, rows, groups, self._read, self._tags, threads))
 
     def word_windows(
         self, rows: Iterable[Sequence[str]], *, stride: int | None = None

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import csv
 import json
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
+from contextlib import closing, contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeAlias
 
@@ -13,22 +15,36 @@ from offramp.errors import DataError
 
 Record: TypeAlias = dict[str, Any]
 
-Found: TypeAlias = Iterator[tuple[str, Record]]
+Found: TypeAlias = Generator[tuple[str, Record], None, None]
 """Rows, each after the place that messages name: "line 3" of a text, "row 3" of Parquet."""
+
+Fields: TypeAlias = Generator[tuple[int, list[str]], None, None]
+"""Rows of a text file by their first lines, that of the columns' names included."""
 
 
 def records(path: Path, columns: Sequence[str]) -> Found:
     """The rows of a `.tsv`, `.csv`, `.jsonl` or `.parquet` file, of which `columns` are wanted.
 
-    Raises DataError for a file or row that cannot be read, MissingBackendError for Parquet without
-    pyarrow.
+    They are read as they are asked for, in bounded memory. Raises DataError for a file or row that
+    cannot be read, MissingBackendError for Parquet without pyarrow.
     """
-    reader = _READERS.get(path.suffix.lower())
-    if reader is None:
-        raise DataError(
-            f"{path} has the ending {path.suffix or '(none)'!r}; expected {' or '.join(_READERS)}."
-        )
-    return reader(path, columns)
+    return _format(path).rows(path, columns)
+
+
+def column_names(path: Path) -> list[str]:
+    """The columns of such a file, from its beginning; of JSONL those of the first row.
+
+    Empty for an empty file. Raises as `records` does.
+    """
+    return _format(path).names(path)
+
+
+def check_columns(path: Path, names: Sequence[str], wanted: Iterable[str]) -> None:
+    """DataError for a wanted column that a file of these columns has not."""
+    for name in wanted:
+        if name not in names:
+            known = ", ".join(map(repr, names))
+            raise DataError(f"{path}: no column {name!r}. It has {known}.")
 
 
 def column(record: Record, name: str, path: Path, where: str) -> Any:
@@ -100,24 +116,36 @@ def _read_jsonl(path: Path, columns: Sequence[str]) -> Found:
         yield f"line {line}", record
 
 
+def _jsonl_names(path: Path) -> list[str]:
+    with closing(_read_jsonl(path, ())) as rows:
+        return next(([*record] for _, record in rows), [])
+
+
 def _read_tsv(path: Path, columns: Sequence[str]) -> Found:
-    names: list[str] | None = None
+    return _under_names(path, _tsv_fields(path), "Fields are parted by one tab and never quoted.")
+
+
+def _tsv_names(path: Path) -> list[str]:
+    return _first_line(path, _tsv_fields(path))
+
+
+def _tsv_fields(path: Path) -> Fields:
     for line, content in _rows(path):
-        fields = content.split("\t")
-        if names is None:
-            names = _named(fields, path)
-        elif len(fields) != len(names):
-            raise DataError(
-                f"{path}, line {line}: {len(fields)} fields, and the first line names "
-                f"{len(names)} columns. Fields are parted by one tab and never quoted."
-            )
-        else:
-            yield f"line {line}", dict(zip(names, fields, strict=True))
+        yield line, content.split("\t")
 
 
 def _read_csv(path: Path, columns: Sequence[str]) -> Found:
+    return _under_names(
+        path, _csv_fields(path), "A field with a comma in it stands between quotes."
+    )
+
+
+def _csv_names(path: Path) -> list[str]:
+    return _first_line(path, _csv_fields(path))
+
+
+def _csv_fields(path: Path) -> Fields:
     reader = csv.reader((content for _, content in lines(path)), strict=True)
-    names: list[str] | None = None
     blank, start = 0, 1
     while True:
         try:
@@ -134,49 +162,88 @@ def _read_csv(path: Path, columns: Sequence[str]) -> Found:
             blank = blank or line
         elif blank:
             raise _empty(path, blank)
-        elif names is None:
-            names = _named(fields, path)
-        elif len(fields) != len(names):
+        else:
+            yield line, fields
+
+
+def _under_names(path: Path, rows: Fields, advice: str) -> Found:
+    """Rows of fields as records: the first one has the columns' names."""
+    _, names = next(rows, (0, []))
+    _check_names(path, names)
+    for line, fields in rows:
+        if len(fields) != len(names):
             raise DataError(
                 f"{path}, line {line}: {len(fields)} fields, and the first line names "
-                f"{len(names)} columns. A field with a comma in it stands between quotes."
+                f"{len(names)} columns. {advice}"
             )
-        else:
-            yield f"line {line}", dict(zip(names, fields, strict=True))
+        yield f"line {line}", dict(zip(names, fields, strict=True))
+
+
+def _first_line(path: Path, rows: Fields) -> list[str]:
+    with closing(rows):
+        _, names = next(rows, (0, []))
+    _check_names(path, names)
+    return names
+
+
+def _check_names(path: Path, names: list[str]) -> None:
+    if len(set(names)) < len(names):
+        raise DataError(f"{path}: the first line names a column twice: {names}.")
 
 
 def _read_parquet(path: Path, columns: Sequence[str]) -> Found:
+    with _parquet(path) as file:
+        check_columns(path, file.schema_arrow.names, columns)
+        row = 0
+        # Without threads, which torch has a use for.
+        for batch in file.iter_batches(batch_size=1024, columns=[*columns], use_threads=False):
+            for record in batch.to_pylist():
+                row += 1
+                yield f"row {row}", record
+
+
+def _parquet_names(path: Path) -> list[str]:
+    with _parquet(path) as file:
+        return [*file.schema_arrow.names]
+
+
+@contextmanager
+def _parquet(path: Path) -> Iterator[Any]:
+    """An open pyarrow ParquetFile; DataError for what goes wrong while it is read."""
     requires_backends("Reading a .parquet file", "pyarrow")
     import pyarrow
     from pyarrow import parquet
 
     try:
-        with parquet.ParquetFile(str(path)) as file:
-            names = file.schema_arrow.names
-            for name in columns:
-                if name not in names:
-                    known = ", ".join(map(repr, names))
-                    raise DataError(f"{path}: no column {name!r}. It has {known}.")
-            row = 0
-            for batch in file.iter_batches(batch_size=1024, columns=list(columns)):
-                for record in batch.to_pylist():
-                    row += 1
-                    yield f"row {row}", record
+        # So a column is read page by page as it is reached: otherwise whole groups of rows are.
+        with parquet.ParquetFile(str(path), buffer_size=1 << 20, pre_buffer=False) as file:
+            yield file
     except FileNotFoundError:
         raise DataError(f"{path} does not exist.") from None
     except (pyarrow.ArrowException, OSError) as error:
         raise DataError(f"{path} is not a sound Parquet file: {error}.") from error
 
 
-def _named(names: list[str], path: Path) -> list[str]:
-    if len(set(names)) < len(names):
-        raise DataError(f"{path}: the first line names a column twice: {names}.")
-    return names
+def _format(path: Path) -> Format:
+    found = _FORMATS.get(path.suffix.lower())
+    if found is None:
+        raise DataError(
+            f"{path} has the ending {path.suffix or '(none)'!r}; expected {' or '.join(_FORMATS)}."
+        )
+    return found
 
 
-_READERS: dict[str, Callable[[Path, Sequence[str]], Found]] = {
-    ".jsonl": _read_jsonl,
-    ".tsv": _read_tsv,
-    ".csv": _read_csv,
-    ".parquet": _read_parquet,
+@dataclass(frozen=True)
+class Format:
+    """How a file's rows are read, and how the names of its columns."""
+
+    rows: Callable[[Path, Sequence[str]], Found]
+    names: Callable[[Path], list[str]]
+
+
+_FORMATS = {
+    ".jsonl": Format(_read_jsonl, _jsonl_names),
+    ".tsv": Format(_read_tsv, _tsv_names),
+    ".csv": Format(_read_csv, _csv_names),
+    ".parquet": Format(_read_parquet, _parquet_names),
 }

@@ -209,6 +209,10 @@ class Tokenizer:
                 raise DataError(f"{number} is the id of no token; there are {self.vocab_size}.")
         return self._tokenizer.decode(numbers, skip_special_tokens=skip_special_tokens)
 
+    def to_json(self) -> str:
+        """All that the tokenizer does, as tokenizer.json says it: equal for equal tokenizers."""
+        return self._tokenizer.to_str()
+
     def save_pretrained(self, save_directory: str | Path) -> None:
         """Write the tokenizer's files into a directory, which is made if need be.
 

@@ -1,0 +1,130 @@
+"""Linear layers made ready for inference on a CPU, by oneDNN's kernels.
+
+torch's own linear layer goes to the BLAS library, reads the weight as it lies, and leaves the
+activation and the residual to passes over memory of their own. Here the weight is laid out once as
+the kernel reads it, and what follows is done while the product is in registers. A row of a product
+does not depend on how many other rows there are, so that a batch gives each row what it would have
+alone, to the last bit.
+
+The operators are those that torch's compiler emits for frozen weights, and are not documented.
+`can_prepare` tries them first; where they are absent or wrong, nothing is prepared.
+"""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Callable
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from offramp.nn.activations import ACTIVATIONS
+
+Activation = Callable[[Tensor], Tensor]
+
+_FUSED: dict[Activation, tuple[str, str]] = {
+    ACTIVATIONS["gelu"]: ("gelu", "none"),
+    ACTIVATIONS["gelu_new"]: ("gelu", "tanh"),
+    ACTIVATIONS["gelu_pytorch_tanh"]: ("gelu", "tanh"),
+    ACTIVATIONS["relu"]: ("relu", ""),
+    ACTIVATIONS["tanh"]: ("tanh", ""),
+}
+"""What the operator calls an activation, and its variant."""
+
+
+class PreparedLinear(nn.Linear):
+    """A linear layer for inference, of one layer or of several that read the same input.
+
+    Several have their outputs side by side. The laid-out weight is a copy: it does not follow the
+    parameters of the layers that it was made of.
+    """
+
+    def __init__(self, *linears: nn.Linear) -> None:
+        nn.Module.__init__(self)
+        first = linears[0]
+        weight, bias = first.weight, first.bias
+        if len(linears) > 1:
+            weight = nn.Parameter(torch.cat([one.weight.detach() for one in linears]), False)
+            bias = nn.Parameter(torch.cat([_bias_of(one) for one in linears]), False)
+        self.weight, self.bias = weight, bias
+        self.out_features, self.in_features = weight.shape
+        self.training = first.training
+        self._lay_out(weight.detach(), None if bias is None else bias.detach())
+
+    def forward(self, input: Tensor) -> Tensor:
+        """The product and the bias, [.., out_features]."""
+        return self._product(input, "none", "")
+
+    def activated(self, x: Tensor, activation: Activation) -> Tensor:
+        """`activation` of what `forward` gives."""
+        name, variant = _FUSED.get(activation, ("none", ""))
+        product = self._product(x, name, variant)
+        return activation(product) if name == "none" else product
+
+    def added(self, x: Tensor, residual: Tensor) -> Tensor:
+        """What `forward` gives, and `residual` [.., out_features] added."""
+        if _is_one_row(x):
+            return self._product(x, "none", "") + residual
+        operator = torch.ops.mkldnn._linear_pointwise.binary
+        total: Tensor = operator(x, residual, self._packed, self._fused_bias, "add")
+        return total
+
+    def _lay_out(self, weight: Tensor, bias: Tensor | None) -> None:
+        self._packed = torch.ops.mkldnn._reorder_linear_weight(weight, None)
+        self._fused_bias = bias
+
+    def _product(self, x: Tensor, activation: str, variant: str) -> Tensor:
+        # For a single row there is another kernel, which adds up in another order.
+        rows = torch.cat([x, x]) if _is_one_row(x) else x
+        product: Tensor = torch.ops.mkldnn._linear_pointwise(
+            rows, self._packed, self._fused_bias, activation, [], variant
+        )
+        return product[: len(x)]
+
+
+def activated(linear: nn.Module, x: Tensor, activation: Activation) -> Tensor:
+    """`activation(linear(x))`, in one pass where the layer is prepared."""
+    if isinstance(linear, PreparedLinear):
+        return linear.activated(x, activation)
+    return activation(linear(x))
+
+
+def added(
+    linear: nn.Module, x: Tensor, residual: Tensor, dropout: nn.Module | None = None
+) -> Tensor:
+    """`dropout(linear(x)) + residual`, in one pass where the layer is prepared (for inference)."""
+    if isinstance(linear, PreparedLinear):
+        return linear.added(x, residual)
+    projected: Tensor = linear(x)
+    return (projected if dropout is None else dropout(projected)) + residual
+
+
+@functools.cache
+def can_prepare(dtype: torch.dtype) -> bool:
+    """Whether this torch, on this processor, has the operators, and they give what they should."""
+    if dtype != torch.float32 or not torch.backends.mkldnn.is_available():  # type: ignore[no-untyped-call]
+        return False
+    draw = torch.Generator().manual_seed(0)
+    linear = nn.Linear(40, 24)
+    try:
+        with torch.inference_mode():
+            for parameter in linear.parameters():
+                parameter.copy_(torch.randn(parameter.shape, generator=draw))
+            x, residual = (torch.randn(5, width, generator=draw) for width in (40, 24))
+            prepared, product = PreparedLinear(linear), linear(x)
+            ways: list[tuple[Any, Tensor]] = [(prepared(x), product)]
+            ways += [(prepared.added(x, residual), product + residual)]
+            ways += [(prepared.activated(x, act), act(product)) for act in _FUSED]
+            return all(torch.allclose(one, two, rtol=1e-4, atol=1e-4) for one, two in ways)
+    except (RuntimeError, AttributeError, NotImplementedError):
+        return False
+
+
+def _is_one_row(x: Tensor) -> bool:
+    return x.shape[:-1].numel() == 1
+
+
+def _bias_of(linear: nn.Linear) -> Tensor:
+    bias = linear.bias
+    return linear.weight.new_zeros(linear.out_features) if bias is None else bias.detach()

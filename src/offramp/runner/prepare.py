@@ -1,0 +1,123 @@
+"""A model made ready for inference on a CPU: the same modules, with faster linear layers."""
+
+from __future__ import annotations
+
+import threading
+import weakref
+from typing import NamedTuple, TypeVar, cast
+
+import torch
+from torch import nn
+
+from offramp.errors import InputError
+from offramp.models.base import PretrainedModel
+from offramp.models.walking import walk
+from offramp.nn.blocks import Heads
+from offramp.nn.prepared import PreparedLinear, can_prepare
+
+M = TypeVar("M", bound=PretrainedModel)
+
+
+def prepare(model: M) -> M:
+    """A copy of `model` for inference whose plain linear layers are `PreparedLinear`s.
+
+    The copy shares the parameters, and holds the weights of linear layers a second time, laid out
+    for the processor. It does not follow later changes of the model. Layers of other classes, such
+    as an adapter's, are called as they are. The model itself comes back where there is nothing to
+    gain: on another device than a CPU, in other types than float32, or where a hook looks on.
+    """
+    if not _is_plain(model):
+        return model
+    copies: dict[int, nn.Module] = {}
+    copy = cast(M, _copied(model, copies))
+    for module in copies.values():
+        if isinstance(module, Heads):
+            _, key, value = (getattr(module, name) for name in module.projections)
+            if type(key) is nn.Linear and type(value) is nn.Linear:
+                # Not one of its modules: the two that it stands for are.
+                module.__dict__["both"] = PreparedLinear(key, value)
+    _swap(copy, {})
+    vars(copy)["_is_prepared"] = True
+    return copy
+
+
+def _is_plain(model: nn.Module) -> bool:
+    """Whether the model is of float32 on a CPU and no hook looks on."""
+    plain = all(p.device.type == "cpu" and p.dtype == torch.float32 for p in model.parameters())
+    hooked = any(_is_hooked(module) for module in model.modules())
+    return plain and not hooked and can_prepare(torch.float32)
+
+
+def _is_hooked(module: nn.Module) -> bool:
+    """Whether somebody sees, or replaces, what the module computes."""
+    return bool(
+        module._forward_hooks
+        or module._forward_pre_hooks
+        or module._backward_hooks
+        or module._backward_pre_hooks
+        or "forward" in vars(module)
+    )
+
+
+def _copied(module: nn.Module, copies: dict[int, nn.Module]) -> nn.Module:
+    """The module with parts of its own and the same parameters."""
+    if id(module) in copies:
+        return copies[id(module)]
+    copy: nn.Module = object.__new__(type(module))
+    copies[id(module)] = copy
+    for name, value in vars(module).items():
+        vars(copy)[name] = value.copy() if isinstance(value, (dict, list, set)) else value
+    for name, part in module._modules.items():
+        copy._modules[name] = None if part is None else _copied(part, copies)
+    return copy
+
+
+def _swap(module: nn.Module, swapped: dict[int, nn.Module]) -> None:
+    """Put a `PreparedLinear` for each plain linear layer inside, one for each."""
+    idle = module.projections[1:] if isinstance(module, Heads) and module.both is not None else ()
+    for name, part in module._modules.items():
+        if type(part) is not nn.Linear:
+            if part is not None:
+                _swap(part, swapped)
+        elif name not in idle:
+            if id(part) not in swapped:
+                swapped[id(part)] = PreparedLinear(part)
+            module._modules[name] = swapped[id(part)]
+
+
+class _Kept(NamedTuple):
+    stamp: tuple[object, ...]
+    copy: PretrainedModel
+
+
+_kept: weakref.WeakKeyDictionary[PretrainedModel, _Kept] = weakref.WeakKeyDictionary()
+_making = threading.Lock()
+
+
+def prepared(model: M) -> M:
+    """`prepare(model)`, made once for as long as the model's parts and parameters stay the same.
+
+    Raises InputError for a model in training mode.
+    """
+    if "_is_prepared" in vars(model):
+        return model
+    stamp = _stamp(model)
+    with _making:
+        kept = _kept.get(model)
+        if kept is None or kept.stamp != stamp:
+            kept = _kept[model] = _Kept(stamp, prepare(model))
+    return cast(M, kept.copy)
+
+
+def _stamp(model: nn.Module) -> tuple[object, ...]:
+    """Something else whenever parts were exchanged, parameters changed, or hooks put on."""
+    marks: list[object] = []
+    for _, module in walk(model):
+        if module.training:
+            raise InputError("The model is in training mode; call model.eval() before running it.")
+        marks += (id(module), _is_hooked(module))
+        for parameter in module._parameters.values():
+            if parameter is not None:
+                version = None if parameter.is_inference() else parameter._version
+                marks += (id(parameter), version, parameter.data_ptr())
+    return tuple(marks)
