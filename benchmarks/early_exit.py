@@ -2,26 +2,17 @@
 
     python benchmarks/early_exit.py --data ../shared/data/sst2
 
-`--data` is a folder with train.jsonl, dev.jsonl and test.jsonl (fields `text` and `label`).
-Training rows of SST-2 are sentences and the phrases in them; test rows are sentences. A fifth of
-the training sentences join dev, because 872 rows tell 0.25 points from nothing badly; their phrases
-are left out. all-MiniLM-L6-v2 is fine-tuned by `offramp train` on the rest: rows of
-`--words` words or more. Its threshold is the fastest that loses at most 0.25 points on dev
-(`offramp.training.thresholds`); everything reported is on test.
+The data, the models and how their thresholds are chosen: see benchmarks/sst2.py. Everything
+reported is on test.
 
 All sides, transformers among them, are measured in turn in one run on rows encoded beforehand;
-speeds are medians of the rounds' ratios. Trained models are kept under `--runs`, and a run that was
-stopped goes on.
+speeds are medians of the rounds' ratios. A run that was stopped goes on.
 """
 
 from __future__ import annotations
 
 import argparse
-import hashlib
-import json
 import random
-import subprocess
-import sys
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -34,13 +25,11 @@ from offramp.runner.run import Results, Runner
 from offramp.runner.sweep import EveryExit, every_exit
 from offramp.text.tokenizer import Encoded
 from offramp.training.evaluation import machine
-from offramp.training.examples import Examples, to_examples
 from offramp.training.metrics import paired_difference
 from offramp.training.peers import transformers_model, transformers_run
 from offramp.training.timing import speed, time_in_turn
+from sst2 import EPOCHS, add_options, cost_of_exits, examples, layers_saved, trained
 
-MAX_LOSS = 0.25  # points on dev
-EPOCHS = 1
 BATCH = 32
 PAIRS = (
     ("exits", "plain"),
@@ -63,13 +52,7 @@ def main() -> None:
     options = arguments()
     print(f"machine: {machine()}")
     print(f"epochs: {EPOCHS}; rounds: {options.rounds}; transformers' batch: {BATCH}")
-    name = f"sst2-{options.words}-words-{EPOCHS}-epochs"
-    train_file, dev_file = (options.runs / f"{name}-{split}.jsonl" for split in ("train", "dev"))
-    write_splits(options.data, options.words, train_file, dev_file)
-    directories = [options.runs / f"{name}-seed{seed}" for seed in options.seeds]
-    for seed, directory in zip(options.seeds, directories, strict=True):
-        if not directory.is_dir():
-            train(train_file, dev_file, directory, seed)
+    directories = trained(options)
     test_file = options.data / "test.jsonl"
     seeds = [measure(directory, test_file, options.rounds) for directory in directories]
     print(f"\nmean of {len(seeds)} seeds")
@@ -85,59 +68,9 @@ def main() -> None:
 
 def arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--data", type=Path, required=True)
-    parser.add_argument("--runs", type=Path, default=Path("runs"))
-    parser.add_argument("--words", type=int, default=4)
-    parser.add_argument("--seeds", type=int, nargs="+", default=[3, 4, 5])
+    add_options(parser)
     parser.add_argument("--rounds", type=int, default=5)
     return parser.parse_args()
-
-
-def write_splits(data: Path, words: int, train_file: Path, dev_file: Path) -> None:
-    """Training rows of `words` words or more, and dev rows with a fifth of the training sentences.
-
-    A phrase goes where its sentence goes, so dev holds no part of a training row.
-    """
-    train_file.parent.mkdir(parents=True, exist_ok=True)
-    lines = (data / "train.jsonl").read_text(encoding="utf-8").splitlines()
-    texts = [json.loads(line)["text"] for line in lines]
-    kept: list[str] = []
-    held: list[str] = []
-    for line, text, sentence in zip(lines, texts, sentences(texts), strict=True):
-        if len(text.split()) < words:
-            continue
-        if hashlib.sha256(sentence.encode()).digest()[0] >= 256 / 5:
-            kept.append(line)
-        elif text == sentence:
-            held.append(line)
-    train_file.write_text("\n".join(kept) + "\n", encoding="utf-8")
-    dev = (data / "dev.jsonl").read_text(encoding="utf-8").splitlines()
-    dev_file.write_text("\n".join([*dev, *held]) + "\n", encoding="utf-8")
-    print(
-        f"training rows: {len(kept)}, sentences and phrases of {words} words or more; "
-        f"dev rows: {len(dev)} and {len(held)} held-out training sentences"
-    )
-
-
-def sentences(texts: list[str]) -> list[str]:
-    """For each text the longest one that contains it, found by its first three words."""
-    holders: dict[tuple[str, ...], list[str]] = {}
-    found: dict[str, str] = {}
-    for text in sorted(set(texts), key=lambda text: -len(text)):
-        words = text.split()
-        within = (t for t in holders.get(tuple(words[:3]), ()) if f" {text} " in f" {t} ")
-        found[text] = next(within, text)
-        if found[text] == text:
-            for at in range(max(1, len(words) - 2)):
-                holders.setdefault(tuple(words[at : at + 3]), []).append(text)
-    return [found[text] for text in texts]
-
-
-def train(data: Path, dev: Path, output: Path, seed: int) -> None:
-    command = [str(Path(sys.executable).with_name("offramp")), "train"]
-    command += ["--data", str(data), "--dev", str(dev), "--output", str(output)]
-    command += ["--epochs", str(EPOCHS), "--seed", str(seed), "--max-loss", str(MAX_LOSS)]
-    subprocess.run(command, check=True)
 
 
 def measure(directory: Path, test_file: Path, rounds: int) -> Seed:
@@ -179,12 +112,7 @@ def measure(directory: Path, test_file: Path, rounds: int) -> Seed:
         ratio = speed(seconds[fast], seconds[slow])
         speeds[fast, slow] = ratio.median
         print(f"  {fast} against {slow:24} {ratio.median:.2f}x [{ratio.low:.2f}, {ratio.high:.2f}]")
-    # A long row costs more and stays longer: what the clock can save is counted in tokens.
-    lengths_R = torch.tensor([float(len(row.ids)) for row in test.rows])
-    by_rows = full.mean_layers / with_exits.mean_layers
-    by_tokens = (
-        full.mean_layers / ((with_exits.exit_layers_R * lengths_R).sum() / lengths_R.sum()).item()
-    )
+    by_rows, by_tokens = layers_saved(with_exits, test.rows, full.mean_layers)
     print(f"  layers saved {by_rows:.2f}x by rows, {by_tokens:.2f}x by tokens")
     print(f"  wall clock saved / layers saved by tokens {speeds['exits', 'plain'] / by_tokens:.2f}")
     return Seed(full_hits_R.int() - hits_R.int(), speeds)
@@ -197,11 +125,6 @@ def print_exits(answers: EveryExit, results: Results, labels_R: Tensor) -> None:
     right = [(logits_RC.argmax(-1) == labels_R).double().mean() for logits_RC in answers.logits_ERC]
     cut = ", ".join(f"{accuracy:.4f}" for accuracy in right)
     print(f"  accuracy of the model cut off after layers 1, 2, ...: {cut}")
-
-
-def examples(classifier: offramp.Classifier, path: Path) -> Examples:
-    table = offramp.read_table(path)
-    return to_examples(table, classifier.tokenizer, classifier.model.config.label2id)
 
 
 def check_one_by_one(runner: Runner, rows: list[Encoded]) -> None:
@@ -224,24 +147,11 @@ def check_one_by_one(runner: Runner, rows: list[Encoded]) -> None:
 
 
 def never_exits(directory: Path, test_file: Path) -> None:
-    """What exits cost when no row takes them: 20 alternating pairs, each side the best of three.
-
-    The machine's own noise is several times what is to be seen, and comes in bursts: one spoils a
-    run or two of three short ones and not the pair.
-    """
+    """What exits cost when no row takes them."""
     classifier = offramp.load(directory)
     rows = examples(classifier, test_file).rows[:600]
-    plain = Runner(classifier.model, exits=False)
-    never = Runner(classifier.model, criterion=offramp.Entropy(0.0))
     pairs, best_of = 20, 3
-    seconds = time_in_turn(
-        {"never": lambda: never.run(rows), "plain": lambda: plain.run(rows)}, pairs * best_of
-    )
-    best = {
-        name: [min(runs[i : i + best_of]) for i in range(0, len(runs), best_of)]
-        for name, runs in seconds.items()
-    }
-    cost = speed(best["plain"], best["never"])
+    cost = cost_of_exits(classifier.model, rows, pairs, best_of)
     print(f"rows that never exit, {pairs} alternating pairs, each side the best of {best_of} runs")
     print(f"  time against plain {cost.median:.3f}x [{cost.low:.3f}, {cost.high:.3f}]")
 

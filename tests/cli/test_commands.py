@@ -462,7 +462,7 @@ def test_an_output_that_is_read_or_no_file_is_left_alone(
     before = contents(place)
     for option, others in (("--data", ()), ("--dev", ("--data", "test.tsv"))):
         done = run("evaluate", "model", *others, option, "train.tsv", "--output", "train.tsv")
-        assert_refused(done, "--output train.tsv is a file that is read")
+        assert_refused(done, "train.tsv is a file that is read")
     os.mkfifo(tmp_path / "pipe")
     assert_refused(run(*EVALUATE, "--output", tmp_path / "pipe"), "is a device or a pipe")
     assert (tmp_path / "pipe").is_fifo()

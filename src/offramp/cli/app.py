@@ -5,6 +5,7 @@ from __future__ import annotations
 import rich_click as click
 
 import offramp
+from offramp.cli.bench import bench
 from offramp.cli.convert import convert
 from offramp.cli.demo import demo
 from offramp.cli.embed import embed
@@ -24,5 +25,5 @@ def app() -> None:
     """Transformer encoders whose inputs leave as soon as the answer is known."""
 
 
-for command in (train, evaluate, predict, embed, rerank, demo, inspect, convert):
+for command in (train, evaluate, predict, embed, rerank, bench, demo, inspect, convert):
     app.add_command(command)

@@ -131,7 +131,7 @@ def check_file(path: Path, *inputs: Path | None) -> None:
     Nor may it be one of the `inputs` that are read.
     """
     if any(path.resolve() == other.resolve() for other in inputs if other is not None):
-        raise SaveError(f"--output {path} is a file that is read; name another.")
+        raise SaveError(f"{path} is a file that is read; name another to write.")
     if len(os.fsencode(path.name)) > LONGEST_NAME:
         raise SaveError(f"The name {path.name[:40]}... is too long; shorten it.")
     if path.is_dir():

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
@@ -14,9 +15,14 @@ from offramp.runner.rows import Row
 
 
 def transformers_model(
-    directory: str | Path, auto_class: str = "AutoModelForSequenceClassification"
+    directory: str | Path,
+    auto_class: str = "AutoModelForSequenceClassification",
+    **options: object,
 ) -> Any:
-    """transformers' own model of a directory that offramp saved, exits ignored."""
+    """transformers' own model of a directory that offramp saved, exits ignored.
+
+    `options` are passed to its from_pretrained.
+    """
     requires_backends("the transformers side", "transformers")
     import transformers
 
@@ -27,7 +33,7 @@ def transformers_model(
     transformers.logging.set_verbosity_error()  # it would list the exits as unexpected
     transformers.logging.disable_progress_bar()
     try:
-        model = getattr(transformers, auto_class).from_pretrained(str(directory))
+        model = getattr(transformers, auto_class).from_pretrained(str(directory), **options)
     finally:
         transformers.logging.set_verbosity(before)
         if bars:
@@ -43,7 +49,8 @@ def transformers_run(
     In file order, or sorted by length, so that batches hold little padding. The batches are
     made here, outside what is timed.
     """
-    order, batches = _batches(rows, sort, batch_size)
+    order, padded = padded_batches(rows, sort=sort, batch_size=batch_size)
+    batches = [taken(batch, model) for batch in padded]
     back_R = torch.argsort(torch.tensor(order))
 
     @torch.inference_mode()
@@ -57,7 +64,8 @@ def transformers_tokens(
     model: Any, rows: Sequence[Row], *, sort: bool, batch_size: int = 32
 ) -> Callable[[], list[Tensor]]:
     """As `transformers_run`, for a model that answers each token: each row's logits [L, C]."""
-    order, batches = _batches(rows, sort, batch_size)
+    order, padded_rows = padded_batches(rows, sort=sort, batch_size=batch_size)
+    batches = [taken(batch, model) for batch in padded_rows]
     back = sorted(range(len(order)), key=order.__getitem__)
     lengths = [len(row.ids) for row in rows]
 
@@ -69,14 +77,20 @@ def transformers_tokens(
     return run
 
 
-def _batches(
-    rows: Sequence[Row], sort: bool, batch_size: int
+def padded_batches(
+    rows: Sequence[Row], *, sort: bool, batch_size: int = 32
 ) -> tuple[list[int], list[dict[str, Tensor]]]:
-    """The order in which rows are run, and the padded batches."""
+    """The order in which rows are run, and the padded batches, by transformers' argument names."""
     order = list(range(len(rows)))
     if sort:
         order.sort(key=lambda i: len(rows[i].ids))
     return order, [_pad(rows, order[i : i + batch_size]) for i in range(0, len(order), batch_size)]
+
+
+def taken(batch: dict[str, Tensor], model: Any) -> dict[str, Tensor]:
+    """What of a padded batch `model` takes: DistilBERT and MPNet have no token types."""
+    known = inspect.signature(model.forward).parameters
+    return {name: values for name, values in batch.items() if name in known}
 
 
 def _pad(rows: Sequence[Row], which: Sequence[int]) -> dict[str, Tensor]:
