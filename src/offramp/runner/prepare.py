@@ -9,25 +9,39 @@ from typing import NamedTuple, TypeVar, cast
 import torch
 from torch import nn
 
-from offramp.errors import InputError
+from offramp.errors import ConfigError, InputError
 from offramp.models.base import PretrainedModel
 from offramp.models.walking import walk
 from offramp.nn.blocks import Heads
-from offramp.nn.prepared import PreparedLinear, can_prepare
+from offramp.nn.prepared import Int8Linear, PreparedLinear, can_prepare, keep_memory
 
 M = TypeVar("M", bound=PretrainedModel)
 
+NARROW = 64
+"""Linear layers with fewer inputs or outputs keep float32: there is little to gain."""
 
-def prepare(model: M) -> M:
+
+def prepare(model: M, *, int8: bool = False) -> M:
     """A copy of `model` for inference whose plain linear layers are `PreparedLinear`s.
 
     The copy shares the parameters, and holds the weights of linear layers a second time, laid out
     for the processor. It does not follow later changes of the model. Layers of other classes, such
     as an adapter's, are called as they are. The model itself comes back where there is nothing to
     gain: on another device than a CPU, in other types than float32, or where a hook looks on.
+
+    With `int8` the products are of eight-bit whole numbers, which is faster and less exact; choose
+    thresholds on the prepared model then, for they are a little off. Raises ConfigError where that
+    is impossible.
     """
-    if not _is_plain(model):
+    if not _is_plain(model, int8):
+        if int8:
+            raise ConfigError(
+                "int8=True takes a float32 model on a CPU, without hooks, and a torch that has "
+                "oneDNN's kernels for eight bits."
+            )
         return model
+    kind = Int8Linear if int8 else PreparedLinear
+    keep_memory()
     copies: dict[int, nn.Module] = {}
     copy = cast(M, _copied(model, copies))
     for module in copies.values():
@@ -35,17 +49,17 @@ def prepare(model: M) -> M:
             _, key, value = (getattr(module, name) for name in module.projections)
             if type(key) is nn.Linear and type(value) is nn.Linear:
                 # Not one of its modules: the two that it stands for are.
-                module.__dict__["both"] = PreparedLinear(key, value)
-    _swap(copy, {})
+                module.__dict__["both"] = kind(key, value)
+    _swap(copy, kind, {})
     vars(copy)["_is_prepared"] = True
     return copy
 
 
-def _is_plain(model: nn.Module) -> bool:
+def _is_plain(model: nn.Module, int8: bool) -> bool:
     """Whether the model is of float32 on a CPU and no hook looks on."""
     plain = all(p.device.type == "cpu" and p.dtype == torch.float32 for p in model.parameters())
     hooked = any(_is_hooked(module) for module in model.modules())
-    return plain and not hooked and can_prepare(torch.float32)
+    return plain and not hooked and can_prepare(torch.float32, int8)
 
 
 def _is_hooked(module: nn.Module) -> bool:
@@ -73,17 +87,18 @@ def _copied(module: nn.Module, copies: dict[int, nn.Module]) -> nn.Module:
     return copy
 
 
-def _swap(module: nn.Module, swapped: dict[int, nn.Module]) -> None:
-    """Put a `PreparedLinear` for each plain linear layer inside, one for each."""
+def _swap(module: nn.Module, kind: type[PreparedLinear], made: dict[int, nn.Module]) -> None:
+    """Put a prepared layer for each plain linear layer inside: one, where it is there twice."""
     idle = module.projections[1:] if isinstance(module, Heads) and module.both is not None else ()
     for name, part in module._modules.items():
-        if type(part) is not nn.Linear:
-            if part is not None:
-                _swap(part, swapped)
-        elif name not in idle:
-            if id(part) not in swapped:
-                swapped[id(part)] = PreparedLinear(part)
-            module._modules[name] = swapped[id(part)]
+        if type(part) is nn.Linear and name not in idle:
+            if id(part) not in made:
+                # Heads and exits stay exact: they are small, and what they say decides.
+                wide = min(part.in_features, part.out_features) >= NARROW
+                made[id(part)] = (kind if wide else PreparedLinear)(part)
+            module._modules[name] = made[id(part)]
+        elif part is not None:
+            _swap(part, kind, made)
 
 
 class _Kept(NamedTuple):
