@@ -88,6 +88,12 @@ def predicting(classifier: offramp.Classifier) -> None:
         assert_type(prediction.label, str)
         assert_type(prediction.probability, float)
         assert_type(prediction.exit_layer, int)
+    table = offramp.stream_table("rows.parquet", pair="other")
+    for prediction in classifier.stream(table, progress=lambda now: print(now.mean_layers)):
+        assert_type(prediction, offramp.Prediction)
+    for index, prediction in classifier.stream(table, ordered=False):
+        assert_type(index, int)
+        assert_type(prediction, offramp.Prediction)
 
 
 def mistakes(model: BertModel) -> None:
