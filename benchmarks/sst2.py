@@ -41,16 +41,27 @@ def add_options(parser: argparse.ArgumentParser) -> None:
 
 def trained(options: argparse.Namespace) -> list[Path]:
     """A directory a seed; those that are not there yet are trained."""
-    name = f"sst2-{options.words}-words-{EPOCHS}-epochs"
-    directories: list[Path] = [options.runs / f"{name}-seed{seed}" for seed in options.seeds]
+    directories: list[Path] = [
+        options.runs / f"{_name(options)}-seed{seed}" for seed in options.seeds
+    ]
     if all(directory.is_dir() for directory in directories):
         return directories
-    train_file, dev_file = (options.runs / f"{name}-{split}.jsonl" for split in ("train", "dev"))
-    write_splits(options.data, options.words, train_file, dev_file)
+    train_rows, dev_rows = options.runs / f"{_name(options)}-train.jsonl", dev_file(options)
+    write_splits(options.data, options.words, train_rows, dev_rows)
     for seed, directory in zip(options.seeds, directories, strict=True):
         if not directory.is_dir():
-            train(train_file, dev_file, directory, seed)
+            train(train_rows, dev_rows, directory, seed)
     return directories
+
+
+def dev_file(options: argparse.Namespace) -> Path:
+    """The rows that thresholds are chosen on; there once models are trained."""
+    path: Path = options.runs / f"{_name(options)}-dev.jsonl"
+    return path
+
+
+def _name(options: argparse.Namespace) -> str:
+    return f"sst2-{options.words}-words-{EPOCHS}-epochs"
 
 
 def write_splits(data: Path, words: int, train_file: Path, dev_file: Path) -> None:

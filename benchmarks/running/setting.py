@@ -55,7 +55,12 @@ class Setting:
         return test.rows, test.labels_R
 
     def compared(
-        self, directory: Path, model: PretrainedModel, rows: Sequence[Encoded], *peers: str
+        self,
+        directory: Path,
+        model: PretrainedModel,
+        rows: Sequence[Encoded],
+        *peers: str,
+        int8: PretrainedModel | None = None,
     ) -> Comparison:
         """offramp and some peers, in turn; what is absent is printed."""
         found = compare(
@@ -63,6 +68,7 @@ class Setting:
             model,
             rows,
             rounds=self.options.rounds,
+            int8=int8,
             peers={name: PEERS[name] for name in peers},
         )
         for name, reason in found.absent.items():

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import statistics
+from collections import defaultdict
 from collections.abc import Callable, Sequence
 
 import torch
 
 import offramp
-from offramp.bench.comparing import EXITS, PLAIN
+from offramp.bench.comparing import EXITS, INT8, PLAIN
 from offramp.exits.attach import add_exits
 from offramp.models.base import PretrainedModel
 from offramp.runner.run import Runner
@@ -19,10 +20,11 @@ from offramp.training.timing import speed, time_in_turn
 from running.figures import Report
 from running.scripted import Scripted
 from running.setting import CT2, CT2_INT8, IN_FILE_ORDER, ONNX, SORTED, Setting, spread
-from sst2 import cost_of_exits, layers_saved
+from sst2 import cost_of_exits, dev_file, layers_saved
 
 PLAIN_BARS = {IN_FILE_ORDER: 1.8, SORTED: 1.05, ONNX: 1.05, CT2: 1.0}
 EXITS_BARS = {IN_FILE_ORDER: 5.0, SORTED: 2.7, CT2_INT8: 1.5}
+INT8_BAR = 2.0  # against CTranslate2 int8
 MOST_POINTS = 0.5
 RATIO_BARS = {"1": 0.95, "512": 1.0, "all": 1.0}
 PEEK_BAR, PEEK_TOKENS = 1.05, 64
@@ -42,33 +44,47 @@ def plain(setting: Setting) -> None:
 
 
 def exits(setting: Setting) -> None:
-    """With exits: points lost on all test rows, and speeds; means of the seeds."""
-    setting.report.begin("exits", f"with exits, mean of {len(setting.directories)} seeds")
-    lost, speeds = [], {name: list[float]() for name in EXITS_BARS}
+    """With exits, in float32 and int8: points lost on all test rows, speeds; means of the seeds."""
+    report, seeds = setting.report, len(setting.directories)
+    report.begin("exits", f"with exits, mean of {seeds} seeds")
+    lost: dict[str, list[torch.Tensor]] = {EXITS: [], INT8: []}
+    speeds: dict[tuple[str, str], list[float]] = defaultdict(list)
     for directory in setting.directories:
         classifier = offramp.load(directory, task="classify")
+        int8 = classifier.prepared(int8=True)
+        offramp.recalibrate(int8, offramp.read_table(dev_file(setting.options)))
         rows, labels_R = setting.test(classifier)
         full = Runner(classifier.model, exits=False).run(rows)
-        results = Runner(classifier.model).run(rows)
-        hits_R, own_R = (r.logits_RC.argmax(-1) == labels_R for r in (full, results))
-        lost.append((hits_R.int() - own_R.int()).double())
+        said = []
+        for way, model in ((EXITS, classifier.model), (INT8, int8.model)):
+            results = Runner(model).run(rows)
+            hits_R, own_R = (r.logits_RC.argmax(-1) == labels_R for r in (full, results))
+            lost[way].append((hits_R.int() - own_R.int()).double())
+            percent = lost[way][-1].mean().item() * 100
+            said.append(f"{way}: {percent:.2f} points lost at {results.mean_layers:.2f} layers")
         found = setting.compared(
-            directory, classifier.model, spread(rows, setting.options.rows), *EXITS_BARS
+            directory,
+            classifier.model,
+            spread(rows, setting.options.rows),
+            *EXITS_BARS,
+            int8=int8.model,
         )
-        said = [f"{lost[-1].mean() * 100:.2f} points lost at {results.mean_layers:.2f} layers"]
         for line in found.lines:
-            if line.engine in speeds:
-                speeds[line.engine].append(line.slower[EXITS].median)
-                said.append(f"{line.engine} {line.slower[EXITS].median:.2f}x")
+            if line.engine in EXITS_BARS:
+                for way, ratio in line.slower.items():
+                    speeds[way, line.engine].append(ratio.median)
+                    said.append(f"{way} / {line.engine} {ratio.median:.2f}x")
         print(f"  {directory.name}: {'; '.join(said)}", flush=True)
-    lost_R = torch.stack(lost).mean(0)
-    points, low, high = paired_difference(lost_R, torch.zeros_like(lost_R))
-    interval = f"[{low * 100:.2f}, {high * 100:.2f}]"
-    setting.report.figure("points lost", points * 100, most=MOST_POINTS, more=interval)
-    for name, found_speeds in speeds.items():
-        if found_speeds:
-            mean = statistics.mean(found_speeds)
-            setting.report.figure(name, mean, least=EXITS_BARS[name], unit="x")
+    for way in (EXITS, INT8):
+        lost_R = torch.stack(lost[way]).mean(0)
+        points, low, high = paired_difference(lost_R, torch.zeros_like(lost_R))
+        interval = f"[{low * 100:.2f}, {high * 100:.2f}]"
+        report.figure(f"{way}: points lost", points * 100, most=MOST_POINTS, more=interval)
+    bars = {(EXITS, name): bar for name, bar in EXITS_BARS.items()} | {(INT8, CT2_INT8): INT8_BAR}
+    for (way, name), bar in bars.items():
+        if speeds[way, name]:
+            mean = statistics.mean(speeds[way, name])
+            report.figure(f"{way} / {name}", mean, least=bar, unit="x")
 
 
 def ratio(setting: Setting) -> None:

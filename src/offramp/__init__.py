@@ -107,6 +107,7 @@ _TABLE: dict[str, tuple[str, tuple[str, ...]]] = {
     "Entropy": ("offramp.exits.criteria", _MODELS),
     "Criterion": ("offramp.exits.criteria", _MODELS),
     "Runner": ("offramp.runner.run", (*_MODELS, *_TEXT)),
+    "prepare": ("offramp.runner.prepare", _MODELS),
     "RowResult": ("offramp.runner.run", (*_MODELS, *_TEXT)),
     "Progress": ("offramp.runner.progress", ()),
     "Classifier": ("offramp.runner.classifier", (*_MODELS, *_TEXT)),
@@ -125,6 +126,7 @@ _TABLE: dict[str, tuple[str, tuple[str, ...]]] = {
     "train": ("offramp.training.train", (*_MODELS, *_TEXT)),
     "train_tagger": ("offramp.training.tagger", (*_MODELS, *_TEXT)),
     "TrainerMixin": ("offramp.training.trainer_mixin", _MODELS),
+    "recalibrate": ("offramp.training.thresholds", (*_MODELS, *_TEXT)),
     "evaluate": ("offramp.training.evaluation", (*_MODELS, *_TEXT)),
     "evaluate_tagger": ("offramp.training.tagger_evaluation", (*_MODELS, *_TEXT)),
     "entity_f1": ("offramp.training.entities", (*_MODELS, *_TEXT)),
@@ -221,6 +223,7 @@ if TYPE_CHECKING:
     )
     from offramp.runner.embedder import Embedder as Embedder
     from offramp.runner.loading import load as load
+    from offramp.runner.prepare import prepare as prepare
     from offramp.runner.progress import Progress as Progress
     from offramp.runner.reranker import Ranked as Ranked, Reranker as Reranker
     from offramp.runner.run import RowResult as RowResult, Runner as Runner
@@ -242,5 +245,6 @@ if TYPE_CHECKING:
     from offramp.training.options import TrainingOptions as TrainingOptions
     from offramp.training.tagger import train_tagger as train_tagger
     from offramp.training.tagger_evaluation import evaluate_tagger as evaluate_tagger
+    from offramp.training.thresholds import recalibrate as recalibrate
     from offramp.training.train import train as train
     from offramp.training.trainer_mixin import TrainerMixin as TrainerMixin

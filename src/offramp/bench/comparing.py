@@ -28,6 +28,7 @@ from offramp.training.timing import Ratio, speed, time_in_turn
 
 PLAIN = "offramp, plain"
 EXITS = "offramp, with exits"
+INT8 = "offramp int8"
 
 
 @dataclass(frozen=True)
@@ -100,6 +101,7 @@ def compare(
     rounds: int = 5,
     batch_size: int = 32,
     threads: int | None = None,
+    int8: PretrainedModel | None = None,
     peers: Mapping[str, Peer] = PEERS,
     progress: Callable[[str, int, int], None] = lambda stage, done, total: None,
 ) -> Comparison:
@@ -107,7 +109,8 @@ def compare(
 
     All run the same rows, encoded beforehand (for the peers in padded batches of `batch_size`),
     with so many CPU threads; offramp sorts and packs them in the time that is measured. A peer that
-    is not installed, or cannot run the model, is named with the reason.
+    is not installed, or cannot run the model, is named with the reason. `int8`, as
+    `offramp.prepare` makes it of the model, is measured beside it, with its exits if it has some.
     """
     for name, value in (("rounds", rounds), ("batch_size", batch_size), ("threads", threads)):
         if value is not None and value < 1:
@@ -119,6 +122,8 @@ def compare(
         runners = {PLAIN: Runner(model, exits=False)}
         if hasattr(model, "exits"):
             runners[EXITS] = Runner(model)
+        if int8 is not None:
+            runners[INT8] = Runner(int8)
         own = {name: runner.run(rows) for name, runner in runners.items()}
         runs: dict[str, Run] = {name: partial(_own, r, rows) for name, r in runners.items()}
         answers = {name: result.logits_RC for name, result in own.items()}

@@ -28,6 +28,7 @@ if TYPE_CHECKING:
 @click.option("--rounds", default=7, show_default=True, help="Times each engine is measured.")
 @click.option("--threads", type=int, help="CPU threads of every engine.  [default: torch's]")
 @click.option("--batch", default=32, show_default=True, help="Rows in a batch of the others.")
+@click.option("--int8", is_flag=True, help="Measure offramp with eight-bit products too.")
 @click.option("--json", "output", type=click.Path(path_type=Path), help="Write the table as JSON.")
 def bench(
     model: Path,
@@ -38,6 +39,7 @@ def bench(
     rounds: int,
     threads: int | None,
     batch: int,
+    int8: bool,
     output: Path | None,
 ) -> None:
     """Measure the classifier in DIR on this machine, beside the engines that are installed.
@@ -78,6 +80,7 @@ def bench(
             rounds=rounds,
             batch_size=batch,
             threads=threads,
+            int8=offramp.prepare(opened.model, int8=True) if int8 else None,
             progress=progress,
         )
     if output is not None:

@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
+import copy
 import itertools
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import TypeVar, cast
 
 from torch import Tensor
+from typing_extensions import Self
 
 from offramp.checkpoints.directory import staged
 from offramp.errors import CheckpointError, ConfigError, DataError
 from offramp.models.base import PretrainedModel
 from offramp.models.flow import LayerStack
+from offramp.runner.prepare import prepare, prepared
 from offramp.text.tables import Text
 from offramp.text.tokenizer import Encoded, Tokenizer
 
@@ -46,8 +49,18 @@ class TextModel:
 
     @property
     def stack(self) -> LayerStack:
-        """The model's body."""
-        return cast(LayerStack, self.model.base_model)
+        """The body that is run: the model's own, or its copy made ready for the processor."""
+        return cast(LayerStack, prepared(self.model).base_model)
+
+    def prepared(self, *, int8: bool = False) -> Self:
+        """The same with `offramp.prepare(model, int8=...)` for its model.
+
+        It takes no part in later changes of the model. With `int8` its answers differ a little, and
+        a threshold should be chosen for it: see `offramp.recalibrate`.
+        """
+        like = copy.copy(self)
+        like.model = prepare(self.model, int8=int8)
+        return like
 
     def save(self, directory: str | Path) -> None:
         """Write model (its exits too) and tokenizer; the directory is there whole or not at all."""

@@ -2,15 +2,21 @@
 
 from __future__ import annotations
 
+import dataclasses
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 from torch import Tensor
 
 from offramp.errors import ConfigError
+from offramp.exits.attach import exits_of
 from offramp.exits.criteria import Entropy
-from offramp.runner.sweep import EveryExit
+from offramp.runner.classifier import Classifier
+from offramp.runner.sweep import EveryExit, every_exit
+from offramp.text.tables import Table
+from offramp.training.examples import to_examples
 from offramp.training.metrics import accuracy
 
 
@@ -62,6 +68,33 @@ def choose_threshold(
     losses = isotonic([(full - choice.accuracy) * 100 for choice in choices])
     allowed = [c for c, loss in zip(choices, losses, strict=True) if loss <= max_loss + 1e-9]
     return allowed[-1] if allowed else choices[0]  # pooled, even 0 may seem to lose
+
+
+def recalibrate(
+    classifier: Classifier, dev: Table, max_loss: float = 0.25, growth: float | None = None
+) -> Choice:
+    """Choose the threshold of a classifier's exits anew, on labelled rows, and set it.
+
+    For a model whose logits have changed since, such as `classifier.prepared(int8=True)`; the rule
+    is that of training, `choose_threshold`. Raises ConfigError for a model without exits.
+    """
+    exits = exits_of(classifier.model)
+    held = to_examples(dev, classifier.tokenizer, classifier.model.config.label2id)
+    answers = every_exit(classifier.model, held.rows)
+    growth = default_growth(answers.depths[-1]) if growth is None else growth
+    choice = choose_threshold(answers, held.labels_R, max_loss, growth)
+    exits.criterion, exits.calibration = choice.criterion, calibration(choice, max_loss, len(held))
+    return choice
+
+
+def calibration(choice: Choice, max_loss: float, n_rows: int) -> dict[str, Any]:
+    """What a model's configuration keeps of how its threshold was chosen."""
+    return {
+        "rule": "fastest on dev by isotonic regression of the loss; no guarantee",
+        "max_loss": max_loss,
+        "rows": n_rows,
+        **dataclasses.asdict(choice),
+    }
 
 
 def isotonic(values: Sequence[float]) -> list[float]:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -35,7 +34,7 @@ from offramp.training.loop import (
 )
 from offramp.training.metrics import accuracy, scores
 from offramp.training.options import SCORE, TrainingOptions
-from offramp.training.thresholds import Choice, choose_threshold, default_growth
+from offramp.training.thresholds import Choice, calibration, choose_threshold, default_growth
 
 
 @dataclass(frozen=True)
@@ -92,12 +91,7 @@ def train(
     growth = default_growth(answers.depths[-1]) if options.growth is None else options.growth
     choice = choose_threshold(answers, held.labels_R, options.max_loss, growth)
     exits_of(network).criterion = choice.criterion
-    exits_of(network).calibration = {
-        "rule": "fastest on dev by isotonic regression of the loss; no guarantee",
-        "max_loss": options.max_loss,
-        "rows": len(held),
-        **dataclasses.asdict(choice),
-    }
+    exits_of(network).calibration = calibration(choice, options.max_loss, len(held))
     save_run(output, classifier, log)
     return classifier, TrainingReport(log, best_of(log), choice)
 
