@@ -251,6 +251,10 @@ def _in_two_parts(x: Tensor, residual: Tensor, packed: Tensor, *rest: Any) -> Te
     return total[: len(total) // 2]
 
 
+def _no_numbers(x: Tensor, *_: Any) -> Tensor:
+    return x.new_full((len(x), 24), torch.nan)
+
+
 class _Pointwise:
     """The operator with one of its two kernels exchanged."""
 
@@ -276,8 +280,8 @@ BROKEN: dict[str, dict[str, Any]] = {
     "no bias": {"_linear_pointwise": _Pointwise(_without_bias, None)},
     "no binary": {"_linear_pointwise": _Pointwise(None, _absent)},
     "half of the rows": {"_linear_pointwise": _Pointwise(None, _in_two_parts)},
-    "NaN": {"_linear_pointwise": _Pointwise(lambda x, *_: x.new_full((len(x), 24), torch.nan), None)},
-}  # fmt: skip
+    "NaN": {"_linear_pointwise": _Pointwise(_no_numbers, None)},
+}
 
 
 @pytest.mark.parametrize("how", BROKEN)

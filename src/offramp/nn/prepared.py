@@ -76,7 +76,7 @@ class PreparedLinear(nn.Linear):
         return {name: value for name, value in vars(self).items() if name != "_packed"}
 
     def __setstate__(self, state: dict[str, Any]) -> None:
-        super().__setstate__(state)
+        super().__setstate__(state)  # type: ignore[no-untyped-call]
         self._lay_out()
 
     def _lay_out(self) -> None:
@@ -119,7 +119,7 @@ def can_prepare(dtype: torch.dtype) -> bool:
         return False
     draw = torch.Generator().manual_seed(0)
     # Of no value yet: to draw one would move torch's own generator.
-    linear = skip_init(nn.Linear, 40, 24, device="cpu", dtype=dtype)
+    linear = cast(nn.Linear, skip_init(nn.Linear, 40, 24, device="cpu", dtype=dtype))  # type: ignore[no-untyped-call]
     try:
         with torch.inference_mode():
             for parameter in linear.parameters():

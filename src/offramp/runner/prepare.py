@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import threading
 import weakref
-from typing import NamedTuple, TypeVar, cast
+from typing import Any, NamedTuple, TypeVar, cast
 
+import numpy.typing as npt
 import torch
 from torch import nn
+from torch.nn.modules.module import _has_any_global_hook
 
 from offramp.errors import InputError
 from offramp.models.base import PretrainedModel
@@ -25,7 +27,10 @@ def prepare(model: M) -> M:
     for the processor. It does not follow later changes of the model. Layers of other classes, such
     as an adapter's, are called as they are. The model itself comes back where there is nothing to
     gain: on another device than a CPU, in other types than float32, or where a hook looks on.
+
+    Raises InputError for a model in training mode.
     """
+    checked(model)
     if not _is_plain(model):
         return model
     copies: dict[int, nn.Module] = {}
@@ -44,7 +49,7 @@ def prepare(model: M) -> M:
 def _is_plain(model: nn.Module) -> bool:
     """Whether the model is of float32 on a CPU and no hook looks on."""
     plain = all(p.device.type == "cpu" and p.dtype == torch.float32 for p in model.parameters())
-    hooked = any(_is_hooked(module) for module in model.modules())
+    hooked = any(_is_hooked(module) for module in model.modules()) or _has_any_global_hook()
     return plain and not hooked and can_prepare(torch.float32)
 
 
@@ -88,7 +93,9 @@ def _swap(module: nn.Module, swapped: dict[int, nn.Module]) -> None:
 
 class _Kept(NamedTuple):
     stamp: tuple[object, ...]
-    copy: PretrainedModel
+    samples: list[tuple[npt.NDArray[Any], bytes]]
+    copy: PretrainedModel | None
+    """None where it is the model itself, which would hold itself alive."""
 
 
 _kept: weakref.WeakKeyDictionary[PretrainedModel, _Kept] = weakref.WeakKeyDictionary()
@@ -96,7 +103,7 @@ _making = threading.Lock()
 
 
 def prepared(model: M) -> M:
-    """`prepare(model)`, made once for as long as the model's parts and parameters stay the same.
+    """`prepare(model)`, made once for as long as the model's parts, attributes and parameters stay.
 
     Raises InputError for a model in training mode.
     """
@@ -105,9 +112,11 @@ def prepared(model: M) -> M:
     stamp = _stamp(model)
     with _making:
         kept = _kept.get(model)
-        if kept is None or kept.stamp != stamp:
-            kept = _kept[model] = _Kept(stamp, prepare(model))
-    return cast(M, kept.copy)
+        if kept is None or kept.stamp != stamp or _differ(kept.samples):
+            copy = prepare(model)
+            samples = [] if copy is model else _samples(model)
+            kept = _kept[model] = _Kept(stamp, samples, None if copy is model else copy)
+    return model if kept.copy is None else cast(M, kept.copy)
 
 
 def checked(model: M) -> M:
@@ -121,14 +130,38 @@ _IN_TRAINING = "The model is in training mode; call model.eval() before running 
 
 
 def _stamp(model: nn.Module) -> tuple[object, ...]:
-    """Something else whenever parts were exchanged, parameters changed, or hooks put on."""
-    marks: list[object] = []
-    for _, module in walk(model):
+    """Something else whenever parts or attributes were exchanged, parameters changed, or hooks put.
+
+    That a parameter was changed by way of its `data` is not in it.
+    """
+    marks: list[object] = [_has_any_global_hook()]
+    left, seen = [model], set[nn.Module]()
+    while left:
+        module = left.pop()
+        if module in seen:
+            continue
+        seen.add(module)
         if module.training:
             raise InputError(_IN_TRAINING)
-        marks += (id(module), _is_hooked(module))
-        for parameter in module._parameters.values():
+        own = vars(module)
+        marks += map(id, own.values())  # the copy holds the same, so that none is used again
+        marks.append(_is_hooked(module))
+        for parameter in own["_parameters"].values():
             if parameter is not None:
                 version = None if parameter.is_inference() else parameter._version
                 marks += (id(parameter), version, parameter.data_ptr())
+        parts = [part for part in own["_modules"].values() if part is not None]
+        marks.append(len(parts))
+        left += parts
     return tuple(marks)
+
+
+def _samples(model: nn.Module) -> list[tuple[npt.NDArray[Any], bytes]]:
+    """Of each parameter up to a hundred values, as they lie in it and as they were."""
+    flat = (parameter.detach().numpy().reshape(-1) for parameter in model.parameters())
+    views = [values[:: len(values) // 64 or 1] for values in flat]
+    return [(view, view.tobytes()) for view in views]
+
+
+def _differ(samples: list[tuple[npt.NDArray[Any], bytes]]) -> bool:
+    return any(view.tobytes() != before for view, before in samples)
