@@ -49,7 +49,7 @@ def prepare(model: M) -> M:
 def _is_plain(model: nn.Module) -> bool:
     """Whether the model is of float32 on a CPU and no hook looks on."""
     plain = all(p.device.type == "cpu" and p.dtype == torch.float32 for p in model.parameters())
-    hooked = any(_is_hooked(module) for module in model.modules()) or _has_any_global_hook()
+    hooked = _has_hook_for_all() or any(_is_hooked(module) for module in model.modules())
     return plain and not hooked and can_prepare(torch.float32)
 
 
@@ -62,6 +62,11 @@ def _is_hooked(module: nn.Module) -> bool:
         or module._backward_pre_hooks
         or "forward" in vars(module)
     )
+
+
+def _has_hook_for_all() -> bool:
+    """Whether somebody looks into every module there is."""
+    return bool(_has_any_global_hook())  # type: ignore[no-untyped-call]
 
 
 def _copied(module: nn.Module, copies: dict[int, nn.Module]) -> nn.Module:
@@ -134,7 +139,7 @@ def _stamp(model: nn.Module) -> tuple[object, ...]:
 
     That a parameter was changed by way of its `data` is not in it.
     """
-    marks: list[object] = [_has_any_global_hook()]
+    marks: list[object] = [_has_hook_for_all()]
     left, seen = [model], set[nn.Module]()
     while left:
         module = left.pop()
