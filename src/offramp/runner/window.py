@@ -132,7 +132,9 @@ class Window:
                     left = True
                     yield self._forced(batch, done)
                     continue
-                passed = [self._advance(flow, done, depth) for flow in batch]
+                passed = [
+                    self._advance(flow, done, depth, self._peeks(flow, depth)) for flow in batch
+                ]
                 leave_R, leavers = self._ask(passed, depth)
                 if leavers is not None:
                     left = True
@@ -164,14 +166,13 @@ class Window:
         layout = cast(Packed, flow.layout)
         return self._rates.expected(depth) > worth_a_peek(layout.n_rows, layout.n_tokens)
 
-    def _advance(self, flow: Flow, done: int, depth: int) -> Passed:
+    def _advance(self, flow: Flow, done: int, depth: int, peeks: bool) -> Passed:
         """Pass the layers from `done` to `depth`, and take what the exit there reads.
 
         That is read at once, while the hidden states are in the processor's cache. The last layer
         is run for the tokens that the answer reads, as is that of a peek.
         """
         stack, at_end = self._stack, depth == self._stack.n_layers
-        peeks = self._peeks(flow, depth)
         narrow = peeks or (at_end and self._reads_first)
         for i in range(done, depth - 1 if narrow else depth):
             flow = stack.step(flow, i)
@@ -222,7 +223,8 @@ class Window:
         if self._state_RS is not None and state_RS is not None:
             self._state_RS[names_R] = state_RS
         left_R = names_R[leave_R]
-        self._rates.add(depth, len(names_R), len(left_R))
+        if depth != self._route.last:  # where all leave, which says nothing of another route
+            self._rates.add(depth, len(names_R), len(left_R))
         if not len(left_R):
             return leave_R, None
         return leave_R, Leavers(left_R, self._answers_RC[left_R], forced_R[leave_R], depth)
@@ -235,7 +237,8 @@ class Window:
         state_1S = None if criterion is None else criterion.start(1)
         done = 0
         for asked in (*self._route.depths, self._route.last):
-            passed = self._advance(flow, done, asked)
+            # Without a peek: its last digits differ, and rows that ran before decide on it.
+            passed = self._advance(flow, done, asked, peeks=False)
             answer_1C = self._answer(passed.read, asked)
             decided = _decide(answer_1C, state_1S, asked, self._route)
             if asked == depth:
