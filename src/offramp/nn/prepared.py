@@ -14,10 +14,11 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Callable
-from typing import Any
+from typing import Any, cast
 
 import torch
 from torch import Tensor, nn
+from torch.nn.utils import skip_init
 
 from offramp.nn.activations import ACTIVATIONS
 
@@ -28,6 +29,7 @@ _FUSED: dict[Activation, tuple[str, str]] = {
     ACTIVATIONS["gelu_new"]: ("gelu", "tanh"),
     ACTIVATIONS["gelu_pytorch_tanh"]: ("gelu", "tanh"),
     ACTIVATIONS["relu"]: ("relu", ""),
+    ACTIVATIONS["silu"]: ("swish", ""),
     ACTIVATIONS["tanh"]: ("tanh", ""),
 }
 """What the operator calls an activation, and its variant."""
@@ -50,7 +52,7 @@ class PreparedLinear(nn.Linear):
         self.weight, self.bias = weight, bias
         self.out_features, self.in_features = weight.shape
         self.training = first.training
-        self._lay_out(weight.detach(), None if bias is None else bias.detach())
+        self._lay_out()
 
     def forward(self, input: Tensor) -> Tensor:
         """The product and the bias, [.., out_features]."""
@@ -70,11 +72,21 @@ class PreparedLinear(nn.Linear):
         total: Tensor = operator(x, residual, self._packed, self._fused_bias, "add")
         return total
 
-    def _lay_out(self, weight: Tensor, bias: Tensor | None) -> None:
+    def __getstate__(self) -> dict[str, Any]:
+        return {name: value for name, value in vars(self).items() if name != "_packed"}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        super().__setstate__(state)  # type: ignore[no-untyped-call]
+        self._lay_out()
+
+    def _lay_out(self) -> None:
+        weight, bias = self.weight.detach(), cast("Tensor | None", self.bias)
         self._packed = torch.ops.mkldnn._reorder_linear_weight(weight, None)
-        self._fused_bias = bias
+        self._fused_bias = None if bias is None else bias.detach()
 
     def _product(self, x: Tensor, activation: str, variant: str) -> Tensor:
+        if x.dim() == 1:
+            return self._product(x[None], activation, variant)[0]
         # For a single row there is another kernel, which adds up in another order.
         rows = torch.cat([x, x]) if _is_one_row(x) else x
         product: Tensor = torch.ops.mkldnn._linear_pointwise(
@@ -95,16 +107,19 @@ class Int8Linear(PreparedLinear):
         """What `forward` gives, and `residual` [.., out_features] added."""
         return self._product(x, "none", "").add_(residual)
 
-    def _lay_out(self, weight: Tensor, bias: Tensor | None) -> None:
+    def _lay_out(self) -> None:
+        weight, bias = self.weight.detach(), cast("Tensor | None", self.bias)
         self._scale_O = weight.abs().amax(1).clamp_(min=torch.finfo(weight.dtype).tiny).div_(127)
         whole = (weight / self._scale_O[:, None]).round_().to(torch.int8)
         self._packed = torch.ops.onednn.qlinear_prepack(whole, None)
         self._zeros_O = torch.zeros(len(weight), dtype=torch.int64)
-        self._added_O = weight.new_zeros(len(weight)) if bias is None else bias
+        self._added_O = weight.new_zeros(len(weight)) if bias is None else bias.detach()
         # Without these instructions pairs of products are added up in sixteen bits.
         self._most = 127 if torch.cpu._is_vnni_supported() else 63
 
     def _product(self, x: Tensor, activation: str, variant: str) -> Tensor:
+        if not x.numel():
+            return x.new_zeros(*x.shape[:-1], self.out_features)
         flat = x.reshape(-1, x.shape[-1])
         largest_T1 = torch.maximum(flat.amax(-1, keepdim=True), -flat.amin(-1, keepdim=True))
         scale_T1 = largest_T1.clamp_(min=1e-30).div_(self._most)
@@ -120,6 +135,8 @@ class Int8Linear(PreparedLinear):
             total.relu_()
         elif activation == "gelu":
             torch.ops.aten.gelu_(total, approximate=variant)
+        elif activation == "swish":
+            torch.ops.aten.silu_(total)
         return total.view(*x.shape[:-1], -1)
 
 
@@ -156,19 +173,23 @@ def can_prepare(dtype: torch.dtype, int8: bool = False) -> bool:
     if dtype != torch.float32 or not torch.backends.mkldnn.is_available():  # type: ignore[no-untyped-call]
         return False
     draw = torch.Generator().manual_seed(0)
-    linear = nn.Linear(40, 24)
+    # Of no value yet: to draw one would move torch's own generator.
+    linear = cast(nn.Linear, skip_init(nn.Linear, 40, 24, device="cpu", dtype=dtype))  # type: ignore[no-untyped-call]
     kind, error = (Int8Linear, 0.1) if int8 else (PreparedLinear, 1e-4)
     try:
         with torch.inference_mode():
             for parameter in linear.parameters():
-                parameter.copy_(torch.randn(parameter.shape, generator=draw) / 6)
-            x, residual = (torch.randn(5, width, generator=draw) for width in (40, 24))
+                parameter.normal_(std=1 / 6, generator=draw)
+            x, residual = (
+                torch.randn(5, width, generator=draw, device="cpu", dtype=dtype)
+                for width in (40, 24)
+            )
             prepared, product = kind(linear), linear(x)
             ways: list[tuple[Any, Tensor]] = [(prepared(x), product)]
             ways += [(prepared.added(x, residual), product + residual)]
             ways += [(prepared.activated(x, act), act(product)) for act in _FUSED]
             return all(torch.allclose(one, two, rtol=error, atol=error) for one, two in ways)
-    except (RuntimeError, AttributeError, NotImplementedError):
+    except Exception:  # whatever it is that these operators of another torch object to
         return False
 
 

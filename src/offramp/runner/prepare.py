@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import threading
 import weakref
-from typing import NamedTuple, TypeVar, cast
+from typing import Any, NamedTuple, TypeVar, cast
 
+import numpy.typing as npt
 import torch
 from torch import nn
+from torch.nn.modules.module import _has_any_global_hook
 
 from offramp.errors import ConfigError, InputError
 from offramp.models.base import PretrainedModel
@@ -29,6 +31,7 @@ def prepare(model: M, *, int8: bool = False) -> M:
     as an adapter's, are called as they are. The model itself comes back where there is nothing to
     gain: on another device than a CPU, in other types than float32, or where a hook looks on.
 
+<<<<<<< HEAD
     With `int8` the products are of eight-bit whole numbers, which is faster and less exact; choose
     thresholds on the prepared model then, for they are a little off. Raises ConfigError where that
     is impossible.
@@ -39,6 +42,12 @@ def prepare(model: M, *, int8: bool = False) -> M:
                 "int8=True takes a float32 model on a CPU, without hooks, and a torch that has "
                 "oneDNN's kernels for eight bits."
             )
+=======
+    Raises InputError for a model in training mode.
+    """
+    checked(model)
+    if not _is_plain(model):
+>>>>>>> 1a26b09a2c205f6aaf894a9f60539e0c7bc16231
         return model
     kind = Int8Linear if int8 else PreparedLinear
     keep_memory()
@@ -58,7 +67,7 @@ def prepare(model: M, *, int8: bool = False) -> M:
 def _is_plain(model: nn.Module, int8: bool) -> bool:
     """Whether the model is of float32 on a CPU and no hook looks on."""
     plain = all(p.device.type == "cpu" and p.dtype == torch.float32 for p in model.parameters())
-    hooked = any(_is_hooked(module) for module in model.modules())
+    hooked = _has_hook_for_all() or any(_is_hooked(module) for module in model.modules())
     return plain and not hooked and can_prepare(torch.float32, int8)
 
 
@@ -71,6 +80,11 @@ def _is_hooked(module: nn.Module) -> bool:
         or module._backward_pre_hooks
         or "forward" in vars(module)
     )
+
+
+def _has_hook_for_all() -> bool:
+    """Whether somebody looks into every module there is."""
+    return bool(_has_any_global_hook())  # type: ignore[no-untyped-call]
 
 
 def _copied(module: nn.Module, copies: dict[int, nn.Module]) -> nn.Module:
@@ -103,7 +117,9 @@ def _swap(module: nn.Module, kind: type[PreparedLinear], made: dict[int, nn.Modu
 
 class _Kept(NamedTuple):
     stamp: tuple[object, ...]
-    copy: PretrainedModel
+    samples: list[tuple[npt.NDArray[Any], bytes]]
+    copy: PretrainedModel | None
+    """None where it is the model itself, which would hold itself alive."""
 
 
 _kept: weakref.WeakKeyDictionary[PretrainedModel, _Kept] = weakref.WeakKeyDictionary()
@@ -111,18 +127,25 @@ _making = threading.Lock()
 
 
 def prepared(model: M) -> M:
-    """`prepare(model)`, made once for as long as the model's parts and parameters stay the same.
+    """`prepare(model)`, made once for as long as the model's parts, attributes and parameters stay.
 
     Raises InputError for a model in training mode.
     """
-    if "_is_prepared" in vars(model):
+    if is_prepared(model):
         return checked(model)
     stamp = _stamp(model)
     with _making:
         kept = _kept.get(model)
-        if kept is None or kept.stamp != stamp:
-            kept = _kept[model] = _Kept(stamp, prepare(model))
-    return cast(M, kept.copy)
+        if kept is None or kept.stamp != stamp or _differ(kept.samples):
+            copy = prepare(model)
+            samples = [] if copy is model else _samples(model)
+            kept = _kept[model] = _Kept(stamp, samples, None if copy is model else copy)
+    return model if kept.copy is None else cast(M, kept.copy)
+
+
+def is_prepared(model: nn.Module) -> bool:
+    """Whether it is what `prepare` makes, and not a model that it gives back as it is."""
+    return "_is_prepared" in vars(model)
 
 
 def checked(model: M) -> M:
@@ -136,14 +159,38 @@ _IN_TRAINING = "The model is in training mode; call model.eval() before running 
 
 
 def _stamp(model: nn.Module) -> tuple[object, ...]:
-    """Something else whenever parts were exchanged, parameters changed, or hooks put on."""
-    marks: list[object] = []
-    for _, module in walk(model):
+    """Something else whenever parts or attributes were exchanged, parameters changed, or hooks put.
+
+    That a parameter was changed by way of its `data` is not in it.
+    """
+    marks: list[object] = [_has_hook_for_all()]
+    left, seen = [model], set[nn.Module]()
+    while left:
+        module = left.pop()
+        if module in seen:
+            continue
+        seen.add(module)
         if module.training:
             raise InputError(_IN_TRAINING)
-        marks += (id(module), _is_hooked(module))
-        for parameter in module._parameters.values():
+        own = vars(module)
+        marks += map(id, own.values())  # the copy holds the same, so that none is used again
+        marks.append(_is_hooked(module))
+        for parameter in own["_parameters"].values():
             if parameter is not None:
                 version = None if parameter.is_inference() else parameter._version
                 marks += (id(parameter), version, parameter.data_ptr())
+        parts = [part for part in own["_modules"].values() if part is not None]
+        marks.append(len(parts))
+        left += parts
     return tuple(marks)
+
+
+def _samples(model: nn.Module) -> list[tuple[npt.NDArray[Any], bytes]]:
+    """Of each parameter up to a hundred values, as they lie in it and as they were."""
+    flat = (parameter.detach().numpy().reshape(-1) for parameter in model.parameters())
+    views = [values[:: len(values) // 64 or 1] for values in flat]
+    return [(view, view.tobytes()) for view in views]
+
+
+def _differ(samples: list[tuple[npt.NDArray[Any], bytes]]) -> bool:
+    return any(view.tobytes() != before for view, before in samples)

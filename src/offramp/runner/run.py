@@ -198,24 +198,25 @@ class Runner:
         The time until the `deadline` begins here. Raises InputError for a model in training mode
         and ConfigError for limits that cannot be kept.
         """
-        model = prepared(self.model) if self._prepares else checked(self.model)
-        depths = exits_of(model).depths if self._use_exits else ()
-        depths = tuple(depth for depth in depths if depth < self._depth)
-        last, criterion = self._depth, None
-        if self._use_exits:
-            criterion = self._criterion or exits_of(self.model).criterion
-        cut = max_depth is not None and max_depth < last
-        if max_depth is not None and cut:
-            depths = tuple(depth for depth in depths if depth <= max_depth)
-            if not depths:
-                raise ConfigError(
-                    f"max_depth={max_depth} is before the first exit, and a row leaves at an exit."
-                )
-            *rest, last = depths
-            depths = tuple(rest)
         if deadline is not None and not (deadline > 0 and math.isfinite(deadline)):
             raise ConfigError(f"deadline is a time from now in seconds, above 0; got {deadline}.")
         until = None if deadline is None else time.monotonic() + deadline
+        model = prepared(self.model) if self._prepares else checked(self.model)
+        last, criterion, cut = self._depth, None, False
+        depths: tuple[int, ...] = ()
+        if self._use_exits:
+            criterion = self._criterion or exits_of(self.model).criterion
+            depths = tuple(depth for depth in exits_of(model).depths if depth < last)
+        if max_depth is not None and max_depth < last:
+            up_to = tuple(depth for depth in depths if depth <= max_depth)
+            if not up_to:
+                where = f"the first is after layer {depths[0]}" if depths else "this run has none"
+                raise ConfigError(
+                    f"max_depth={max_depth}: a row leaves at an exit, and {where}. Take a greater "
+                    "max_depth."
+                )
+            *rest, last = up_to
+            depths, cut = tuple(rest), True
         return Route(model, depths, last, criterion, cut, until)
 
     def run_window(self, rows: Sequence[Encoded], route: Route) -> Results:

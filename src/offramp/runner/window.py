@@ -10,6 +10,7 @@ run for these alone before the exit is asked (a peek), and completed for the row
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -24,6 +25,7 @@ from offramp.models.base import PretrainedModel
 from offramp.models.flow import ExitableModel, Flow, Inputs, LayerStack, join, reads_first
 from offramp.nn.blocks import KeysValues
 from offramp.nn.layout import Packed
+from offramp.runner.prepare import is_prepared
 from offramp.runner.rows import Row, by_length, split
 
 MARGIN = {torch.float64: 1e-9, torch.float32: 1e-4, torch.bfloat16: 0.1, torch.float16: 0.02}
@@ -35,7 +37,11 @@ digits with the batch's shape: by up to 2e-6 in a logit of all-MiniLM-L6-v2 in f
 """
 
 REDONE = 1 / 32
-"""The most that rows computed again may cost, of what the window costs at full depth."""
+"""The most that rows computed again may cost, of what the window costs at full depth.
+
+Of a prepared model only, whose products give each row the same to the last bit in any batch, so that
+rows past the bound are decided as they would be alone; for others there is no bound.
+"""
 
 
 @dataclass(frozen=True, slots=True)
@@ -116,7 +122,8 @@ class Window:
         self._answers_RC = torch.zeros(n_rows, self._model.config.num_labels, dtype=wide)
         self._state_RS = None if route.criterion is None else route.criterion.start(n_rows)
         n_tokens = sum(len(row.ids) for row in rows)
-        self._redo_left = REDONE * n_tokens * self._stack.n_layers
+        bound = REDONE * n_tokens * self._stack.n_layers
+        self._redo_left = bound if is_prepared(route.model) else math.inf
 
     @torch.inference_mode()
     def leavers(self) -> Iterator[Leavers]:
@@ -132,7 +139,9 @@ class Window:
                     left = True
                     yield self._forced(batch, done)
                     continue
-                passed = [self._advance(flow, done, depth) for flow in batch]
+                passed = [
+                    self._advance(flow, done, depth, self._peeks(flow, depth)) for flow in batch
+                ]
                 leave_R, leavers = self._ask(passed, depth)
                 if leavers is not None:
                     left = True
@@ -149,12 +158,19 @@ class Window:
         Peeks are made a microbatch at a time, while its keys and values are in the processor's
         cache, and so is everything where time may be up in between.
         """
-        apart = self._route.deadline is not None or self._peeks(flows[0], depth)
+        apart = self._route.deadline is not None or self._peeks(flows[-1], depth)
         return iter([[flow] for flow in flows] if apart else [flows])
 
     def _peeks(self, flow: Flow, depth: int) -> bool:
-        """Whether layer `depth` is run for first tokens before it is run for the rows that stay."""
-        if depth == self._stack.n_layers or not hasattr(self._stack, "keys_values"):
+        """Whether layer `depth` is run for first tokens before it is run for the rows that stay.
+
+        Never for a row alone: it is what others are held to, and must not depend on former rows.
+        """
+        if (
+            len(self._rows) == 1
+            or depth == self._stack.n_layers
+            or not hasattr(self._stack, "keys_values")
+        ):
             return False
         ramp = exits_of(self._model).ramp(depth)
         if not getattr(ramp, "pools_first", False) or flow.hidden.device.type != "cpu":
@@ -164,14 +180,13 @@ class Window:
         layout = cast(Packed, flow.layout)
         return self._rates.expected(depth) > worth_a_peek(layout.n_rows, layout.n_tokens)
 
-    def _advance(self, flow: Flow, done: int, depth: int) -> Passed:
+    def _advance(self, flow: Flow, done: int, depth: int, peeks: bool) -> Passed:
         """Pass the layers from `done` to `depth`, and take what the exit there reads.
 
         That is read at once, while the hidden states are in the processor's cache. The last layer
         is run for the tokens that the answer reads, as is that of a peek.
         """
         stack, at_end = self._stack, depth == self._stack.n_layers
-        peeks = self._peeks(flow, depth)
         narrow = peeks or (at_end and self._reads_first)
         for i in range(done, depth - 1 if narrow else depth):
             flow = stack.step(flow, i)
@@ -210,9 +225,10 @@ class Window:
             doubtful = asked.slack_R < scale_R * MARGIN.get(self._model.dtype, 0.1)
             for place in torch.nonzero(doubtful).flatten().tolist():
                 row = self._rows[int(names_R[place])]
-                self._redo_left -= len(row.ids) * depth
-                if self._redo_left < 0:
-                    break
+                cost = len(row.ids) * depth
+                if cost > self._redo_left:
+                    continue
+                self._redo_left -= cost
                 answer_1C, alone = self._alone(row, depth)
                 answers_RC[place] = answer_1C[0]
                 leave_R[place], forced_R[place] = alone.leave_R[0], alone.forced_R[0]
@@ -222,7 +238,8 @@ class Window:
         if self._state_RS is not None and state_RS is not None:
             self._state_RS[names_R] = state_RS
         left_R = names_R[leave_R]
-        self._rates.add(depth, len(names_R), len(left_R))
+        if depth != self._route.last:  # where all leave, which says nothing of another route
+            self._rates.add(depth, len(names_R), len(left_R))
         if not len(left_R):
             return leave_R, None
         return leave_R, Leavers(left_R, self._answers_RC[left_R], forced_R[leave_R], depth)
@@ -235,7 +252,8 @@ class Window:
         state_1S = None if criterion is None else criterion.start(1)
         done = 0
         for asked in (*self._route.depths, self._route.last):
-            passed = self._advance(flow, done, asked)
+            # Without a peek: its last digits differ, and rows that ran before decide on it.
+            passed = self._advance(flow, done, asked, peeks=False)
             answer_1C = self._answer(passed.read, asked)
             decided = _decide(answer_1C, state_1S, asked, self._route)
             if asked == depth:
