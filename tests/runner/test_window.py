@@ -179,7 +179,7 @@ def watched_perceptrons(model: Any) -> list[list[int]]:
 def test_a_leaver_passes_its_last_perceptron_for_its_first_token_alone(
     share: float, peek: Callable[[float], None], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(windows, "REDONE", 0)  # nor for doubt
+    monkeypatch.setitem(windows.MARGIN, torch.float32, 0.0)  # nor for doubt
     model, rows = first_model("Bert", num_hidden_layers=4), small_rows(60)
     (criterion,) = clear_thresholds(model, rows, [share])
     seen = watched_perceptrons(model)
@@ -448,9 +448,11 @@ def test_max_depth_by_the_script(
 @pytest.mark.parametrize("max_depth", [-1, 0, 1])
 def test_max_depth_before_the_first_exit(max_depth: int) -> None:
     runner = Runner(scripted_model([2, 4]))
-    with pytest.raises(ConfigError, match=f"max_depth={max_depth} is before the first exit"):
+    with pytest.raises(
+        ConfigError, match=f"max_depth={max_depth}: .*, and the first is"
+    ):
         runner.run(scripted_rows([(2, 4)]), max_depth=max_depth)
-    with pytest.raises(ConfigError, match="before the first exit"):
+    with pytest.raises(ConfigError, match="this run has none"):
         Runner(tiny_model(), exits=False).run(random_rows(2), max_depth=2)
 
 

@@ -15,7 +15,8 @@ from torch import Tensor
 from offramp.errors import ConfigError, DataError
 from offramp.models.base import PretrainedModel
 from offramp.runner.groups import Group, answers
-from offramp.runner.head_calls import span_logits
+from offramp.runner.head_calls import body, span_logits
+from offramp.runner.prepare import prepared
 from offramp.runner.progress import OnProgress
 from offramp.runner.rows import read_tokens
 from offramp.runner.text_model import TextModel, check_call, chunks
@@ -54,7 +55,7 @@ class Answerer(TextModel):
 
     def __init__(self, model: PretrainedModel, tokenizer: Tokenizer) -> None:
         super().__init__(model, tokenizer)
-        self._head = span_logits(model)
+        span_logits(model)  # or a ConfigError
         if model.config.num_labels != 2:
             raise ConfigError(
                 "An Answerer's model has two outputs a token, start and end; this one's num_labels "
@@ -156,7 +157,8 @@ class Answerer(TextModel):
                     yield Group(chunk[row - first], list(own))
 
     def _read(self, rows: Sequence[Tokens]) -> list[Tensor]:
-        return read_tokens(self.stack, rows, self._head, self.model.device)
+        model = prepared(self.model)
+        return read_tokens(body(model), rows, span_logits(model), model.device)
 
 
 def _decide(

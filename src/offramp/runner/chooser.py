@@ -13,7 +13,8 @@ from offramp.errors import DataError
 from offramp.models.base import PretrainedModel
 from offramp.models.heads import MultipleChoice
 from offramp.runner.groups import Group, answers, lead
-from offramp.runner.head_calls import choice_logits
+from offramp.runner.head_calls import body, choice_logits
+from offramp.runner.prepare import prepared
 from offramp.runner.progress import OnProgress
 from offramp.runner.rows import read_rows
 from offramp.runner.text_model import TextModel, check_call, chunks
@@ -44,7 +45,7 @@ class Chooser(TextModel):
 
     def __init__(self, model: PretrainedModel, tokenizer: Tokenizer) -> None:
         super().__init__(model, tokenizer)
-        self._head = choice_logits(model)
+        choice_logits(model)  # or a ConfigError
         self._first_alone = cast(MultipleChoice, model).reads_first_alone
 
     def predict(self, prompts: Iterable[Prompt], *, threads: int | None = None) -> list[Choice]:
@@ -69,8 +70,9 @@ class Chooser(TextModel):
         return answers(self, prompts, self._groups, self._read, _decide, threads, progress)
 
     def _read(self, rows: Sequence[Encoded]) -> list[Tensor]:
+        model = prepared(self.model)
         logits_R1 = read_rows(
-            self.stack, rows, self._head, self.model.device, first_alone=self._first_alone
+            body(model), rows, choice_logits(model), model.device, first_alone=self._first_alone
         )
         return list(logits_R1.float().cpu())
 

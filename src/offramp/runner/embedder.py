@@ -18,6 +18,8 @@ from offramp.models.base import PretrainedModel
 from offramp.models.flow import Flow
 from offramp.nn.pooling import pool_first, pool_last, pool_max, pool_mean
 from offramp.runner.ahead import ahead
+from offramp.runner.head_calls import body
+from offramp.runner.prepare import prepared
 from offramp.runner.progress import Meter, OnProgress
 from offramp.runner.rows import gather, n_tokens, read_rows
 from offramp.runner.sentence_files import SentenceLayout, write_layout
@@ -182,8 +184,9 @@ class Embedder(TextModel):
         with ahead(texts, gathered) as windows:
             for window in windows:
                 with cpu_threads(threads):
+                    stack = body(prepared(self.model))
                     vectors_RD = read_rows(
-                        self.stack, window, read, self.model.device, first_alone=first
+                        stack, window, read, self.model.device, first_alone=first
                     )
                 self.check_finite(vectors_RD)
                 meter.add(len(window), n_tokens(window), len(window) * self.stack.n_layers)

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import TypeVar
+from typing import TypeVar, cast
 
 from torch import Tensor
 
 from offramp.errors import ConfigError
 from offramp.models.base import PretrainedModel
-from offramp.models.flow import Flow
+from offramp.models.flow import Flow, LayerStack
 from offramp.models.heads import MultipleChoice, QuestionAnswering, Task, TokenClassification
 
 Head = Callable[[Flow], Tensor]
@@ -33,6 +33,11 @@ def span_logits(model: PretrainedModel) -> Head:
 def choice_logits(model: PretrainedModel) -> Head:
     """Each row's score as a choice, [R, 1]."""
     return _with_head(model, MultipleChoice).score
+
+
+def body(model: PretrainedModel) -> LayerStack:
+    """The model's body."""
+    return cast(LayerStack, model.base_model)
 
 
 def _with_head(model: PretrainedModel, kind: type[K]) -> K:

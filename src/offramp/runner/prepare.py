@@ -26,28 +26,23 @@ NARROW = 64
 def prepare(model: M, *, int8: bool = False) -> M:
     """A copy of `model` for inference whose plain linear layers are `PreparedLinear`s.
 
-    The copy shares the parameters, and holds the weights of linear layers a second time, laid out
-    for the processor. It does not follow later changes of the model. Layers of other classes, such
-    as an adapter's, are called as they are. The model itself comes back where there is nothing to
-    gain: on another device than a CPU, in other types than float32, or where a hook looks on.
+    The copy shares the parameters, and holds the weights of linear layers once more, those of keys
+    and values twice, laid out for the processor. It does not follow later changes of the model.
+    Layers of other classes, such as an adapter's, are called as they are. The model itself comes
+    back where there is nothing to gain: on another device than a CPU, in other types than float32,
+    or where a hook looks on, at any of its modules.
 
-<<<<<<< HEAD
     With `int8` the products are of eight-bit whole numbers, which is faster and less exact; choose
     thresholds on the prepared model then, for they are a little off. Raises ConfigError where that
-    is impossible.
+    is impossible, and InputError for a model in training mode.
     """
+    checked(model)
     if not _is_plain(model, int8):
         if int8:
             raise ConfigError(
                 "int8=True takes a float32 model on a CPU, without hooks, and a torch that has "
                 "oneDNN's kernels for eight bits."
             )
-=======
-    Raises InputError for a model in training mode.
-    """
-    checked(model)
-    if not _is_plain(model):
->>>>>>> 1a26b09a2c205f6aaf894a9f60539e0c7bc16231
         return model
     kind = Int8Linear if int8 else PreparedLinear
     keep_memory()

@@ -15,8 +15,9 @@ from torch import Tensor
 from offramp.errors import DataError
 from offramp.models.base import PretrainedModel
 from offramp.runner.groups import Group, answers, lead
-from offramp.runner.head_calls import token_logits
+from offramp.runner.head_calls import body, token_logits
 from offramp.runner.iob import OUTSIDE, spans
+from offramp.runner.prepare import prepared
 from offramp.runner.progress import OnProgress
 from offramp.runner.rows import read_tokens
 from offramp.runner.text_model import TextModel, check_call, chunks
@@ -52,7 +53,7 @@ class Tagger(TextModel):
 
     def __init__(self, model: PretrainedModel, tokenizer: Tokenizer) -> None:
         super().__init__(model, tokenizer)
-        self._head = token_logits(model)
+        token_logits(model)  # or a ConfigError
 
     @property
     def labels(self) -> list[str]:
@@ -134,7 +135,8 @@ class Tagger(TextModel):
         return self.tokenizer.encode_words(some, stride=stride, first_row=first_row)
 
     def _read(self, rows: Sequence[Tokens]) -> list[Tensor]:
-        return read_tokens(self.stack, rows, self._head, self.model.device)
+        model = prepared(self.model)
+        return read_tokens(body(model), rows, token_logits(model), model.device)
 
     def _entities(
         self, group: Group[str, Tokens], values: Sequence[Tensor]

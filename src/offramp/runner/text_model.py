@@ -15,7 +15,7 @@ from offramp.checkpoints.directory import staged
 from offramp.errors import CheckpointError, ConfigError, DataError
 from offramp.models.base import PretrainedModel
 from offramp.models.flow import LayerStack
-from offramp.runner.prepare import prepare, prepared
+from offramp.runner.prepare import prepare
 from offramp.text.tables import Text
 from offramp.text.tokenizer import Encoded, Tokenizer
 
@@ -49,8 +49,8 @@ class TextModel:
 
     @property
     def stack(self) -> LayerStack:
-        """The body that is run: the model's own, or its copy made ready for the processor."""
-        return cast(LayerStack, prepared(self.model).base_model)
+        """The model's body."""
+        return cast(LayerStack, self.model.base_model)
 
     def prepared(self, *, int8: bool = False) -> Self:
         """The same with `offramp.prepare(model, int8=...)` for its model.

@@ -39,8 +39,8 @@ digits with the batch's shape: by up to 2e-6 in a logit of all-MiniLM-L6-v2 in f
 REDONE = 1 / 32
 """The most that rows computed again may cost, of what the window costs at full depth.
 
-Of a prepared model only, whose products give each row the same to the last bit in any batch, so that
-rows past the bound are decided as they would be alone; for others there is no bound.
+Of a prepared model only, whose products give each row the same to the last bit in any batch, so
+that rows past the bound are decided as they would be alone; for others there is no bound.
 """
 
 
@@ -173,7 +173,8 @@ class Window:
         ):
             return False
         ramp = exits_of(self._model).ramp(depth)
-        if not getattr(ramp, "pools_first", False) or flow.hidden.device.type != "cpu":
+        possible = hasattr(self._stack, "keys_values") and getattr(ramp, "pools_first", False)
+        if not possible or flow.hidden.device.type != "cpu":
             return False
         if depth == self._route.last:
             return True
