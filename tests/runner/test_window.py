@@ -448,9 +448,7 @@ def test_max_depth_by_the_script(
 @pytest.mark.parametrize("max_depth", [-1, 0, 1])
 def test_max_depth_before_the_first_exit(max_depth: int) -> None:
     runner = Runner(scripted_model([2, 4]))
-    with pytest.raises(
-        ConfigError, match=f"max_depth={max_depth}: .*, and the first is"
-    ):
+    with pytest.raises(ConfigError, match=f"max_depth={max_depth}: .*, and the first is"):
         runner.run(scripted_rows([(2, 4)]), max_depth=max_depth)
     with pytest.raises(ConfigError, match="this run has none"):
         Runner(tiny_model(), exits=False).run(random_rows(2), max_depth=2)
