@@ -6,43 +6,16 @@ import json
 import shutil
 import subprocess
 import sys
-from collections.abc import Callable
 from pathlib import Path
-from typing import NamedTuple
 
 import pytest
 import torch
+from invoking import Run
 
 import offramp
-from offramp.cli import main
 
 PADDLE = Path(__file__).resolve().parents[1] / "golden" / "paddle"
 WORDS = PADDLE / "bert/BertForMaskedLM"
-
-
-class Done(NamedTuple):
-    code: int
-    out: str
-    err: str
-
-
-Run = Callable[..., Done]
-
-
-@pytest.fixture
-def run(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Run:
-    """`offramp ...`, through the entry point that the script calls."""
-
-    def run(*args: str | Path) -> Done:
-        monkeypatch.setattr(sys, "argv", ["offramp", *map(str, args)])
-        code = 0
-        try:
-            main()
-        except SystemExit as exit_:
-            code = exit_.code if isinstance(exit_.code, int) else int(exit_.code is not None)
-        return Done(code, *capsys.readouterr())
-
-    return run
 
 
 # ---------------------------------------------------------------------- convert

@@ -6,25 +6,18 @@ import subprocess
 import sys
 from collections.abc import Callable
 from pathlib import Path
-from typing import NamedTuple
 
 import pytest
 from exit_models import toy_rows, write_body
+from invoking import Done
 
 import offramp
-from offramp.cli import main
 from offramp.cli.app import app
 from offramp.training.options import TrainingOptions
 
 SCRIPT = Path(sys.executable).with_name("offramp")
 TINY = ["--epochs", "1", "--batch-size", "16", "--learning-rate", "2e-3"]
 QUICK = ["--rounds", "1", "--timing-rows", "5", "--no-transformers"]
-
-
-class Done(NamedTuple):
-    code: int
-    out: str
-    err: str
 
 
 def write_rows(path: Path, rows: list[tuple[str, str]]) -> Path:
@@ -50,25 +43,6 @@ def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
         ),
     )
     return folder
-
-
-@pytest.fixture
-def run(
-    place: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> Callable[..., Done]:
-    """`offramp ...` in the folder, through the entry point that the script calls."""
-
-    def run(*args: str | Path) -> Done:
-        monkeypatch.chdir(place)
-        monkeypatch.setattr(sys, "argv", ["offramp", *map(str, args)])
-        try:
-            main()
-            code = 0
-        except SystemExit as exit_:
-            code = exit_.code if isinstance(exit_.code, int) else int(exit_.code is not None)
-        return Done(code, *capsys.readouterr())
-
-    return run
 
 
 def contents(folder: Path) -> dict[str, bytes | None]:

@@ -4,16 +4,13 @@ from __future__ import annotations
 
 import json
 import random
-import sys
-from collections.abc import Callable
 from pathlib import Path
-from typing import NamedTuple
 
 import pytest
+from invoking import Run
 from task_models import write_model
 
 import offramp
-from offramp.cli import main
 from offramp.models.bert import BertForSequenceClassification, BertModel
 
 TRAIN = (
@@ -22,15 +19,6 @@ TRAIN = (
 )  # fmt: skip
 DATA = ("--data", "train.jsonl", "--dev", "dev.jsonl")
 QUICK = ("--rounds", "1", "--timing-rows", "5")
-
-
-class Done(NamedTuple):
-    code: int
-    out: str
-    err: str
-
-
-Run = Callable[..., Done]
 
 
 def sentences(n: int, seed: int) -> list[tuple[list[str], list[str]]]:
@@ -62,23 +50,6 @@ def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
     write_model(folder / "body", BertModel, initializer_range=0.1)
     write_model(folder / "classifier", BertForSequenceClassification, num_labels=2)
     return folder
-
-
-@pytest.fixture
-def run(place: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Run:
-    """`offramp ...` in the folder."""
-
-    def run(*args: str | Path) -> Done:
-        monkeypatch.chdir(place)
-        monkeypatch.setattr(sys, "argv", ["offramp", *map(str, args)])
-        try:
-            main()
-            code = 0
-        except SystemExit as exit_:
-            code = exit_.code if isinstance(exit_.code, int) else int(exit_.code is not None)
-        return Done(code, *capsys.readouterr())
-
-    return run
 
 
 @pytest.fixture(scope="module")

@@ -4,31 +4,16 @@ from __future__ import annotations
 
 import dataclasses
 import json
-import sys
-from collections.abc import Callable
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 import pytest
+from invoking import Run
 from task_models import TAGS, some_texts, write_model
 
 import offramp
-from offramp.cli import main
 from offramp.models import bert
-
-Run = Callable[..., "Done"]
-
-
-class Done(NamedTuple):
-    code: int
-    out: str
-    err: str
-
-    @property
-    def lines(self) -> list[Any]:
-        assert self.code == 0, self.err
-        return [json.loads(line) for line in self.out.splitlines()]
 
 
 @pytest.fixture(scope="module")
@@ -45,23 +30,6 @@ def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
     texts = some_texts(20)
     (folder / "texts.tsv").write_text("text\n" + "".join(f"{text}\n" for text in texts), "utf-8")
     return folder
-
-
-@pytest.fixture
-def run(place: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Run:
-    """`offramp ...` in the folder."""
-
-    def run(*args: str | Path) -> Done:
-        monkeypatch.chdir(place)
-        monkeypatch.setattr(sys, "argv", ["offramp", *map(str, args)])
-        try:
-            main()
-            code = 0
-        except SystemExit as exit_:
-            code = exit_.code if isinstance(exit_.code, int) else int(exit_.code is not None)
-        return Done(code, *capsys.readouterr())
-
-    return run
 
 
 def close(found: Any, expected: Any) -> None:

@@ -14,7 +14,6 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from exit_models import tiny_model, write_tokenizer
 from task_models import some_texts, write_model
 
 import offramp
@@ -185,16 +184,6 @@ def test_a_source_sees_the_caller_s_context() -> None:
 
 
 # ------------------------------------------------------------------ in a stream of answers
-
-
-@pytest.fixture(scope="module")
-def classifier(tmp_path_factory: pytest.TempPathFactory) -> Classifier:
-    directory = tmp_path_factory.mktemp("ahead") / "model"
-    tiny_model(2).save_pretrained(directory)
-    write_tokenizer(directory)
-    found: Classifier = offramp.load(directory)
-    found.threshold = 0.5
-    return found
 
 
 class Texts:

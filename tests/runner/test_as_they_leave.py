@@ -7,24 +7,13 @@ from pathlib import Path
 
 import pytest
 import torch
-from exit_models import random_rows, tiny_model, write_tokenizer
+from exit_models import random_rows, tiny_model
 from task_models import some_texts
 
-import offramp
 from offramp.exits.criteria import Entropy
 from offramp.nn.blocks import EncoderLayer
 from offramp.runner.classifier import Classifier
 from offramp.runner.run import Runner
-
-
-@pytest.fixture(scope="module")
-def classifier(tmp_path_factory: pytest.TempPathFactory) -> Classifier:
-    directory = tmp_path_factory.mktemp("leave") / "model"
-    tiny_model(2).save_pretrained(directory)
-    write_tokenizer(directory)
-    found: Classifier = offramp.load(directory)
-    found.threshold = 0.5
-    return found
 
 
 @pytest.mark.parametrize("window_rows", [1, 7, 100])

@@ -72,7 +72,7 @@ def partial_file(
             try:
                 yield found
                 found.flush()
-            except BaseException:
+            except BaseException:  # Ctrl-C too: it goes on once the files are seen to
                 if not found.is_worth_keeping:
                     about.unlink(missing_ok=True)
                     path.unlink(missing_ok=True)

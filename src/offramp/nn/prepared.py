@@ -193,7 +193,7 @@ def can_prepare(dtype: torch.dtype, int8: bool = False) -> bool:
             ways += [(prepared.added(x, residual), product + residual)]
             ways += [(prepared.activated(x, act), act(product)) for act in _FUSED]
             return all(torch.allclose(one, two, rtol=error, atol=error) for one, two in ways)
-    except Exception:  # whatever it is that these operators of another torch object to
+    except (RuntimeError, AttributeError, TypeError):  # absent, of other arguments, or refusing
         return False
 
 
