@@ -10,13 +10,14 @@ import torch
 from torch.utils.flop_counter import FlopCounterMode
 
 from offramp.models.base import PretrainedModel
+from offramp.runner.rows import tokens_at_once
 from offramp.runner.run import Runner
 from offramp.text.tokenizer import Encoded
 from offramp.training.timing import time_in_turn
 from running.setting import Setting
 
 LEAST = 80.0  # per cent
-MICROBATCH = 1024  # tokens, the runner's own
+MICROBATCH = tokens_at_once(torch.device("cpu"))  # the runner's own
 
 
 @dataclass(frozen=True)
@@ -77,10 +78,10 @@ def useful_work(shape: Shape, rows: Sequence[Encoded]) -> float:
 
 
 def counted_work(model: PretrainedModel, rows: Sequence[Encoded]) -> float:
-    """What torch's own counter sees; it knows torch's operators alone, and counts padding."""
+    """What torch's own counter sees; it knows torch's own operators, and counts padding."""
     counter = FlopCounterMode(display=False)
     with counter:
-        Runner(model, exits=False).run(rows)
+        Runner(model, exits=False, prepare=False).run(rows)
     return float(counter.get_total_flops())
 
 

@@ -13,6 +13,7 @@ import torch
 from exit_models import random_rows, tiny_model
 from torch import Tensor
 
+from offramp.bench.apart import EngineFailedError
 from offramp.bench.comparing import EXITS, PLAIN, Peer, compare
 from offramp.bench.engine import Engine, Run, Setting
 from offramp.errors import ConfigError, InputError, MissingBackendError
@@ -86,6 +87,25 @@ def test_the_table() -> None:
     assert json.loads(json.dumps(found.to_dict()))["lines"][2]["engine"] == "fake"
     assert told[:3] == [("open", 1, 3), ("open", 2, 3), ("open", 3, 3)]
     assert told[-1] == ("time", 12, 12)
+
+
+def test_a_peer_that_fails_while_it_is_timed_is_absent() -> None:
+    class Failing(Fake):
+        def prepare(self, rows: Sequence[Row]) -> Run:
+            runs, run = iter(range(3)), super().prepare(rows)
+
+            def sometimes() -> Tensor:
+                if next(runs, None) is None:
+                    raise EngineFailedError("Its process ended.")
+                return run()
+
+            return sometimes
+
+    peers = {"fails": Peer(Failing()), "fake": Peer(Fake())}
+    found = compare("nowhere", MODEL, ROWS, rounds=3, peers=peers)
+    assert found.absent == {"fails": "Its process ended."}
+    assert [line.engine for line in found.lines] == [PLAIN, EXITS, "fake"]
+    assert all(len(line.seconds) == 3 for line in found.lines)
 
 
 @pytest.mark.parametrize(

@@ -12,7 +12,7 @@ import torch
 from task_models import tiny
 
 import offramp
-from offramp.bench.comparing import PEERS
+from offramp.bench.apart import ENGINES
 from offramp.bench.ctranslate2_engine import HEADS, CTranslate2Engine
 from offramp.bench.engine import Opener, Setting
 from offramp.bench.onnx_engine import OnnxEngine
@@ -101,11 +101,11 @@ def test_ctranslate2_says_which_families_it_has(tmp_path: Path) -> None:
         CTranslate2Engine(tmp_path, SETTING, compute_type="float32")
 
 
-@pytest.mark.parametrize("name", PEERS)
+@pytest.mark.parametrize("name", ENGINES)
 def test_a_peer_that_is_not_installed_says_how_to_install_it(
     name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     for package in ("transformers", "onnx", "onnxruntime", "ctranslate2"):
         monkeypatch.setitem(sys.modules, package, None)
     with pytest.raises(MissingBackendError, match="pip install"):
-        PEERS[name].open(tmp_path, SETTING)
+        ENGINES[name].open(tmp_path, SETTING)

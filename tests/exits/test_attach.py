@@ -92,7 +92,7 @@ def test_depths_are_layers_from_1_to_before_the_last(depths: list[int]) -> None:
 @pytest.mark.parametrize(
     ("settings", "message"),
     [
-        ({"pooler": "max"}, "one of attention, first, mean; got 'max'"),
+        ({"pooler": "max"}, "one of attention, first, last, mean; got 'max'"),
         ({"queries": 0}, "queries must be a whole number of at least 1; got 0"),
         ({"queries": 2.0}, "queries"),
         ({"hidden": 0}, "hidden must be"),

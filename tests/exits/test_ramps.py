@@ -39,6 +39,8 @@ def by_hand(ramp: Ramp, hidden_LD: Tensor) -> Tensor:
     """One row's logits [C], from the ramp's weights."""
     if ramp.pooler == "first":
         pooled = hidden_LD[0]
+    elif ramp.pooler == "last":
+        pooled = hidden_LD[-1]
     elif ramp.pooler == "mean":
         pooled = sum(hidden_LD, torch.zeros(WIDTH)) / len(hidden_LD)
     else:

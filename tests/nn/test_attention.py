@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from offramp.nn import attention
-from offramp.nn.attention import self_attention
+from offramp.nn.attention import SHORT, self_attention
 from offramp.nn.blocks import EncoderLayer
 from offramp.nn.layout import Packed, Padded
 
@@ -93,6 +93,33 @@ def test_float32_is_near_the_formula() -> None:
     layout = Packed.of(torch.tensor(lengths))
     packed = self_attention(q.float(), k.float(), v.float(), layout, 2)
     torch.testing.assert_close(packed, expected.float(), rtol=1e-5, atol=1e-5)
+
+
+@pytest.mark.parametrize("width", [8, 32, 33, 64])
+@pytest.mark.parametrize("longest", [5, SHORT, SHORT + 1])
+def test_without_gradients_it_is_the_formula_whichever_way_is_quick(
+    width: int, longest: int
+) -> None:
+    lengths = [1, 1, 2, 5, 5, longest, longest, longest]
+    q, k, v = (x.float() for x in drawn(lengths, 3 * width, seed=width))
+    rows = zip(*(x.split(lengths) for x in (q, k, v)), strict=True)
+    expected = torch.cat([by_hand(*row, 3) for row in rows])
+    with torch.no_grad():
+        found = self_attention(q, k, v, Packed.of(torch.tensor(lengths)), 3)
+    torch.testing.assert_close(found.double(), expected, rtol=1e-4, atol=1e-4)
+
+
+@pytest.mark.parametrize("width", [32, 64])
+@pytest.mark.parametrize("length", [*range(1, 36), SHORT, SHORT + 1])
+def test_a_row_s_attention_does_not_depend_on_how_many_there_are(length: int, width: int) -> None:
+    q, k, v = (x.float() for x in drawn([length] * 33, 12 * width, seed=length))
+    with torch.no_grad():
+        together = self_attention(q, k, v, Packed.of(torch.tensor([length] * 33)), 12)
+        for rows in (1, 2, 7, 32):
+            own = slice(length, length + rows * length)
+            layout = Packed.of(torch.tensor([length] * rows))
+            some = self_attention(q[own], k[own], v[own], layout, 12)
+            assert torch.equal(some, together[own])
 
 
 def test_a_row_without_keys_is_zeros_and_leaves_the_others_alone() -> None:

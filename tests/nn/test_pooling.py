@@ -90,50 +90,46 @@ def test_max(lengths: list[int], holes: bool) -> None:
 @pytest.mark.parametrize("holes", [False, True])
 @pytest.mark.parametrize("queries", [1, 3])
 def test_attention(lengths: list[int], holes: bool, queries: int) -> None:
-    hidden_TD, scores_TQ = drawn(lengths, 3), drawn(lengths, queries)
+    hidden_TD, queries_QD = drawn(lengths, 3), drawn([queries], 3)
     keys_BL = places(lengths, holes)
-    expected = [
-        attention_by_hand(row, scores)
-        for row, scores in zip(hidden_TD.split(lengths), scores_TQ.split(lengths), strict=True)
-    ]
-    close(pool_attention(hidden_TD, scores_TQ, Packed.of(torch.tensor(lengths))), expected)
-    padded = (spread(hidden_TD, keys_BL), spread(scores_TQ, keys_BL))
-    close(pool_attention(*padded, Padded(*keys_BL.shape, keys_BL)), expected)
+    expected = [attention_by_hand(row, row @ queries_QD.T) for row in hidden_TD.split(lengths)]
+    close(pool_attention(hidden_TD, queries_QD, Packed.of(torch.tensor(lengths))), expected)
+    padded = spread(hidden_TD, keys_BL)
+    close(pool_attention(padded, queries_QD, Padded(*keys_BL.shape, keys_BL)), expected)
 
 
 def test_without_a_mask_all_tokens_count() -> None:
-    hidden_BLD, scores_BLQ = drawn([8], 3).view(2, 4, 3), drawn([8], 2).view(2, 4, 2)
+    hidden_BLD, queries_QD = drawn([8], 3).view(2, 4, 3), drawn([2], 3)
     layout = Padded(2, 4)
     close(pool_first(hidden_BLD, layout), hidden_BLD[:, 0].tolist())
     close(pool_mean(hidden_BLD, layout), [mean_by_hand(row) for row in hidden_BLD])
     close(pool_max(hidden_BLD, layout), hidden_BLD.max(1).values.tolist())
     close(
-        pool_attention(hidden_BLD, scores_BLQ, layout),
-        [attention_by_hand(*row) for row in zip(hidden_BLD, scores_BLQ, strict=True)],
+        pool_attention(hidden_BLD, queries_QD, layout),
+        [attention_by_hand(row, row @ queries_QD.T) for row in hidden_BLD],
     )
 
 
 def test_under_a_mask_of_query_and_key_a_rows_tokens_are_those_any_query_sees() -> None:
-    hidden_BLD, scores_BLQ = drawn([8], 3).view(2, 4, 3), drawn([8], 2).view(2, 4, 2)
+    hidden_BLD, queries_QD = drawn([8], 3).view(2, 4, 3), drawn([2], 3)
     keys_BLL = torch.ones(4, 4, dtype=torch.bool).tril().repeat(2, 1, 1)
     keys_BLL[1, :, 2:] = False  # the second row has two tokens
     layout = Padded(2, 4, keys_BLL)
     rows = [hidden_BLD[0], hidden_BLD[1, :2]]
-    scores = [scores_BLQ[0], scores_BLQ[1, :2]]
     close(pool_mean(hidden_BLD, layout), [mean_by_hand(row) for row in rows])
     close(pool_max(hidden_BLD, layout), [row.max(0).values.tolist() for row in rows])
     close(
-        pool_attention(hidden_BLD, scores_BLQ, layout),
-        [attention_by_hand(*pair) for pair in zip(rows, scores, strict=True)],
+        pool_attention(hidden_BLD, queries_QD, layout),
+        [attention_by_hand(row, row @ queries_QD.T) for row in rows],
     )
 
 
 @pytest.mark.parametrize("dtype", [torch.float64, torch.float32, torch.float16, torch.bfloat16])
 def test_a_row_without_tokens_is_finite(dtype: torch.dtype) -> None:
-    hidden_BLD, scores_BLQ = drawn([8], 3).view(2, 4, 3), drawn([8], 2).view(2, 4, 2)
+    hidden_BLD, queries_QD = drawn([8], 3).view(2, 4, 3), drawn([2], 3)
     keys_BL = torch.tensor([[False] * 4, [True] * 4])
     layout = Padded(2, 4, keys_BL)
-    hidden_BLD, scores_BLQ = hidden_BLD.to(dtype), scores_BLQ.to(dtype)
+    hidden_BLD, queries_QD = hidden_BLD.to(dtype), queries_QD.to(dtype)
     mean_RD = pool_mean(hidden_BLD, layout)
     max_RD = pool_max(hidden_BLD, layout)
     assert mean_RD[0].tolist() == max_RD[0].tolist() == [0, 0, 0]
@@ -141,7 +137,7 @@ def test_a_row_without_tokens_is_finite(dtype: torch.dtype) -> None:
         mean_RD,
         max_RD,
         pool_first(hidden_BLD, layout),
-        pool_attention(hidden_BLD, scores_BLQ, layout),
+        pool_attention(hidden_BLD, queries_QD, layout),
     ):
         assert bool(pooled.isfinite().all())
         assert pooled.dtype == dtype
@@ -149,8 +145,22 @@ def test_a_row_without_tokens_is_finite(dtype: torch.dtype) -> None:
 
 def test_no_packed_rows_give_no_vectors() -> None:
     layout = Packed.of(torch.tensor([], dtype=torch.int64))
-    hidden_TD, scores_TQ = torch.zeros(0, 3), torch.zeros(0, 2)
+    hidden_TD = torch.zeros(0, 3)
     assert pool_first(hidden_TD, layout).shape == (0, 3)
     assert pool_mean(hidden_TD, layout).shape == (0, 3)
     assert pool_max(hidden_TD, layout).shape == (0, 3)
-    assert pool_attention(hidden_TD, scores_TQ, layout).shape == (0, 6)
+    assert pool_attention(hidden_TD, torch.ones(2, 3), layout).shape == (0, 6)
+
+
+@pytest.mark.parametrize("length", [1, 2, 3, 7, 16, 25, 31, 64, 127])
+def test_a_row_s_attention_does_not_depend_on_how_many_there_are(length: int) -> None:
+    rows = torch.randn(33, length, 384)
+    queries_QD = torch.randn(4, 384)
+
+    def pooled(rows: torch.Tensor) -> torch.Tensor:
+        layout = Packed.of(torch.tensor([length] * len(rows)))
+        return pool_attention(rows.flatten(0, 1), queries_QD, layout)
+
+    together = pooled(rows)
+    for count in (1, 2, 7, 32):
+        assert torch.equal(pooled(rows[1 : 1 + count]), together[1 : 1 + count])

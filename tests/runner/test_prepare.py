@@ -9,6 +9,7 @@ import threading
 import weakref
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from types import MethodType
 from typing import Any
 
 import pytest
@@ -122,7 +123,7 @@ def types_of(family: str, row: Encoded) -> Tensor | None:
     return torch.from_numpy(row.types)[None] if FAMILIES[family].token_types else None
 
 
-@pytest.mark.parametrize("pooler", ["attention", "first", "mean"])
+@pytest.mark.parametrize("pooler", ["attention", "first", "last", "mean"])
 @families
 def test_every_exit_s_logits(family: str, pooler: str) -> None:
     model = add_exits(family_model(family), pooler=pooler).eval()
@@ -135,7 +136,7 @@ def test_every_exit_s_logits(family: str, pooler: str) -> None:
         torch.testing.assert_close(logits_RC, expected[depth], rtol=1e-5, atol=1e-5)
 
 
-@pytest.mark.parametrize("pooler", ["attention", "first", "mean"])
+@pytest.mark.parametrize("pooler", ["attention", "first", "last", "mean"])
 @pytest.mark.parametrize("threshold", [0.0, 0.3, 0.7, 5.0])
 def test_labels_and_layers_are_those_of_the_model_itself(pooler: str, threshold: float) -> None:
     model, rows = tiny_model(2, pooler=pooler), random_rows(60, seed=5)
@@ -189,7 +190,7 @@ def test_it_shares_the_parameters_and_leaves_the_model_alone(family: str, task: 
     assert linears(model) == kinds
     assert all(one is two for one, two in zip(modules, model.modules(), strict=True))
     assert not any(isinstance(module, PreparedLinear) for module in modules)
-    assert all(getattr(module, "both", None) is None for module in modules)
+    assert all(getattr(module, "joint", None) is None for module in modules)
     own, shared = model.state_dict(), fast.state_dict()
     assert own.keys() == shared.keys() == values.keys()
     for name, value in values.items():
@@ -284,18 +285,18 @@ def test_a_model_that_is_dropped_is_freed_with_its_copy(family: str, dtype: torc
 def test_two_threads_make_one_copy(monkeypatch: pytest.MonkeyPatch) -> None:
     made: list[PretrainedModel] = []
     at_once = threading.Barrier(4)
-    stamp = preparing._stamp
+    is_prepared = preparing.is_prepared
 
-    def slow_stamp(model: nn.Module) -> Any:
-        marks = stamp(model)
+    def slow(model: nn.Module) -> bool:
+        found = is_prepared(model)
         at_once.wait(20)  # all four have asked before one makes
-        return marks
+        return found
 
     def counted(model: PretrainedModel) -> PretrainedModel:
         made.append(model)
         return prepare(model)
 
-    monkeypatch.setattr(preparing, "_stamp", slow_stamp)
+    monkeypatch.setattr(preparing, "is_prepared", slow)
     monkeypatch.setattr(preparing, "prepare", counted)
     model, found = tiny_model(2), list[PretrainedModel]()
     threads = [
@@ -348,6 +349,22 @@ def _by_data(model: Any) -> None:
     model.bert.encoder.layer[0].intermediate.dense.weight.data.mul_(-2)
 
 
+def _some_rows_by_data(model: Any) -> None:
+    model.bert.encoder.layer[0].intermediate.dense.weight.data[:16].mul_(-2)
+
+
+def _last_rows_by_data(model: Any) -> None:
+    model.bert.encoder.layer[0].intermediate.dense.weight.data[20:] = 0
+
+
+def _of_another_class(model: Any) -> None:
+    class Twice(nn.Linear):
+        def forward(self, input: Tensor) -> Tensor:
+            return 2 * super().forward(input)
+
+    model.bert.encoder.layer[0].output.dense.__class__ = Twice
+
+
 def _by_new_data(model: Any) -> None:
     linear = model.bert.encoder.layer[0].output.dense
     linear.weight.data = linear.weight.data * -2
@@ -392,7 +409,8 @@ def _norms_eps(model: Any) -> None:
 
 
 CHANGES = [
-    _scaled, _key_and_value, _stepped, _by_data, _by_new_data, _loaded, _replaced_parameter,
+    _scaled, _key_and_value, _stepped, _by_data, _by_new_data, _some_rows_by_data,
+    _last_rows_by_data, _of_another_class, _loaded, _replaced_parameter,
     _replaced_part, _without_bias, _other_activation, _rounded, _other_words, _norms_eps,
 ]  # fmt: skip
 
@@ -403,6 +421,48 @@ def test_changes_are_seen_by_the_next_run(change: Callable[[Any], None]) -> None
     before = assert_up_to_date(model)
     change(model)
     assert_up_to_date(model.eval(), before)
+
+
+def test_changes_of_a_weight_that_lies_turned_round() -> None:
+    model = tiny_model(2)
+    linear = model.bert.encoder.layer[0].output.dense
+    linear.weight = nn.Parameter(linear.weight.detach().t().contiguous().t())
+    before = assert_up_to_date(model)
+    linear.weight.data.mul_(-2)
+    assert_up_to_date(model, before)
+
+
+def test_a_new_criterion_lays_nothing_out_again() -> None:
+    model = tiny_model(2)
+    fast = prepared(model)
+    exits_of(model).criterion = Entropy(0.3)
+    assert prepared(model) is fast
+    rows = random_rows(30)
+    expected = Runner(model, prepare=False).run(rows)
+    assert torch.equal(Runner(model).run(rows).exit_layers_R, expected.exit_layers_R)
+    assert 1 < expected.mean_layers < 3
+
+
+def test_sums_are_alike_where_every_layer_is_known() -> None:
+    model = tiny_model(2)
+    assert preparing.sums_alike(prepare(model))
+    assert not preparing.sums_alike(model)
+
+    class Own(nn.Linear):
+        pass
+
+    model.bert.encoder.layer[0].output.dense = Own(64, 32).eval()
+    assert not preparing.sums_alike(prepare(model))
+
+
+def test_a_model_whose_forward_was_replaced_is_freed() -> None:
+    model = tiny_model(2)
+    model.forward = MethodType(type(model).forward, model)
+    assert prepared(model) is model
+    watched = weakref.ref(model)
+    del model
+    gc.collect()
+    assert watched() is None
 
 
 def test_changes_between_windows_wait_for_the_next_run() -> None:

@@ -28,6 +28,7 @@ from offramp.models.flow import Flow
 from offramp.nn.blocks import Intermediate
 from offramp.nn.layout import Packed
 from offramp.runner import run as running, window as windows
+from offramp.runner.prepare import prepare
 from offramp.runner.run import Results, Runner
 from offramp.runner.sweep import every_exit
 from offramp.runner.window import REDONE, LeaveRates
@@ -48,12 +49,14 @@ def peek(monkeypatch: pytest.MonkeyPatch) -> Callable[[float], None]:
     return from_share
 
 
-def first_model(family: str, depths: list[int] | None = None, **changes: Any) -> Any:
-    """A tiny model of a family with ramps that read first tokens, and sure and unsure rows."""
+def first_model(
+    family: str, depths: list[int] | None = None, pooler: str = "first", **changes: Any
+) -> Any:
+    """A tiny model of a family with ramps that read one token, and sure and unsure rows."""
     torch.manual_seed(4)
     config = getattr(offramp, f"{family}Config")(**FAMILIES[family].tiny | changes)
     model = getattr(offramp, f"{family}ForSequenceClassification")(config)
-    return add_exits(model, depths, pooler="first").eval()
+    return add_exits(model, depths, pooler=pooler).eval()
 
 
 def small_rows(n_rows: int = 24, seed: int = 3) -> list[Encoded]:
@@ -85,11 +88,12 @@ def assert_equal_runs(one: Results, two: Results, bound: float) -> None:
 
 @pytest.mark.parametrize("prepare", [True, False])
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+@pytest.mark.parametrize("pooler", ["first", "last"])
 @pytest.mark.parametrize("family", FAMILIES)
 def test_peeks_change_no_answer(
-    family: str, dtype: torch.dtype, prepare: bool, peek: Callable[[float], None]
+    family: str, pooler: str, dtype: torch.dtype, prepare: bool, peek: Callable[[float], None]
 ) -> None:
-    model, rows = first_model(family).to(dtype), small_rows()
+    model, rows = first_model(family, pooler=pooler).to(dtype), small_rows()
     bound = 2e-6 if dtype == torch.float32 else 1e-12
     met = set()
     for criterion in (*clear_thresholds(model, rows, [0.1, 0.4, 0.8]), Entropy(0), Entropy(9)):
@@ -247,6 +251,25 @@ def test_a_row_that_is_decided_alone_does_not_hang_on_those_before(
             own = every_exit(model, [row])
             assert torch.equal(own.logits_ERC[own.depths.index(int(depth)), 0], logits_C)
     assert len(set(found.exit_layers_R.tolist())) > 2
+
+
+@pytest.mark.parametrize("pooler", ["first", "last", "attention"])
+def test_a_window_of_rows_at_the_threshold(pooler: str, peek: Callable[[float], None]) -> None:
+    """More of them than are decided again: each is decided as it is alone."""
+    model, picker = tiny_model(4, pooler=pooler, num_hidden_layers=4), random.Random(0)
+    fast, met = prepare(model), set()
+    peek(ALWAYS)
+    for row in random_rows(12, longest=40):
+        depth = picker.choice([1, 2, 3])
+        exact = every_exit(fast, [row])
+        own = logits_entropy(exact.logits_ERC[exact.depths.index(depth)]).item()
+        for threshold in (own, math.nextafter(own, 9), math.nextafter(own, 0)):
+            runner = Runner(fast, criterion=Entropy(threshold))
+            alone = runner.run([row])
+            many = runner.run([row] * 200)
+            assert torch.equal(many.exit_layers_R, alone.exit_layers_R.expand(200))
+            met.add(int(alone.exit_layers_R))
+    assert len(met) > 2
 
 
 # ---------------------------------------------------------------------------------------------
@@ -534,8 +557,9 @@ class Doubtful(Script):
 @pytest.mark.parametrize("n_rows", [1, 2, 33, 500])
 @pytest.mark.parametrize("leaves", [(6,), (1, 2, 6)], ids=["never", "some"])
 def test_doubt_costs_a_thirty_second_part_at_most(
-    leaves: tuple[int, ...], n_rows: int, depths: list[int]
+    leaves: tuple[int, ...], n_rows: int, depths: list[int], monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    monkeypatch.setattr(windows, "sums_alike", lambda model: True)  # though it is a model by hand
     rng = random.Random(n_rows)
     script = [(rng.choice(leaves), rng.randint(2, 40)) for _ in range(n_rows)]
     model = scripted_model(depths)

@@ -14,10 +14,8 @@ from typing import Any
 from torch import Tensor
 
 from offramp.backends import is_available
-from offramp.bench.ctranslate2_engine import CTranslate2Engine
+from offramp.bench.apart import ENGINES, Apart
 from offramp.bench.engine import Engine, Opener, Run, Setting
-from offramp.bench.onnx_engine import OnnxEngine
-from offramp.bench.transformers_engine import TransformersEngine
 from offramp.errors import ConfigError, InputError, OfframpError, shown
 from offramp.models.base import PretrainedModel
 from offramp.runner.run import Runner
@@ -39,14 +37,7 @@ class Peer:
     exact: bool = True
 
 
-PEERS: dict[str, Peer] = {
-    "transformers, file order": Peer(partial(TransformersEngine, sort=False)),
-    "transformers, sorted": Peer(partial(TransformersEngine, sort=True)),
-    "ONNX Runtime, sorted": Peer(OnnxEngine),
-    "CTranslate2, sorted": Peer(partial(CTranslate2Engine, compute_type="float32")),
-    "CTranslate2 int8, sorted": Peer(partial(CTranslate2Engine, compute_type="int8"), exact=False),
-}
-"""Rows sorted by length, or in the order of the file."""
+PEERS = {name: Peer(partial(Apart, name=name), "int8" not in name) for name in ENGINES}
 
 SAME = 1e-3
 """Logits of the same model in float32 differ by less, in units of the largest or of 1."""
@@ -108,7 +99,8 @@ def compare(
     """Measure `model`, a sequence classifier, and what the peers open of its `directory`.
 
     All run the same rows, encoded beforehand (for the peers in padded batches of `batch_size`),
-    with so many CPU threads; offramp sorts and packs them in the time that is measured. A peer that
+    with so many CPU threads, each peer in a process of its own; offramp sorts and packs them in the
+    time that is measured. A peer that
     is not installed, or cannot run the model, is named with the reason. `int8`, as
     `offramp.prepare` makes it of the model, is measured beside it, with its exits if it has some.
     """
@@ -141,7 +133,7 @@ def compare(
                 reason = str(error).strip().partition("\n")[0]
                 absent[name] = f"It failed: {type(error).__name__}: {shown(reason, 200)}"
             progress("open", done, len(peers))
-        seconds = time_in_turn(runs, rounds, lambda done, total: progress("time", done, total))
+        seconds = _timed(runs, absent, rounds, progress)
     lines = [
         Line(
             engine=name,
@@ -157,6 +149,33 @@ def compare(
     ]
     tokens = sum(len(row.ids) for row in rows)
     return Comparison(lines, absent, len(rows), tokens, rounds, batch_size, facts)
+
+
+def _timed(
+    runs: dict[str, Run],
+    absent: dict[str, str],
+    rounds: int,
+    progress: Callable[[str, int, int], None],
+) -> dict[str, list[float]]:
+    """Each run's seconds; one that fails on the way is absent, and the others begin anew."""
+    failed: list[str] = []
+
+    def watched(name: str) -> Tensor:
+        try:
+            return runs[name]()
+        except OfframpError as error:
+            failed.append(name)
+            absent[name] = str(error)
+            raise
+
+    while True:
+        calls = {name: partial(watched, name) for name in runs}
+        try:
+            return time_in_turn(calls, rounds, lambda done, total: progress("time", done, total))
+        except OfframpError:
+            if not failed or failed[-1] not in runs or failed[-1] in (PLAIN, EXITS, INT8):
+                raise
+            del runs[failed[-1]]
 
 
 def _own(runner: Runner, rows: Sequence[Encoded]) -> Tensor:

@@ -54,8 +54,10 @@ class CTranslate2Engine:
     variables (CT2_USE_MKL, CT2_FORCE_CPU_ISA).
     """
 
+    packages = ("ctranslate2", "transformers")
+
     def __init__(self, directory: Path, setting: Setting, *, compute_type: str) -> None:
-        requires_backends("the CTranslate2 side", ("ctranslate2", "transformers"))
+        requires_backends("the CTranslate2 side", self.packages)
         import ctranslate2
 
         self._model = transformers_model(directory)

@@ -27,8 +27,10 @@ class OnnxEngine:
     and makes one operator of (with `sdpa`, or from torch's newer exporter, it stays in pieces).
     """
 
+    packages = ("onnxruntime", "onnx", "transformers")
+
     def __init__(self, directory: Path, setting: Setting) -> None:
-        requires_backends("the ONNX Runtime side", ("onnxruntime", "onnx", "transformers"))
+        requires_backends("the ONNX Runtime side", self.packages)
         import onnxruntime
 
         model = transformers_model(directory, attn_implementation="eager")

@@ -47,7 +47,9 @@ if TYPE_CHECKING:
 )
 @click.option("--class-weights", help="`balanced`, or a weight for each label: `spam=3,ham=1`.")
 @click.option("--freeze-backbone", is_flag=True, help="Train exits only, on a fine-tuned model.")
-@click.option("--pooler", default="attention", show_default=True, help="attention, mean or first.")
+@click.option(
+    "--pooler", default="attention", show_default=True, help="attention, mean, first or last."
+)
 @click.option("--depths", help="Layers with an exit: `2,4`; all but the last by default.")
 @click.option(
     "--max-loss", default=0.25, show_default=True, help="Points of dev accuracy exits may cost."

@@ -83,8 +83,8 @@ def add_exits(
     """Put a ramp after each of `depths` layers of `model`; returns the model.
 
     `depths` count layers from 1 and stop before the last, whose exit is the model's own head; all
-    of them by default. `pooler` is `attention` (with so many learned `queries`), `first` or `mean`;
-    `hidden` is the width of the ramp's tanh layer (a third of the model's by default). The
+    of them by default. `pooler` is `attention` (with so many learned `queries`), `first`, `last` or
+    `mean`; `hidden` is the width of the ramp's tanh layer (a third of the model's by default). The
     criterion is `Entropy(0)` until one is chosen: no row leaves. New ramps are random: train them.
     """
     if not isinstance(model, PretrainedModel) or not hasattr(model, "logits"):

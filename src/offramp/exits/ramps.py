@@ -6,18 +6,21 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from offramp.models.flow import Flow
-from offramp.nn.pooling import pool_attention, pool_first, pool_mean
+from offramp.nn.layout import Packed
+from offramp.nn.pooling import pool_attention, pool_first, pool_last, pool_mean
 from offramp.nn.prepared import activated
 
-POOLERS = ("attention", "first", "mean")
+POOLERS = ("attention", "first", "last", "mean")
+
+_POOLS = {"first": pool_first, "last": pool_last, "mean": pool_mean}
 
 
 class Ramp(nn.Module):
     """A pooler, a tanh layer and a classifier: a flow to logits [R, C].
 
-    Poolers: `first` token; `mean` of the row's tokens; `attention`, `queries` learned weighted
-    means side by side, each costing one width x 1 product a token. `attention` answers earliest
-    on bodies that were not trained to gather the row in their first token.
+    Poolers: `first` or `last` token; `mean` of the row's tokens; `attention`, `queries` learned
+    weighted means side by side, each costing one width x 1 product a token. `attention` answers
+    earliest on bodies that were not trained to gather the row in their first token.
     """
 
     def __init__(
@@ -31,9 +34,14 @@ class Ramp(nn.Module):
         self.classifier = nn.Linear(hidden, n_labels)
 
     @property
-    def pools_first(self) -> bool:
-        """Whether it reads first tokens alone."""
-        return self.pooler == "first"
+    def pools_one(self) -> bool:
+        """Whether it reads one token of a row, and not the others."""
+        return self.pooler in ("first", "last")
+
+    def tokens(self, layout: Packed) -> Tensor:
+        """The token that it reads of each row, [R] on the host, where it `pools_one`."""
+        starts_R = layout.starts_R
+        return starts_R if self.pooler == "first" else starts_R + layout.lengths_R - 1
 
     def forward(self, flow: Flow) -> Tensor:
         """The logits [R, C] of a finished flow, in its row order."""
@@ -42,9 +50,8 @@ class Ramp(nn.Module):
     def pool(self, flow: Flow) -> Tensor:
         """The pooled rows, [R, D] or [R, queries x D]."""
         if self.query is not None:
-            return pool_attention(flow.hidden, self.query(flow.hidden), flow.layout)
-        pool = pool_first if self.pooler == "first" else pool_mean
-        return pool(flow.hidden, flow.layout)
+            return pool_attention(flow.hidden, self.query.weight, flow.layout)
+        return _POOLS[self.pooler](flow.hidden, flow.layout)
 
     def answer(self, pooled: Tensor) -> Tensor:
         """The logits [R, C] of pooled rows, which may come from several flows."""

@@ -8,7 +8,7 @@ arithmetic under others.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
-from typing import Any, ClassVar, TypeAlias, cast
+from typing import Any, ClassVar, NamedTuple, TypeAlias, cast
 
 import torch
 from torch import Tensor, nn
@@ -110,6 +110,13 @@ class EncoderLayer(CheckpointedLayer):
         return output
 
 
+class Joint(NamedTuple):
+    """The heads' projections of one input in one product."""
+
+    all: PreparedLinear
+    keys_values: PreparedLinear
+
+
 class Heads(nn.Module):
     """Multi-head attention of each row's tokens, or of one of them (`asking`), to all of them.
 
@@ -117,8 +124,8 @@ class Heads(nn.Module):
     """
 
     projections: ClassVar[tuple[str, str, str]] = ("query", "key", "value")
-    both: PreparedLinear | None = None
-    """Keys and values in one product, where the heads are prepared."""
+    joint: Joint | None = None
+    """Where the heads are prepared."""
 
     def __init__(self, width: int, n_heads: int, dropout: float) -> None:
         super().__init__()
@@ -130,8 +137,8 @@ class Heads(nn.Module):
 
     def keys_values(self, hidden: Tensor) -> KeysValues:
         """The tokens' keys and values, beside `hidden`."""
-        if self.both is not None:
-            key, value = self.both(hidden).chunk(2, -1)
+        if self.joint is not None:
+            key, value = self.joint.keys_values(hidden).chunk(2, -1)
             return key, value
         _, key, value = (getattr(self, name) for name in self.projections)
         return key(hidden), value(hidden)
@@ -146,11 +153,15 @@ class Heads(nn.Module):
         known: KeysValues | None = None,
     ) -> Tensor:
         """What the heads find for each token that asks, side by side."""
-        key, value = self.keys_values(hidden) if known is None else known
+        if self.joint is not None and asking is hidden and known is None:
+            query, key, value = self.joint.all(hidden).chunk(3, -1)
+        else:
+            query = getattr(self, self.projections[0])(asking)
+            key, value = self.keys_values(hidden) if known is None else known
         if bias is not None and len(self.heads) < self.n_heads:
             bias = bias[..., self.heads, :, :]
         return self_attention(
-            getattr(self, self.projections[0])(asking),
+            query,
             key,
             value,
             layout,

@@ -68,6 +68,9 @@ class Packed:
     @classmethod
     def of(cls, lengths_R: Tensor) -> Packed:
         """The layout of rows with these lengths (host tensor, int64; none may be 0)."""
+        if len(lengths_R) == 1:
+            length = int(lengths_R)
+            return cls(lengths_R, torch.zeros_like(lengths_R), (Block(0, length, 1, length),))
         starts_R = torch.cumsum(lengths_R, 0) - lengths_R
         lengths, counts = torch.unique_consecutive(lengths_R, return_counts=True)
         blocks, start = [], 0

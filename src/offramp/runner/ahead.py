@@ -15,7 +15,7 @@ W = TypeVar("W")
 FEW = 256
 """Rows of a list that is hardly more than a window: nothing of it is worth a thread."""
 
-_PATIENCE = 1.0  # seconds that a stop waits for a source that is being read
+_PATIENCE = 3.0  # seconds that a stop waits for a source that is being read
 
 
 @contextmanager
@@ -27,8 +27,8 @@ def ahead(
     That thread alone reads the source, from beginning to end, and makes the next window once the
     one before it is taken. An error of the source is raised in its place, after the windows of the
     rows before it. When the block ends the thread ends too, and closes a source that is a
-    generator. A source that does not answer is waited for a second; the thread then ends when it
-    does.
+    generator. A source that does not answer is waited for a few seconds; the thread then ends
+    when it does.
     """
     reader = _Reader(source, windows)
     if isinstance(source, Sized) and len(source) <= FEW:

@@ -16,8 +16,9 @@ from offramp.exits.attach import exits_of
 from offramp.exits.criteria import Criterion
 from offramp.models.base import PretrainedModel
 from offramp.models.flow import ExitableModel
+from offramp.nn.prepared import freed
 from offramp.runner.prepare import checked, prepared
-from offramp.runner.rows import BLOCK, gather
+from offramp.runner.rows import BLOCK, gather, n_tokens, tokens_at_once
 from offramp.runner.window import LeaveRates, Leavers, Route, Window
 from offramp.text.tokenizer import Encoded
 
@@ -59,7 +60,8 @@ class Runner:
     `depth` cuts the model off after that many layers, where the ramp trained there, or the
     model's head at full depth, answers for every row. A window holds at most `window_rows` rows
     and about `window_tokens` tokens, which bounds the memory; a microbatch about
-    `microbatch_tokens`. A row's label and exit layer do not depend on the rows beside it.
+    `microbatch_tokens`, by default what suits the machine. A row's label and exit layer do not
+    depend on the rows beside it.
 
     On CPUs, and in float32, it is a copy of the model that is run, whose weights are laid out for
     the processor (`offramp.prepare`); `prepare=False` runs the model itself, which takes half the
@@ -78,8 +80,8 @@ class Runner:
         exits: bool = True,
         depth: int | None = None,
         window_rows: int = BLOCK,
-        window_tokens: int = 65_536,
-        microbatch_tokens: int = 1024,
+        window_tokens: int = 16_384,
+        microbatch_tokens: int | None = None,
         prepare: bool = True,
     ) -> None:
         if not hasattr(model, "logits"):
@@ -92,7 +94,7 @@ class Runner:
             ("window_tokens", window_tokens),
             ("microbatch_tokens", microbatch_tokens),
         ):
-            if value < 1:
+            if value is not None and value < 1:
                 raise ConfigError(f"{name} must be at least 1; got {value}.")
         self.model = model
         self._n_layers = cast(ExitableModel, model).stack.n_layers
@@ -103,7 +105,7 @@ class Runner:
         self._depth = self._check_depth(depth)
         self._window_rows = window_rows
         self._window_tokens = window_tokens
-        self._microbatch_tokens = microbatch_tokens
+        self._microbatch_tokens = microbatch_tokens or tokens_at_once(model.device)
 
     def run(
         self,
@@ -230,7 +232,8 @@ class Runner:
 
     def leavers(self, rows: Sequence[Encoded], route: Route) -> Iterator[Leavers]:
         """One window's rows as they leave."""
-        return Window(rows, route, self._microbatch_tokens, self._rates).leavers()
+        yield from Window(rows, route, self._microbatch_tokens, self._rates).leavers()
+        freed.passed(n_tokens(rows))
 
     def _blank(self, n_rows: int) -> Results:
         wide = torch.float64 if self.model.dtype == torch.float64 else torch.float32

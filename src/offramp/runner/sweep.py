@@ -12,7 +12,7 @@ from offramp.exits.attach import logits_by_depth
 from offramp.exits.criteria import Criterion
 from offramp.models.base import PretrainedModel
 from offramp.runner.prepare import prepared
-from offramp.runner.rows import by_length, split
+from offramp.runner.rows import by_length, split, tokens_at_once
 from offramp.runner.run import Results
 from offramp.text.tokenizer import Encoded
 
@@ -39,9 +39,12 @@ class EveryExit:
 
 
 @torch.inference_mode()
-def every_exit(model: PretrainedModel, rows: Sequence[Encoded], tokens: int = 1024) -> EveryExit:
-    """Run all rows through all layers and ask every exit."""
+def every_exit(
+    model: PretrainedModel, rows: Sequence[Encoded], tokens: int | None = None
+) -> EveryExit:
+    """Run all rows through all layers and ask every exit, in microbatches of about `tokens`."""
     model = prepared(model)
+    tokens = tokens or tokens_at_once(model.device)
     inputs = by_length(rows, model.device)
     parts = [logits_by_depth(model, part) for part in split(inputs, tokens)]
     depths = tuple(parts[0])

@@ -52,14 +52,14 @@ class TextModel:
         """The model's body."""
         return cast(LayerStack, self.model.base_model)
 
-    def prepared(self, *, int8: bool = False) -> Self:
-        """The same with `offramp.prepare(model, int8=...)` for its model.
+    def prepared(self, *, int8: bool = False, compile: bool = False) -> Self:
+        """The same with `offramp.prepare(model, ...)` for its model.
 
         It takes no part in later changes of the model. With `int8` its answers differ a little, and
         a threshold should be chosen for it: see `offramp.recalibrate`.
         """
         like = copy.copy(self)
-        like.model = prepare(self.model, int8=int8)
+        like.model = prepare(self.model, int8=int8, compile=compile)
         return like
 
     def save(self, directory: str | Path) -> None:

@@ -25,7 +25,7 @@ from offramp.models.base import PretrainedModel
 from offramp.models.flow import ExitableModel, Flow, Inputs, LayerStack, join, reads_first
 from offramp.nn.blocks import KeysValues
 from offramp.nn.layout import Packed
-from offramp.runner.prepare import is_prepared
+from offramp.runner.prepare import sums_alike
 from offramp.runner.rows import Row, by_length, split
 
 MARGIN = {torch.float64: 1e-9, torch.float32: 1e-4, torch.bfloat16: 0.1, torch.float16: 0.02}
@@ -123,7 +123,8 @@ class Window:
         self._state_RS = None if route.criterion is None else route.criterion.start(n_rows)
         n_tokens = sum(len(row.ids) for row in rows)
         bound = REDONE * n_tokens * self._stack.n_layers
-        self._redo_left = bound if is_prepared(route.model) else math.inf
+        self._sums_alike = sums_alike(route.model)
+        self._redo_left = bound if self._sums_alike else math.inf
 
     @torch.inference_mode()
     def leavers(self) -> Iterator[Leavers]:
@@ -162,7 +163,7 @@ class Window:
         return iter([[flow] for flow in flows] if apart else [flows])
 
     def _peeks(self, flow: Flow, depth: int) -> bool:
-        """Whether layer `depth` is run for first tokens before it is run for the rows that stay.
+        """Whether layer `depth` is run for the token that its exit reads, and then for who stays.
 
         Never for a row alone: it is what others are held to, and must not depend on former rows.
         """
@@ -173,7 +174,7 @@ class Window:
         ):
             return False
         ramp = exits_of(self._model).ramp(depth)
-        possible = hasattr(self._stack, "keys_values") and getattr(ramp, "pools_first", False)
+        possible = hasattr(self._stack, "keys_values") and getattr(ramp, "pools_one", False)
         if not possible or flow.hidden.device.type != "cpu":
             return False
         if depth == self._route.last:
@@ -193,13 +194,13 @@ class Window:
             flow = stack.step(flow, i)
         seen, known = flow, None
         if narrow:
-            first_R = cast(Packed, flow.layout).starts_R.to(flow.hidden.device)
+            layout = cast(Packed, flow.layout)
             if peeks:
-                body = cast(Any, stack)
+                body, read_R = cast(Any, stack), exits_of(self._model).ramp(depth).tokens(layout)
                 known = body.keys_values(flow, depth - 1)
-                seen = body.step(flow, depth - 1, queries=first_R, known=known)
+                seen = body.step(flow, depth - 1, read_R.to(flow.hidden.device), known)
             else:
-                seen = stack.step(flow, depth - 1, queries=first_R)
+                seen = stack.step(flow, depth - 1, layout.starts_R.to(flow.hidden.device))
         finished = stack.finish(seen)
         if at_end:
             return Passed(flow, self._task.logits(finished), known)
@@ -220,11 +221,22 @@ class Window:
         answers_RC = self._answer(torch.cat([read for _, read, _ in passed]), depth)
         state_RS = None if self._state_RS is None else self._state_RS[names_R]
         asked = _decide(answers_RC, state_RS, depth, self._route)
-        leave_R, forced_R, state_RS = asked.leave_R, asked.forced_R, asked.state_RS
+        leave_R, forced_R, slack_R, state_RS = asked
         if len(self._rows) > 1:
             scale_R = answers_RC.abs().amax(-1).clamp(min=1).double()
-            doubtful = asked.slack_R < scale_R * MARGIN.get(self._model.dtype, 0.1)
-            for place in torch.nonzero(doubtful).flatten().tolist():
+            # Who leaves takes a label along, which must not hang on the last digits either.
+            slack_R = torch.where(leave_R, slack_R.minimum(_lead(answers_RC)), slack_R)
+            doubtful = slack_R < scale_R * MARGIN.get(self._model.dtype, 0.1)
+            places = torch.nonzero(doubtful).flatten()
+            if self._sums_alike and len(places) and any(known for _, _, known in passed):
+                # A peek's last digits are not those of a row alone; a whole layer's are.
+                answers_RC[places] = self._answer(self._unpeeked(passed, doubtful, depth), depth)
+                before_RS = None if self._state_RS is None else self._state_RS[names_R[places]]
+                found = _decide(answers_RC[places], before_RS, depth, self._route)
+                leave_R[places], forced_R[places] = found.leave_R, found.forced_R
+                if state_RS is not None and found.state_RS is not None:
+                    state_RS[places] = found.state_RS
+            for place in places.tolist():
                 row = self._rows[int(names_R[place])]
                 cost = len(row.ids) * depth
                 if cost > self._redo_left:
@@ -244,6 +256,20 @@ class Window:
         if not len(left_R):
             return leave_R, None
         return leave_R, Leavers(left_R, self._answers_RC[left_R], forced_R[leave_R], depth)
+
+    def _unpeeked(self, passed: Sequence[Passed], rows_R: Tensor, depth: int) -> Tensor:
+        """What the exit reads of some rows [R] when their layer is whole."""
+        reads, start = list[Tensor](), 0
+        for flow, read, known in passed:
+            rows = torch.nonzero(rows_R[start : start + len(flow.row_ids_R)]).flatten()
+            start += len(flow.row_ids_R)
+            if known is not None and len(rows):
+                part = flow.take(rows), depth - 1, None, _of_rows(known, flow, rows)
+                whole = self._stack.finish(cast(Any, self._stack).step(*part))
+                reads.append(exits_of(self._model).ramp(depth).pool(whole))
+            else:
+                reads.append(read[rows.to(read.device)])
+        return torch.cat(reads)
 
     def _alone(self, row: Row, depth: int) -> tuple[Tensor, Decided]:
         """The answer [1, C] at `depth` of a row in a batch of its own, and what it means."""
@@ -287,7 +313,7 @@ class Window:
 
 
 class Decided(NamedTuple):
-    """Which rows leave, which of them have to, how far logits may move, and the next state."""
+    """Which rows leave, which of them have to, the criterion's slack, and the next state."""
 
     leave_R: Tensor
     forced_R: Tensor
@@ -305,20 +331,16 @@ def worth_a_peek(n_rows: int, n_tokens: int) -> float:
 
 
 def _decide(answers_RC: Tensor, state_RS: Tensor | None, depth: int, route: Route) -> Decided:
-    """What the criterion says; everyone leaves at the end of the route.
-
-    A row that leaves takes its label along, which must not hang on the last digits either: slack
-    counts the lead of the best class too.
-    """
+    """What the criterion says; everyone leaves at the end of the route."""
     everyone = torch.ones(len(answers_RC), dtype=torch.bool)
     last = depth == route.last
     if route.criterion is None or state_RS is None or (last and not route.cut):
-        return Decided(everyone, ~everyone, _lead(answers_RC), state_RS)
+        endless_R = torch.full((len(answers_RC),), torch.inf, dtype=torch.float64)
+        return Decided(everyone, ~everyone, endless_R, state_RS)
     leave_R, slack_R, state_RS = route.criterion.update(state_RS, depth, answers_RC)
     if last:
-        return Decided(everyone, ~leave_R, slack_R.minimum(_lead(answers_RC)), state_RS)
-    slack_R = torch.where(leave_R, slack_R.minimum(_lead(answers_RC)), slack_R)
-    return Decided(leave_R, torch.zeros_like(everyone), slack_R, state_RS)
+        return Decided(everyone, ~leave_R, slack_R, state_RS)
+    return Decided(leave_R, ~everyone, slack_R, state_RS)
 
 
 def _lead(logits_RC: Tensor) -> Tensor:
