@@ -13,7 +13,7 @@ from torch import Tensor
 
 from offramp.errors import InputError
 from offramp.models.flow import Flow, Inputs, join
-from offramp.nn.layout import Packed, Padded
+from offramp.nn.layout import Packed, Padded, round_size
 
 WIDTH = 3
 
@@ -68,7 +68,11 @@ def one_by_one(flow: Flow) -> list[dict[str, object]]:
             else [list(rows) for rows in zip(*map(of_rows, flow.trace), strict=True)]
         ),
     }
-    sliced = {f.name for f in dataclasses.fields(Flow)} - {"probe", "bias_HLL"}  # of a whole batch
+    sliced = {f.name for f in dataclasses.fields(Flow)} - {
+        "probe",
+        "bias_HLL",
+        "filled",
+    }
     assert set(columns) == sliced, "a new field is sliced too"
     assert {len(column) for column in columns.values()} == {len(flow.row_ids_R)}
     return [dict(zip(columns, row, strict=True)) for row in zip(*columns.values(), strict=True)]
@@ -125,6 +129,29 @@ def test_taking_no_rows(make: type) -> None:
 def test_join_is_the_rows_of_each_flow_in_turn(parts: list[list[int]]) -> None:
     flows = [packed_flow(part, None) for part in parts]
     assert one_by_one(join(flows)) == [row for flow in flows for row in one_by_one(flow)]
+
+
+@given(
+    st.lists(st.lists(st.integers(1, 40), min_size=1, max_size=8), min_size=1, max_size=4),
+    st.data(),
+)
+def test_filled_flows_are_the_same_rows_and_of_round_sizes(
+    parts: list[list[int]], data: st.DataObject
+) -> None:
+    plain = [packed_flow(part, None) for part in parts]
+    full = [flow.fill() if data.draw(st.booleans()) else flow for flow in plain]
+    joined = join(full)
+    assert one_by_one(joined.bare()) == one_by_one(join(plain))
+    assert len(joined.positions) == joined.layout.n_tokens  # type: ignore[union-attr]
+    rows = data.draw(st.lists(st.integers(0, joined.layout.n_rows - 1), max_size=9))
+    index = torch.tensor(rows, dtype=torch.int64)
+    taken = joined.take(index)
+    assert one_by_one(taken.bare()) == one_by_one(join(plain).take(index))
+    assert one_by_one(joined.take(slice(0, 1)).bare()) == one_by_one(plain[0].take(slice(0, 1)))
+    assert taken.filled == joined.filled == any(flow.filled for flow in full)
+    for flow in (joined, taken):
+        n_tokens: int = flow.layout.n_tokens  # type: ignore[union-attr]
+        assert len(flow.hidden) == (round_size(n_tokens) if flow.filled else n_tokens)
 
 
 def test_in_input_order_undoes_the_sorting_by_length() -> None:

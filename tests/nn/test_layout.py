@@ -7,7 +7,7 @@ import torch
 from hypothesis import given, strategies as st
 from torch import Tensor
 
-from offramp.nn.layout import Block, Packed, Padded, rows_of_tokens
+from offramp.nn.layout import Block, Packed, Padded, round_size, rows_of_tokens
 
 lengths = st.lists(st.integers(1, 6), min_size=1, max_size=12)
 
@@ -122,3 +122,15 @@ def test_padded_mask_broadcasts_over_heads_and_queries() -> None:
     assert of_pairs is not None
     assert of_pairs.shape == (3, 1, 2, 2)
     assert torch.equal(of_pairs[:, 0], keys_BLL)
+
+
+def test_round_sizes_of_hand_worked_cases() -> None:
+    sizes = {0: 0, 1: 1, 63: 63, 64: 64, 65: 66, 127: 128, 2048: 2048, 2049: 2112, 2500: 2560}
+    assert {size: round_size(size) for size in sizes} == sizes
+
+
+def test_round_sizes_are_few_and_near() -> None:
+    rounded = [round_size(size) for size in range(1, 4097)]
+    assert rounded == sorted(rounded)
+    assert all(size <= full <= size * 33 / 32 for size, full in enumerate(rounded, start=1))
+    assert len(set(rounded)) == 63 + 6 * 32 + 1

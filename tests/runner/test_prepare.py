@@ -24,7 +24,8 @@ from offramp.errors import InputError
 from offramp.exits.attach import add_exits, exits_of, logits_by_depth
 from offramp.exits.criteria import Entropy
 from offramp.models.base import PretrainedModel
-from offramp.models.flow import Inputs
+from offramp.models.flow import Inputs, run_layers
+from offramp.nn.layout import round_size
 from offramp.nn.prepared import PreparedLinear, can_prepare
 from offramp.runner import prepare as preparing
 from offramp.runner.prepare import prepare, prepared
@@ -163,6 +164,39 @@ def test_albert_s_layers_are_laid_out_once(groups: int) -> None:
     fast = prepare(model)
     assert len({id(layer) for layer in fast.stack.layers}) == groups
     assert_same_answers(fast, model)
+
+
+@families
+def test_rows_together_come_in_round_sizes(family: str) -> None:
+    model = family_model(family)
+    rows = small_rows() * 4 + small_rows()[:1]
+    inputs = Inputs.from_rows([row.ids for row in rows], [row.types for row in rows])
+    one_row = Inputs.from_rows([range(3, 13)], [[0] * 10])  # type: ignore[list-item]
+    fast, n_tokens = prepare(model).stack, inputs.layout.n_tokens  # type: ignore[union-attr]
+    with torch.inference_mode():
+        assert round_size(n_tokens) > n_tokens, "or these rows show nothing"
+        assert len(fast.start(inputs).hidden) == round_size(n_tokens)
+        assert len(fast.finish(fast.start(inputs)).hidden) == n_tokens
+        assert len(model.stack.start(inputs).hidden) == n_tokens
+        assert len(fast.start(one_row).hidden) == 10
+        ways = [run_layers(each, inputs, trace=True) for each in (fast, model.stack)]
+        assert [len(flow.trace or ()) for flow in ways] == [model.stack.n_layers + 1] * 2
+        for one, two in zip(*(flow.trace or () for flow in ways), strict=True):
+            torch.testing.assert_close(one, two, rtol=1e-5, atol=1e-5)
+
+
+class OtherNorm(nn.LayerNorm):
+    """A layer of somebody else, who may count on a token of a row in each place."""
+
+
+def test_layers_of_others_see_tokens_of_rows_alone() -> None:
+    model = family_model("Bert")
+    model.bert.encoder.layer[0].output.LayerNorm.__class__ = OtherNorm
+    rows = small_rows() * 4 + small_rows()[:1]
+    inputs = Inputs.from_rows([row.ids for row in rows], [row.types for row in rows])
+    with torch.inference_mode():
+        flow = prepare(model).stack.start(inputs)
+    assert len(flow.hidden) == inputs.layout.n_tokens  # type: ignore[union-attr]
 
 
 def test_a_user_s_own_stack() -> None:

@@ -134,6 +134,8 @@ class EncoderBody(EncoderPreTrainedModel):
     """`pool` reads the first token of a row and nothing else."""
     padding_id: int | None = None
     packs_holes = True
+    fills = False
+    """Whether packed rows are filled up to round numbers of tokens, as a prepared copy's are."""
     takes_task_types = False
     embeddings: nn.Module
     encoder: nn.Module
@@ -163,7 +165,10 @@ class EncoderBody(EncoderPreTrainedModel):
         """
         self.check(inputs)
         hidden = self.embed(inputs)
-        return Flow(hidden, inputs.layout, inputs.row_ids_R, positions=inputs.positions)
+        flow = Flow(hidden, inputs.layout, inputs.row_ids_R, positions=inputs.positions)
+        # A row alone is as it is: what is filled up would cost it more than it spares.
+        filled = self.fills and isinstance(inputs.layout, Packed) and inputs.layout.n_rows > 1
+        return flow.fill() if filled else flow
 
     def embed(self, inputs: Inputs) -> Tensor:
         """What the first layer takes, [T, D] or [B, L, D]."""
@@ -188,8 +193,8 @@ class EncoderBody(EncoderPreTrainedModel):
         return flow.advanced(hidden) if queries is None else flow.narrowed(hidden, queries)
 
     def finish(self, flow: Flow) -> Flow:
-        """The flow as it is: there is nothing between the last layer and a pooler."""
-        return flow
+        """The flow without what fills it: there is nothing between the last layer and a pooler."""
+        return flow.bare()
 
     def pool(self, flow: Flow) -> Tensor:
         """The pooled first token of each row, [R, D]; its hidden state where there is no pooler."""

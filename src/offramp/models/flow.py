@@ -18,7 +18,15 @@ from torch import Tensor
 from offramp.errors import InputError
 from offramp.models.outputs import ModelOutput
 from offramp.nn.attention import Probe
-from offramp.nn.layout import Index, Layout, Packed, Padded, ordinals, rows_of_tokens
+from offramp.nn.layout import (
+    Index,
+    Layout,
+    Packed,
+    Padded,
+    ordinals,
+    round_size,
+    rows_of_tokens,
+)
 
 Output = TypeVar("Output", bound=ModelOutput)
 
@@ -240,6 +248,9 @@ class Flow:
     `positions` a token's place in its own row. `trace`, where asked for, collects the hidden states
     after the embedding and after each layer, and `probe` what attention did. `bias_HLL`, of a body
     with relative positions, is what attention adds to its scores in every row.
+
+    A packed flow that is `filled` may have some tokens of no row behind the others in `hidden`, so
+    that the number of them is round: kernels are made for each number of tokens that comes.
     """
 
     hidden: Tensor
@@ -249,13 +260,23 @@ class Flow:
     trace: tuple[Tensor, ...] | None = field(default=None)
     probe: Probe | None = field(default=None)
     bias_HLL: Tensor | None = field(default=None)
+    filled: bool = field(default=False)
+
+    def fill(self) -> Flow:
+        """This packed flow, filled. Untraced."""
+        return replace(self, hidden=_filled([self.hidden]), trace=None, filled=True)
+
+    def bare(self) -> Flow:
+        """This flow without tokens that are of no row."""
+        if not self.filled:
+            return self
+        n_tokens = cast(Packed, self.layout).n_tokens
+        return replace(self, hidden=self.hidden[:n_tokens], filled=False)
 
     def advanced(self, hidden: Tensor) -> Flow:
         """The same rows with the hidden states of the next layer."""
         trace = None if self.trace is None else (*self.trace, hidden)
-        return Flow(
-            hidden, self.layout, self.row_ids_R, self.positions, trace, self.probe, self.bias_HLL
-        )
+        return replace(self, hidden=hidden, trace=trace)
 
     def narrowed(self, hidden: Tensor, tokens: Tensor) -> Flow:
         """The same rows with the next layer's hidden states of one token each, [R, D]. Untraced."""
@@ -277,13 +298,19 @@ class Flow:
         def pick(x: Tensor) -> Tensor:
             return x[tokens] if isinstance(tokens, slice) else x[tokens.to(x.device)]
 
+        if self.filled and not isinstance(tokens, slice):
+            rest = tokens.new_zeros(round_size(len(tokens)) - len(tokens))  # some token, of no use
+            hidden, filled = self.hidden[torch.cat([tokens, rest])], True
+        else:
+            hidden, filled = pick(self.hidden), False
         return Flow(
-            hidden=pick(self.hidden),
+            hidden=hidden,
             layout=layout,
             row_ids_R=self.row_ids_R[rows],
             positions=pick(self.positions),
             trace=None if self.trace is None else tuple(map(pick, self.trace)),
             bias_HLL=self.bias_HLL,
+            filled=filled,
         )
 
     def in_input_order(self, values_R: Tensor) -> Tensor:
@@ -304,18 +331,27 @@ class Flow:
 
 
 def join(flows: Sequence[Flow]) -> Flow:
-    """Packed flows one after the other as one flow. Untraced."""
+    """Packed flows one after the other as one flow, filled if one of them is. Untraced."""
     if len(flows) == 1:
         return flows[0]
+    hidden, filled = [flow.bare().hidden for flow in flows], any(flow.filled for flow in flows)
     lengths_R = torch.cat([flow.layout.lengths_R for flow in flows])  # type: ignore[union-attr]
     biases = [flow.bias_HLL for flow in flows if flow.bias_HLL is not None]
     return Flow(
-        hidden=torch.cat([flow.hidden for flow in flows]),
+        hidden=_filled(hidden) if filled else torch.cat(hidden),
         layout=Packed.of(lengths_R),
         row_ids_R=torch.cat([flow.row_ids_R for flow in flows]),
         positions=torch.cat([flow.positions for flow in flows]),
         bias_HLL=max(biases, key=lambda bias_HLL: bias_HLL.shape[1], default=None),
+        filled=filled,
     )
+
+
+def _filled(pieces: Sequence[Tensor]) -> Tensor:
+    """Tokens' hidden states together, and behind them as many as a round number lacks."""
+    size = sum(map(len, pieces))
+    rest = pieces[0].new_zeros(round_size(size) - size, pieces[0].shape[1])
+    return torch.cat([*pieces, rest])
 
 
 class LayerStack(Protocol):
@@ -390,6 +426,7 @@ def run_layers(
     """start, N steps, finish; with `first_alone` the last step is for packed rows' first tokens."""
     flow = replace(stack.start(inputs), probe=probe)
     if trace:
+        flow = flow.bare()
         flow = replace(flow, trace=(flow.hidden,))
     alone = first_alone and not trace and isinstance(flow.layout, Packed) and stack.n_layers > 0
     for i in range(stack.n_layers - alone):

@@ -58,7 +58,8 @@ def self_attention(
     key gets zeros (torch's rule for an all-False mask). With a `probe` the probabilities are
     computed openly; `heads` are the heads' numbers in its mask. `bias_HLL` (query, key) is added to
     the scores; L is that of the longest row, and a shorter row has its upper left corner. It is
-    [R, H, 1, L] where the query is one token a row.
+    [R, H, 1, L] where the query is one token a row. Packed tokens behind those of the last row are
+    of no row, and get zeros.
     """
     if isinstance(layout, Padded):
         if probe is None and bias_HLL is None:
@@ -85,6 +86,8 @@ def self_attention(
         else:
             mixed = _attend(q, k, v, n_heads, dropout, bias)
         outputs.append(mixed.flatten(0, 1))
+    if not one_a_row and len(query) > layout.n_tokens:
+        outputs.append(query.new_zeros(len(query) - layout.n_tokens, query.shape[1]))
     if len(outputs) == 1:
         return outputs[0]
     return torch.cat(outputs) if outputs else torch.zeros_like(query)

@@ -122,6 +122,12 @@ class Packed:
 Layout: TypeAlias = Padded | Packed
 
 
+def round_size(n_tokens: int) -> int:
+    """So many tokens or up to a thirty-second more: a number of six binary digits and zeros."""
+    unit = 1 << max(0, n_tokens.bit_length() - 6)
+    return -(-n_tokens // unit) * unit
+
+
 def rows_of_tokens(layout: Packed) -> Tensor:
     """For each packed token the number of its row, [T] (host)."""
     return torch.arange(layout.n_rows).repeat_interleave(layout.lengths_R)

@@ -17,6 +17,7 @@ from torch.nn.modules.module import _has_any_global_hook
 from offramp.errors import ConfigError, InputError, shown
 from offramp.exits.attach import Exits
 from offramp.models.base import PretrainedModel
+from offramp.models.encoder import EncoderBody
 from offramp.models.walking import walk
 from offramp.nn.blocks import CheckpointedLayer, Heads, Joint
 from offramp.nn.prepared import Int8Linear, PreparedLinear, can_prepare, keep_memory
@@ -65,6 +66,10 @@ def prepare(model: M, *, int8: bool = False, compile: bool = False) -> M:
                 # Not among its modules: those that it stands for are.
                 module.__dict__["joint"] = Joint(made(*linears), made(*linears[1:]))
     _swap(copy, kind, {})
+    if all(_is_our_own(module) for module in copy.modules()):
+        for module in copy.modules():
+            if isinstance(module, EncoderBody):
+                vars(module)["fills"] = True
     vars(copy)["_is_prepared"] = True
     vars(copy)["_sums_alike"] = _is_of_known_layers(copy)
     return copy
@@ -141,6 +146,11 @@ def _is_of_known_layers(copy: nn.Module) -> bool:
         isinstance(module, known) or id(module) in idle or _owns_none(module)
         for module in copy.modules()
     )
+
+
+def _is_our_own(module: nn.Module) -> bool:
+    """Whether it is of offramp or torch: another's may not expect tokens that are of no row."""
+    return type(module).__module__.partition(".")[0] in ("offramp", "torch")
 
 
 def _owns_none(module: nn.Module) -> bool:
