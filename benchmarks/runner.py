@@ -8,6 +8,7 @@ Each section prints its figures and their bars:
 - exits: points lost and speeds with exits, the mean of the seeds
 - ratio: speed-up over the plain model, of the layers saved
 - never: exits that no row takes, against the plain model
+- doubt: every row's answer hangs on the last digits at every exit, against the plain model
 - rate: float32 products a second of the whole forward, of those of bare products
 - memory: resident memory while `--stream-rows` rows are streamed
 - cases: `--cases` random batches, windows, orders and thresholds, against rows alone
@@ -34,11 +35,12 @@ from running.figures import Report
 from running.memory import memory
 from running.rate import rate
 from running.setting import Setting
-from running.speeds import exits, never, plain, ratio
+from running.speeds import doubt, exits, never, plain, ratio
 from sst2 import add_options
 
 SECTIONS = {
-    section.__name__: section for section in (plain, exits, ratio, never, rate, memory, cases, base)
+    section.__name__: section
+    for section in (plain, exits, ratio, never, doubt, rate, memory, cases, base)
 }
 
 

@@ -21,6 +21,7 @@ from pathlib import Path
 import torch
 
 import offramp
+from offramp.exits.criteria import Criterion
 from offramp.models.base import PretrainedModel
 from offramp.runner.run import Results, Runner
 from offramp.text.tokenizer import Encoded
@@ -29,6 +30,7 @@ from offramp.training.timing import Ratio, speed, time_in_turn
 
 MAX_LOSS = 0.25  # points on dev
 EPOCHS = 1
+NEVER = offramp.Entropy(0.0)
 
 
 def add_options(parser: argparse.ArgumentParser) -> None:
@@ -127,7 +129,11 @@ def layers_saved(results: Results, rows: Sequence[Encoded], n_layers: float) -> 
 
 
 def cost_of_exits(
-    model: PretrainedModel, rows: Sequence[Encoded], pairs: int, best_of: int
+    model: PretrainedModel,
+    rows: Sequence[Encoded],
+    pairs: int,
+    best_of: int,
+    criterion: Criterion = NEVER,
 ) -> Ratio:
     """Time of exits that no row takes, against the plain model: alternating pairs.
 
@@ -135,7 +141,7 @@ def cost_of_exits(
     run or two of several short ones and not the pair, of which each side is the best.
     """
     plain = Runner(model, exits=False)
-    never = Runner(model, criterion=offramp.Entropy(0.0))
+    never = Runner(model, criterion=criterion)
     seconds = time_in_turn(
         {"never": lambda: never.run(rows), "plain": lambda: plain.run(rows)}, pairs * best_of
     )

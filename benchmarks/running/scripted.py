@@ -1,4 +1,4 @@
-"""A criterion that lets rows leave where a list says, whatever the ramps answer."""
+"""Criteria that do not look at what the ramps say."""
 
 from __future__ import annotations
 
@@ -53,3 +53,23 @@ class Scripted(Criterion):
     def from_dict(cls, values: Mapping[str, Any]) -> Self:
         """ConfigError: a script is not in a file."""
         raise ConfigError("A scripted criterion belongs to its rows; it cannot be loaded.")
+
+
+class InDoubt(Criterion):
+    """No row leaves, and any change of its logits might change that."""
+
+    name = "in-doubt"
+
+    def update(self, state_RS: Tensor, depth: int, logits_RC: Tensor) -> Decision:
+        """Nobody leaves, without slack."""
+        zeros_R = torch.zeros(len(logits_RC), dtype=torch.float64)
+        return Decision(leave_R=zeros_R > 0, slack_R=zeros_R, state_RS=state_RS)
+
+    def to_dict(self) -> dict[str, Any]:
+        """The name alone."""
+        return {"name": self.name}
+
+    @classmethod
+    def from_dict(cls, values: Mapping[str, Any]) -> Self:
+        """The criterion, which has no settings."""
+        return cls()

@@ -18,7 +18,7 @@ from offramp.text.tokenizer import Encoded
 from offramp.training.metrics import paired_difference
 from offramp.training.timing import speed, time_in_turn
 from running.figures import Report
-from running.scripted import Scripted
+from running.scripted import InDoubt, Scripted
 from running.setting import CT2, CT2_INT8, IN_FILE_ORDER, ONNX, SORTED, Setting, spread
 from sst2 import cost_of_exits, dev_file, layers_saved
 
@@ -179,6 +179,16 @@ def never_leaves(report: Report, model: PretrainedModel, rows: Sequence[Encoded]
     cost = cost_of_exits(model, rows, PAIRS, 3)
     report.figure("median time of the plain model's", cost.median, most=COST_BARS[0], digits=3)
     report.figure("upper end of its 95% interval", cost.high, most=COST_BARS[1], digits=3)
+
+
+def doubt(setting: Setting) -> None:
+    """The worst that rows can do: none leaves, and each has to be decided again at each exit."""
+    setting.report.begin("doubt", f"rows in doubt at every exit, {PAIRS} alternating pairs")
+    rows = spread(setting.rows, 600)
+    cost = cost_of_exits(setting.classifier.model, rows, PAIRS, 3, InDoubt())
+    setting.report.figure(
+        "median time of the plain model's", cost.median, most=COST_BARS[1], digits=3
+    )
 
 
 def long_rows(rows: Sequence[Encoded]) -> list[Encoded]:

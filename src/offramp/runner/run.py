@@ -105,7 +105,7 @@ class Runner:
         self._depth = self._check_depth(depth)
         self._window_rows = window_rows
         self._window_tokens = window_tokens
-        self._microbatch_tokens = microbatch_tokens or tokens_at_once(model.device)
+        self._microbatch_tokens = microbatch_tokens
 
     def run(
         self,
@@ -232,7 +232,9 @@ class Runner:
 
     def leavers(self, rows: Sequence[Encoded], route: Route) -> Iterator[Leavers]:
         """One window's rows as they leave."""
-        yield from Window(rows, route, self._microbatch_tokens, self._rates).leavers()
+        # Now and not before: the machine's part that a call may use is set around it.
+        microbatch = self._microbatch_tokens or tokens_at_once(self.model.device)
+        yield from Window(rows, route, microbatch, self._rates).leavers()
         freed.passed(n_tokens(rows))
 
     def _blank(self, n_rows: int) -> Results:
