@@ -154,7 +154,7 @@ def build_exits(model: M, section: Mapping[str, Any]) -> M:
         add_exits(model, criterion=criterion, **values)
         exits_of(model).calibration = calibration
         return model
-    except (TypeError, KeyError) as error:
+    except (TypeError, KeyError, RecursionError) as error:  # criteria inside criteria, without end
         raise ConfigError(f"The `exits` section of config.json is malformed: {error}.") from error
 
 

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from offramp.exits.attach import logits_by_depth
-from offramp.exits.criteria import Criterion
+from offramp.exits.criteria import Answer, Criterion, ask_rows
 from offramp.models.base import PretrainedModel
 from offramp.runner.prepare import prepared
 from offramp.runner.rows import by_length, split, tokens_at_once
@@ -26,15 +26,17 @@ class EveryExit:
 
     def apply(self, criterion: Criterion) -> Results:
         """The answers and exit layers that `criterion` gives."""
-        rows_R = torch.arange(self.logits_ERC.shape[1])
-        state_RS = criterion.start(len(rows_R))
+        n_rows, n_labels = self.logits_ERC.shape[1:]
+        rows_R, lost_R = torch.arange(n_rows), torch.zeros(n_rows, dtype=torch.bool)
+        state_RS = criterion.start(n_rows, n_labels)
         answers_RC = self.logits_ERC[-1].clone()
         layers_R = torch.full((len(rows_R),), self.depths[-1])
         for depth, logits_RC in zip(self.depths[:-1], self.logits_ERC[:-1], strict=True):
-            leave_R, _, state_RS = criterion.update(state_RS, depth, logits_RC[rows_R])
+            answer = Answer(logits_RC[rows_R])
+            (leave_R, _, state_RS), lost_R = ask_rows(criterion, state_RS, depth, answer, lost_R)
             answers_RC[rows_R[leave_R]] = logits_RC[rows_R[leave_R]]
             layers_R[rows_R[leave_R]] = depth
-            rows_R, state_RS = rows_R[~leave_R], state_RS[~leave_R]
+            rows_R, state_RS, lost_R = rows_R[~leave_R], state_RS[~leave_R], lost_R[~leave_R]
         return Results(answers_RC, layers_R, torch.zeros_like(layers_R, dtype=torch.bool))
 
 

@@ -1,0 +1,52 @@
+"""When a row may leave: criteria over a ramp's answer, vectorised over rows."""
+
+from offramp.exits.criteria.base import (
+    Answer,
+    Criterion,
+    Decision,
+    ask_rows,
+    criterion_from_dict,
+    lead,
+)
+from offramp.exits.criteria.combined import AllOf, AnyOf
+from offramp.exits.criteria.confidence import (
+    Energy,
+    Entropy,
+    Margin,
+    MaxProbability,
+    NormalizedEntropy,
+    logits_entropy,
+)
+from offramp.exits.criteria.patience import (
+    ConfidentPatience,
+    JensenShannonPatience,
+    Patience,
+    RegressionPatience,
+    Voting,
+)
+from offramp.exits.criteria.plain import FixedDepth, MinDepth, RandomExit
+
+__all__ = [
+    "AllOf",
+    "Answer",
+    "AnyOf",
+    "ConfidentPatience",
+    "Criterion",
+    "Decision",
+    "Energy",
+    "Entropy",
+    "FixedDepth",
+    "JensenShannonPatience",
+    "Margin",
+    "MaxProbability",
+    "MinDepth",
+    "NormalizedEntropy",
+    "Patience",
+    "RandomExit",
+    "RegressionPatience",
+    "Voting",
+    "ask_rows",
+    "criterion_from_dict",
+    "lead",
+    "logits_entropy",
+]
