@@ -394,7 +394,7 @@ def test_another_criterion_has_no_threshold(classifier: Classifier) -> None:
         update = to_dict = from_dict = None  # type: ignore[assignment]
 
     classifier.criterion = Other()
-    with pytest.raises(ConfigError, match="has no threshold"):
+    with pytest.raises(ConfigError, match="has no threshold of an entropy"):
         _ = classifier.threshold
 
 

@@ -8,7 +8,13 @@ from typing import Any, TypeVar, cast
 from torch import Tensor, nn
 
 from offramp.errors import ConfigError
-from offramp.exits.criteria import Criterion, Entropy, criterion_from_dict
+from offramp.exits.criteria import (
+    Criterion,
+    Entropy,
+    RegressionPatience,
+    Task,
+    criterion_from_dict,
+)
 from offramp.exits.ramps import POOLERS, Ramp
 from offramp.models.base import PretrainedModel
 from offramp.models.flow import ExitableModel, Inputs
@@ -85,7 +91,8 @@ def add_exits(
     `depths` count layers from 1 and stop before the last, whose exit is the model's own head; all
     of them by default. `pooler` is `attention` (with so many learned `queries`), `first`, `last` or
     `mean`; `hidden` is the width of the ramp's tanh layer (a third of the model's by default). The
-    criterion is `Entropy(0)` until one is chosen: no row leaves. New ramps are random: train them.
+    criterion is `Entropy(0)`, or `RegressionPatience(0)` for numbers, until one is chosen: no row
+    leaves. One that does not fit the model's task is refused. New ramps are random: train them.
     """
     if not isinstance(model, PretrainedModel) or not hasattr(model, "logits"):
         raise ConfigError(
@@ -113,6 +120,9 @@ def add_exits(
         )
     if pooler not in POOLERS:
         raise ConfigError(f"A ramp's pooler is one of {', '.join(POOLERS)}; got {pooler!r}.")
+    if criterion is None:
+        criterion = RegressionPatience() if task_of(model).kind == "regression" else Entropy()
+    criterion.check(task_of(model))
     width = int(model.config.hidden_size)
     exits = Exits(
         width,
@@ -122,7 +132,7 @@ def add_exits(
         queries=_at_least_one("queries", queries),
         hidden=_at_least_one("hidden", max(1, width // 3) if hidden is None else hidden),
         dropout=dropout,
-        criterion=Entropy() if criterion is None else criterion,
+        criterion=criterion,
     )
     example = next(model.parameters())
     exits.to(device=example.device, dtype=example.dtype)
@@ -151,8 +161,9 @@ def build_exits(model: M, section: Mapping[str, Any]) -> M:
     calibration = values.pop("calibration", None)
     try:
         criterion = criterion_from_dict(values.pop("criterion"))
-        add_exits(model, criterion=criterion, **values)
-        exits_of(model).calibration = calibration
+        add_exits(model, **values)
+        # Not held against the task yet: another can be set before a run.
+        exits_of(model).criterion, exits_of(model).calibration = criterion, calibration
         return model
     except (TypeError, KeyError, RecursionError) as error:  # criteria inside criteria, without end
         raise ConfigError(f"The `exits` section of config.json is malformed: {error}.") from error
@@ -169,6 +180,11 @@ def logits_by_depth(model: PretrainedModel, inputs: Inputs) -> dict[int, Tensor]
             logits[i + 1] = exits.ramp(i + 1)(stack.finish(flow))
     logits[stack.n_layers] = task.logits(stack.finish(flow))
     return logits
+
+
+def task_of(model: PretrainedModel) -> Task:
+    """What the model is asked."""
+    return Task.of(model.config)
 
 
 def exits_of(model: nn.Module) -> Exits:
@@ -188,4 +204,4 @@ def _at_least_one(name: str, value: int) -> int:
     return value
 
 
-__all__ = ["Exits", "add_exits", "build_exits", "exits_of", "logits_by_depth"]
+__all__ = ["Exits", "add_exits", "build_exits", "exits_of", "logits_by_depth", "task_of"]

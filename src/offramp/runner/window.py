@@ -23,7 +23,7 @@ from torch import Tensor
 
 from offramp.errors import NaNLogitsWarning
 from offramp.exits.attach import exits_of
-from offramp.exits.criteria import Answer, Criterion, ask_rows, lead
+from offramp.exits.criteria import Answer, Criterion, Task, ask_rows
 from offramp.models.base import PretrainedModel
 from offramp.models.flow import ExitableModel, Flow, Inputs, LayerStack, join, reads_first
 from offramp.nn.blocks import KeysValues
@@ -73,13 +73,14 @@ class NaNRows:
 class Route:
     """Where rows are asked: a criterion at each of `depths`, and everyone leaves at `last`.
 
-    `model` is the one that is run. With `cut` the rows that the criterion would keep at `last` are
-    marked as forced. From the moment `deadline` (of `time.monotonic`) on, rows leave with the
-    answer that they have; a row that has none goes on to the first exit. `nan_rows` counts those of
-    which an exit said NaN.
+    `model` is the one that is run, `task` what it is asked. With `cut` the rows that the criterion
+    would keep at `last` are marked as forced. From the moment `deadline` (of `time.monotonic`) on,
+    rows leave with the answer that they have; a row that has none goes on to the first exit.
+    `nan_rows` counts those of which an exit said NaN.
     """
 
     model: PretrainedModel
+    task: Task
     depths: tuple[int, ...]
     last: int
     criterion: Criterion | None
@@ -252,7 +253,7 @@ class Window:
         asked = _decide(answer, _part(self._memory, names_R), depth, self._route)
         if len(self._rows) > 1:
             # Who leaves takes a label along, which must not hang on the last digits either.
-            firm_R = asked.slack_R.minimum(lead(answer.logits_RC))
+            firm_R = asked.slack_R.minimum(self._route.task.lead(answer.logits_RC))
             slack_R = torch.where(asked.leave_R, firm_R, asked.slack_R)
             doubtful = slack_R < answer.size() * MARGIN.get(self._model.dtype, 0.1)
             places = torch.nonzero(doubtful).flatten()

@@ -6,7 +6,6 @@ from offramp.exits.criteria.base import (
     Decision,
     ask_rows,
     criterion_from_dict,
-    lead,
 )
 from offramp.exits.criteria.combined import AllOf, AnyOf
 from offramp.exits.criteria.confidence import (
@@ -25,6 +24,7 @@ from offramp.exits.criteria.patience import (
     Voting,
 )
 from offramp.exits.criteria.plain import FixedDepth, MinDepth, RandomExit
+from offramp.exits.criteria.task import Task
 
 __all__ = [
     "AllOf",
@@ -44,9 +44,9 @@ __all__ = [
     "Patience",
     "RandomExit",
     "RegressionPatience",
+    "Task",
     "Voting",
     "ask_rows",
     "criterion_from_dict",
-    "lead",
     "logits_entropy",
 ]

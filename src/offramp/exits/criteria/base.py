@@ -12,12 +12,10 @@ from torch import Tensor
 from typing_extensions import Self
 
 from offramp.errors import ConfigError, nearest
+from offramp.exits.criteria.task import LARGEST, WORDS, Kind, Task
 
 if TYPE_CHECKING:
     from offramp.exits.criteria.combined import AllOf, AnyOf
-
-_LARGEST = 1e300
-"""What infinite logits count as."""
 
 
 class Answer(NamedTuple):
@@ -37,7 +35,7 @@ class Answer(NamedTuple):
         """
         if self.size_R is not None:
             return self.size_R
-        return self.logits_RC.abs().amax(-1).double().clamp(1, _LARGEST)
+        return self.logits_RC.abs().amax(-1).double().clamp(1, LARGEST)
 
     def is_nan(self) -> Tensor:
         """The rows of which it says something that is not a number, [R] bool."""
@@ -67,6 +65,8 @@ class Criterion(abc.ABC):
 
     name: ClassVar[str]
     """What config.json calls the criterion; each class has its own."""
+    fits: ClassVar[tuple[Kind, ...]] = tuple(WORDS)
+    """The kinds of task that it can decide about, as `problem_type` has them; all by default."""
 
     def __init_subclass__(cls, **options: Any) -> None:
         """Make a class that has a name known to `criterion_from_dict`."""
@@ -91,6 +91,15 @@ class Criterion(abc.ABC):
     def ask(self, state_RS: Tensor, depth: int, answer: Answer) -> Decision:
         """`update` with all that the ramp says: what the runner calls."""
         return self.update(state_RS, depth, answer.logits_RC)
+
+    def check(self, task: Task) -> None:
+        """Raise ConfigError for a task that it does not fit."""
+        if task.kind not in self.fits:
+            raise ConfigError(
+                f"{self} is for models that say {' or '.join(WORDS[kind] for kind in self.fits)}; "
+                f"this one says {WORDS[task.kind]} (num_labels {task.n_outputs}, {task.kind}). "
+                f"{_REMEDIES[task.kind]}"
+            )
 
     def to_dict(self) -> dict[str, Any]:
         """The name and the dataclass's fields: JSON values, from which `from_dict` makes its equal.
@@ -135,6 +144,13 @@ class Criterion(abc.ABC):
         from offramp.exits.criteria.combined import AnyOf
 
         return AnyOf.joined(self, other)
+
+
+_REMEDIES: dict[Kind, str] = {
+    "regression": "Take RegressionPatience(2, threshold), for one, or MinDepth(layers).",
+    "single_label_classification": "Take Entropy(threshold), for one, or MinDepth(layers).",
+    "multi_label_classification": "Take MaxProbability(threshold), for one, or MinDepth(layers).",
+}
 
 
 def _fields(cls: type) -> dict[str, dataclasses.Field[Any]]:
@@ -195,19 +211,6 @@ def ask_rows(
     lost_R = lost_R | answer.is_nan()
     slack_R = torch.where(lost_R, torch.inf, slack_R.double())
     return Decision(leave_R & ~lost_R, slack_R, state_RS), lost_R
-
-
-def finite(logits_RC: Tensor) -> Tensor:
-    """In float64, infinite ones as very large ones; NaN stays."""
-    return logits_RC.double().clamp(-_LARGEST, _LARGEST)
-
-
-def lead(logits_RC: Tensor) -> Tensor:
-    """How far the logits may move, each its own way, before another class is the best; [R]."""
-    if logits_RC.shape[-1] == 1:
-        return torch.full((len(logits_RC),), torch.inf, dtype=torch.float64)
-    best_R2 = finite(logits_RC).topk(2, dim=-1).values
-    return (best_R2[:, 0] - best_R2[:, 1]) / 2
 
 
 def everybody(leaves: bool, state_RS: Tensor) -> Decision:

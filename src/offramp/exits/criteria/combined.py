@@ -19,6 +19,7 @@ from offramp.exits.criteria.base import (
     criterion_from_dict,
     lacking,
 )
+from offramp.exits.criteria.task import Task
 
 
 @dataclass(frozen=True)
@@ -67,6 +68,11 @@ class _Combined(Criterion):
             slack_R = slack_R.minimum(own_R) if width else slack_R
         state_RS = torch.cat([decision.state_RS.double() for decision in said], -1)
         return Decision(leave_R, slack_R, state_RS)
+
+    def check(self, task: Task) -> None:
+        """Raise ConfigError for a task that one of them does not fit."""
+        for part in self.of:
+            part.check(task)
 
     @staticmethod
     @abc.abstractmethod

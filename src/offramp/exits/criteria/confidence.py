@@ -11,16 +11,8 @@ import torch
 from torch import Tensor
 from typing_extensions import Self
 
-from offramp.exits.criteria.base import (
-    Criterion,
-    Decision,
-    above,
-    check_number,
-    finite,
-    lacking,
-)
-
-_MOST = 1e300  # of numbers that have no other limit
+from offramp.exits.criteria.base import Criterion, Decision, above, check_number, lacking
+from offramp.exits.criteria.task import CLASSES, LARGEST, SINGLE_LABEL, finite
 
 
 @dataclass(frozen=True)
@@ -34,6 +26,7 @@ class Entropy(Criterion):
     """
 
     name: ClassVar[str] = "entropy"
+    fits = CLASSES
     threshold: float = 0.0
     """Nats, at the ramp after the first layer."""
     growth: float = 1.0
@@ -43,7 +36,7 @@ class Entropy(Criterion):
         check_number(
             self.threshold,
             0,
-            _MOST,
+            LARGEST,
             "An entropy threshold is a number of at least 0, in nats (ln C is the most that C "
             "classes can have, .69 for two)",
         )
@@ -77,6 +70,7 @@ class NormalizedEntropy(Criterion):
     """
 
     name: ClassVar[str] = "normalized_entropy"
+    fits = CLASSES
     threshold: float
     """From 0 to 1."""
 
@@ -99,6 +93,7 @@ class MaxProbability(Criterion):
     """
 
     name: ClassVar[str] = "max_probability"
+    fits = CLASSES
     threshold: float
     """A probability, from 0 to 1."""
 
@@ -123,6 +118,7 @@ class Margin(Criterion):
     """
 
     name: ClassVar[str] = "margin"
+    fits = CLASSES
     threshold: float
     """A difference of probabilities, from 0 to 1."""
 
@@ -152,6 +148,7 @@ class Energy(Criterion):
     """
 
     name: ClassVar[str] = "energy"
+    fits = (SINGLE_LABEL,)  # a label that is absent has the energy 0 and would never leave
     threshold: float
     """Any finite number, in the logits' units; most are negative."""
     temperature: float = 1.0
@@ -160,8 +157,8 @@ class Energy(Criterion):
     def __post_init__(self) -> None:
         check_number(
             self.threshold,
-            -_MOST,
-            _MOST,
+            -LARGEST,
+            LARGEST,
             "An energy threshold is a finite number, in the logits' units",
         )
         check_number(

@@ -21,10 +21,9 @@ from offramp.exits.criteria.base import (
     check_number,
     check_whole,
     everybody,
-    finite,
-    lead,
 )
 from offramp.exits.criteria.confidence import entropy_slack, logits_entropy
+from offramp.exits.criteria.task import CLASSES, LARGEST, REGRESSION, finite, lead
 
 _PATIENCE = "patience is how many ramps in a row, a whole number of at least 0 (nobody leaves)"
 
@@ -38,6 +37,7 @@ class Patience(Criterion):
     """
 
     name: ClassVar[str] = "patience"
+    fits = CLASSES
     patience: int
     """Agreements in a row; with 0 nobody leaves."""
 
@@ -70,6 +70,7 @@ class ConfidentPatience(Criterion):
     """
 
     name: ClassVar[str] = "confident_patience"
+    fits = CLASSES
     patience: int
     """Sure ramps in a row; with 0 nobody leaves."""
     threshold: float
@@ -80,7 +81,7 @@ class ConfidentPatience(Criterion):
         check_number(
             self.threshold,
             0,
-            1e300,
+            LARGEST,
             "An entropy threshold is a number of at least 0, in nats (ln C is the most that C "
             "classes can have, .69 for two)",
         )
@@ -158,6 +159,7 @@ class JensenShannonPatience(_NearBefore):
     """
 
     name: ClassVar[str] = "jensen_shannon_patience"
+    fits = CLASSES
     patience: int
     """Small changes in a row; with 0 nobody leaves."""
     threshold: float
@@ -197,6 +199,7 @@ class RegressionPatience(_NearBefore):
     """
 
     name: ClassVar[str] = "regression_patience"
+    fits = (REGRESSION,)
     patience: int = 0
     """Small changes in a row; with 0 nobody leaves."""
     threshold: float = 0.0
@@ -207,7 +210,7 @@ class RegressionPatience(_NearBefore):
         check_number(
             self.threshold,
             0,
-            1e300,
+            LARGEST,
             "The threshold of a regression's change is a number of at least 0, in the outputs' "
             "units",
         )
@@ -233,13 +236,14 @@ class Voting(Criterion):
     """
 
     name: ClassVar[str] = "voting"
+    fits = CLASSES
     threshold: float
     """At least 0; from 1 on, a row stays at the first ramp."""
     power: float = 1.0
     """From 0 to 10."""
 
     def __post_init__(self) -> None:
-        check_number(self.threshold, 0, 1e300, "A voting threshold is a number of at least 0")
+        check_number(self.threshold, 0, LARGEST, "A voting threshold is a number of at least 0")
         check_number(self.power, 0, 10, "power is that of the number of ramps, from 0 to 10")
 
     def start(self, n_rows: int, n_classes: int) -> Tensor:

@@ -14,8 +14,8 @@ from offramp.exits.criteria.base import (
     check_number,
     check_whole,
     everybody,
-    finite,
 )
+from offramp.exits.criteria.task import finite
 
 
 @dataclass(frozen=True)
