@@ -92,6 +92,7 @@ MEMBERS = {
     "JensenShannonPatience": "patience threshold start update",
     "RegressionPatience": "patience threshold start update",
     "Voting": "threshold power start update",
+    "LearnedToExit": "threshold ask check",
     "MinDepth": "layers update",
     "RandomExit": "rate seed update",
     "AllOf": "of start update",

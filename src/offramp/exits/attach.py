@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
+from dataclasses import replace
 from typing import Any, TypeVar, cast
 
 from torch import Tensor, nn
 
 from offramp.errors import ConfigError
 from offramp.exits.criteria import (
+    Answer,
     Criterion,
     Entropy,
     RegressionPatience,
@@ -17,7 +19,7 @@ from offramp.exits.criteria import (
 )
 from offramp.exits.ramps import POOLERS, Ramp
 from offramp.models.base import PretrainedModel
-from offramp.models.flow import ExitableModel, Inputs
+from offramp.models.flow import ExitableModel, Flow, Inputs
 
 FORMAT = 1
 
@@ -27,8 +29,12 @@ M = TypeVar("M", bound=PretrainedModel)
 class Exits(nn.ModuleDict):
     """A model's ramps by depth (1 is after the first layer), and the criterion that asks them.
 
-    `criterion` may be replaced at any time; a run keeps the one it began with.
+    `criterion` may be replaced at any time; a run keeps the one it began with. With `certainty`
+    there is a regressor that all ramps share: of what one of them pooled, how sure it is that the
+    ramp is right.
     """
+
+    certainty: nn.Linear | None
 
     def __init__(
         self,
@@ -41,6 +47,7 @@ class Exits(nn.ModuleDict):
         hidden: int,
         dropout: float,
         criterion: Criterion,
+        certainty: bool = False,
     ) -> None:
         self.depths = tuple(depths)
         self.shape = {"pooler": pooler, "queries": queries, "hidden": hidden, "dropout": dropout}
@@ -57,6 +64,8 @@ class Exits(nn.ModuleDict):
                 for depth in self.depths
             }
         )
+        pooled = width * (queries if pooler == "attention" else 1)
+        self.certainty = nn.Linear(pooled, 1) if certainty else None
         self.criterion = criterion
         self.calibration: dict[str, Any] | None = None
         """How the criterion was chosen, as JSON values; kept in the config, not interpreted."""
@@ -65,12 +74,25 @@ class Exits(nn.ModuleDict):
         """The ramp after `depth` layers."""
         return cast(Ramp, self[str(depth)])
 
+    def answer(self, depth: int, pooled: Tensor) -> Answer:
+        """What the ramp after `depth` layers says of rows that it pooled."""
+        logits_RC = self.ramp(depth).answer(pooled)
+        return Answer(logits_RC, None if self.certainty is None else self.certainty(pooled)[:, 0])
+
+    def read(self, depth: int, flow: Flow) -> Answer:
+        """What the ramp after `depth` layers says of a finished flow."""
+        ramp = self.ramp(depth)
+        if self.certainty is None:
+            return Answer(ramp(flow))  # as a module, so that hooks see it
+        return self.answer(depth, ramp.pool(flow))
+
     def section(self) -> dict[str, Any]:
         """What config.json keeps of the exits."""
         return {
             "format": FORMAT,
             "depths": list(self.depths),
             **self.shape,
+            **({} if self.certainty is None else {"certainty": True}),
             "criterion": self.criterion.to_dict(),
             **({} if self.calibration is None else {"calibration": self.calibration}),
         }
@@ -84,13 +106,15 @@ def add_exits(
     queries: int = 4,
     hidden: int | None = None,
     dropout: float = 0.1,
+    certainty: bool = False,
     criterion: Criterion | None = None,
 ) -> M:
     """Put a ramp after each of `depths` layers of `model`; returns the model.
 
     `depths` count layers from 1 and stop before the last, whose exit is the model's own head; all
     of them by default. `pooler` is `attention` (with so many learned `queries`), `first`, `last` or
-    `mean`; `hidden` is the width of the ramp's tanh layer (a third of the model's by default). The
+    `mean`; `hidden` is the width of the ramp's tanh layer (a third of the model's by default).
+    `certainty` adds what `LearnedToExit` asks: one linear layer for all ramps. The
     criterion is `Entropy(0)`, or `RegressionPatience(0)` for numbers, until one is chosen: no row
     leaves. One that does not fit the model's task is refused. New ramps are random: train them.
     """
@@ -122,7 +146,9 @@ def add_exits(
         raise ConfigError(f"A ramp's pooler is one of {', '.join(POOLERS)}; got {pooler!r}.")
     if criterion is None:
         criterion = RegressionPatience() if task_of(model).kind == "regression" else Entropy()
-    criterion.check(task_of(model))
+    if not isinstance(certainty, bool):
+        raise ConfigError(f"certainty is True or False; got {certainty!r}.")
+    criterion.check(replace(task_of(model), certainty=certainty))
     width = int(model.config.hidden_size)
     exits = Exits(
         width,
@@ -133,6 +159,7 @@ def add_exits(
         hidden=_at_least_one("hidden", max(1, width // 3) if hidden is None else hidden),
         dropout=dropout,
         criterion=criterion,
+        certainty=certainty,
     )
     example = next(model.parameters())
     exits.to(device=example.device, dtype=example.dtype)
@@ -171,20 +198,26 @@ def build_exits(model: M, section: Mapping[str, Any]) -> M:
 
 def logits_by_depth(model: PretrainedModel, inputs: Inputs) -> dict[int, Tensor]:
     """Every exit's logits [R, C] and, at the last depth, the model's own; rows in flow order."""
+    return {depth: answer.logits_RC for depth, answer in answers_by_depth(model, inputs).items()}
+
+
+def answers_by_depth(model: PretrainedModel, inputs: Inputs) -> dict[int, Answer]:
+    """All that `logits_by_depth` gives, and each exit's certainty where they have one."""
     task = cast(ExitableModel, model)
     stack, exits = task.stack, exits_of(model)
-    flow, logits = stack.start(inputs), {}
+    flow, answers = stack.start(inputs), {}
     for i in range(stack.n_layers):
         flow = stack.step(flow, i)
         if i + 1 in exits.depths:
-            logits[i + 1] = exits.ramp(i + 1)(stack.finish(flow))
-    logits[stack.n_layers] = task.logits(stack.finish(flow))
-    return logits
+            answers[i + 1] = exits.read(i + 1, stack.finish(flow))
+    answers[stack.n_layers] = Answer(task.logits(stack.finish(flow)))
+    return answers
 
 
 def task_of(model: PretrainedModel) -> Task:
     """What the model is asked."""
-    return Task.of(model.config)
+    exits = getattr(model, "exits", None)
+    return Task.of(model.config, isinstance(exits, Exits) and exits.certainty is not None)
 
 
 def exits_of(model: nn.Module) -> Exits:
@@ -204,4 +237,12 @@ def _at_least_one(name: str, value: int) -> int:
     return value
 
 
-__all__ = ["Exits", "add_exits", "build_exits", "exits_of", "logits_by_depth", "task_of"]
+__all__ = [
+    "Exits",
+    "add_exits",
+    "answers_by_depth",
+    "build_exits",
+    "exits_of",
+    "logits_by_depth",
+    "task_of",
+]

@@ -70,6 +70,12 @@ def to_deebert(names: Collection[str], config: Mapping[str, Any]) -> tuple[dict[
     wanted = ["first", config.get("hidden_size"), list(range(1, min(layers, 10_000)))]
     prefix = _prefix(names)
     lacking = {f"{prefix}.pooler.dense.weight", "classifier.weight"} - set(names)
+    if section.get("certainty"):
+        raise CheckpointError(
+            "DeeBERT has no regressor of its exits' certainty; put exits without "
+            "(add_exits(model, certainty=False)).",
+            kind="unsupported",
+        )
     if shape != wanted or lacking:
         raise CheckpointError(
             f"DeeBERT has a first-token exit of width {wanted[1]} after each of {layers} layers, "

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from offramp.exits.attach import logits_by_depth, task_of
+from offramp.exits.attach import answers_by_depth, task_of
 from offramp.exits.criteria import Answer, Criterion, Task, ask_rows
 from offramp.models.base import PretrainedModel
 from offramp.runner.prepare import prepared
@@ -21,23 +21,28 @@ from offramp.text.tokenizer import Encoded
 class EveryExit:
     """Logits [E, R, C] of the exits at `depths`, the model's own head last; rows in input order.
 
-    `task` is what the model is asked, by default one class of C.
+    `task` is what the model is asked, by default one class of C; `certainty_XR` what the exits say
+    of theirs, where they do, all but the last.
     """
 
     depths: tuple[int, ...]
     logits_ERC: Tensor
     task: Task | None = None
+    certainty_XR: Tensor | None = None
 
     def apply(self, criterion: Criterion) -> Results:
         """The answers and exit layers that `criterion` gives; ConfigError if it does not fit."""
-        criterion = criterion.for_task(self.task or Task.outputs(self.logits_ERC.shape[-1]))
+        task = Task.outputs(self.logits_ERC.shape[-1], None, self.certainty_XR is not None)
+        criterion = criterion.for_task(self.task or task)
         n_rows, n_labels = self.logits_ERC.shape[1:]
         rows_R, lost_R = torch.arange(n_rows), torch.zeros(n_rows, dtype=torch.bool)
         state_RS = criterion.start(n_rows, n_labels)
         answers_RC = self.logits_ERC[-1].clone()
         layers_R = torch.full((len(rows_R),), self.depths[-1])
-        for depth, logits_RC in zip(self.depths[:-1], self.logits_ERC[:-1], strict=True):
-            answer = Answer(logits_RC[rows_R])
+        for exit_, depth in enumerate(self.depths[:-1]):
+            logits_RC = self.logits_ERC[exit_]
+            sure_R = None if self.certainty_XR is None else self.certainty_XR[exit_, rows_R]
+            answer = Answer(logits_RC[rows_R], sure_R)
             (leave_R, _, state_RS), lost_R = ask_rows(criterion, state_RS, depth, answer, lost_R)
             answers_RC[rows_R[leave_R]] = logits_RC[rows_R[leave_R]]
             layers_R[rows_R[leave_R]] = depth
@@ -53,7 +58,10 @@ def every_exit(
     model = prepared(model)
     tokens = tokens or tokens_at_once(model.device)
     inputs = by_length(rows, model.device)
-    parts = [logits_by_depth(model, part) for part in split(inputs, tokens)]
-    depths = tuple(parts[0])
-    logits_ERC = torch.stack([torch.cat([part[d] for part in parts]).cpu() for d in depths])
-    return EveryExit(depths, logits_ERC[:, torch.argsort(inputs.row_ids_R)], task_of(model))
+    parts = [answers_by_depth(model, part) for part in split(inputs, tokens)]
+    depths, order_R = tuple(parts[0]), torch.argsort(inputs.row_ids_R)
+    logits = [torch.cat([part[d].logits_RC for part in parts]).cpu()[order_R] for d in depths]
+    said = [[sure for part in parts if (sure := part[d].certainty_R) is not None] for d in depths]
+    certainties = [torch.cat(parts_R).cpu()[order_R] for parts_R in said if parts_R]
+    certainty_XR = torch.stack(certainties) if certainties else None
+    return EveryExit(depths, torch.stack(logits), task_of(model), certainty_XR)

@@ -239,9 +239,10 @@ class Window:
 
     def _answer(self, read: Tensor, depth: int) -> Answer:
         """What the exit after `depth` layers says, on the host."""
-        if depth < self._stack.n_layers:
-            read = exits_of(self._model).ramp(depth).answer(read)
-        return Answer(read.cpu())
+        if depth == self._stack.n_layers:
+            return Answer(read.cpu())
+        logits_RC, certainty_R, _ = exits_of(self._model).answer(depth, read)
+        return Answer(logits_RC.cpu(), None if certainty_R is None else certainty_R.cpu())
 
     def _ask(self, passed: Sequence[Passed], depth: int) -> tuple[Tensor, Leavers | None]:
         """Which rows leave, with which answers; doubtful ones are decided from a run of their own.

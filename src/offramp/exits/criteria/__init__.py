@@ -16,6 +16,7 @@ from offramp.exits.criteria.confidence import (
     NormalizedEntropy,
     logits_entropy,
 )
+from offramp.exits.criteria.learned import LearnedToExit
 from offramp.exits.criteria.patience import (
     ConfidentPatience,
     JensenShannonPatience,
@@ -39,6 +40,7 @@ __all__ = [
     "Entropy",
     "FixedDepth",
     "JensenShannonPatience",
+    "LearnedToExit",
     "Margin",
     "MaxProbability",
     "MinDepth",

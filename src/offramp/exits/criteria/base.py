@@ -21,11 +21,13 @@ if TYPE_CHECKING:
 class Answer(NamedTuple):
     """What a ramp says of R rows.
 
-    `logits_RC` in the model's type; `size_R` what `size` gives, where that is not to be found from
-    them.
+    `logits_RC` in the model's type. `certainty_R`, where the exits have a regressor for it, is ln(p
+    / (1 - p)) of the probability p that the ramp is right. `size_R` is what `size` gives, where
+    that is not to be found from these.
     """
 
     logits_RC: Tensor
+    certainty_R: Tensor | None = None
     size_R: Tensor | None = None
 
     def size(self) -> Tensor:
@@ -35,20 +37,24 @@ class Answer(NamedTuple):
         """
         if self.size_R is not None:
             return self.size_R
-        return self.logits_RC.abs().amax(-1).double().clamp(1, LARGEST)
+        size_R = self.logits_RC.abs().amax(-1)
+        if self.certainty_R is not None:
+            size_R = size_R.maximum(self.certainty_R.abs())
+        return size_R.double().clamp(1, LARGEST)
 
     def is_nan(self) -> Tensor:
         """The rows of which it says something that is not a number, [R] bool."""
-        return self.logits_RC.isnan().any(-1)
+        nan_R = self.logits_RC.isnan().any(-1)
+        return nan_R if self.certainty_R is None else nan_R | self.certainty_R.isnan()
 
 
 class Decision(NamedTuple):
     """A criterion's answer at one depth.
 
-    `leave_R` bool; `state_RS` is for the next depth. `slack_R` is by how much each logit may
-    change, at least, before the decision changes or what the state counts: the runner decides rows
-    with too little of it again, alone. Logits that the state keeps from the ramp before are not
-    exact either: they may have changed by as large a part of their `Answer.size`.
+    `leave_R` bool; `state_RS` is for the next depth. `slack_R` is by how much each logit (and the
+    certainty) may change, at least, before the decision does or what the state counts: the runner
+    decides rows with too little of it again, alone. Logits that the state keeps from the ramp
+    before are not exact either: they may have changed by as large a part of their `Answer.size`.
     """
 
     leave_R: Tensor

@@ -32,27 +32,32 @@ LARGEST = 1e300
 
 @dataclass(frozen=True)
 class Task:
-    """The kind of a model's answer, and of how many numbers it is."""
+    """The kind of a model's answer, and of how many numbers it is.
+
+    `certainty` says whether its exits tell beside it how sure they are.
+    """
 
     kind: Kind
     n_outputs: int
+    certainty: bool = False
 
     @classmethod
-    def of(cls, config: PretrainedConfig) -> Task:
+    def of(cls, config: PretrainedConfig, certainty: bool = False) -> Task:
         """What `problem_type` says, or else one class of several; a single output is a number.
 
         That a row may have several labels has to be said (`multi_label_classification`): a loss
         knows it by the labels' type too, and exits see no labels.
         """
-        return cls.outputs(config.num_labels, config.problem_type)
+        return cls.outputs(config.num_labels, config.problem_type, certainty)
 
     @classmethod
-    def outputs(cls, n_outputs: int, problem_type: str | None = None) -> Task:
+    def outputs(
+        cls, n_outputs: int, problem_type: str | None = None, certainty: bool = False
+    ) -> Task:
         """Of so many outputs a row."""
-        if problem_type == MULTI_LABEL:
-            return cls(MULTI_LABEL, n_outputs)
-        number = problem_type == REGRESSION or n_outputs == 1
-        return cls(REGRESSION if number else SINGLE_LABEL, n_outputs)
+        kind = REGRESSION if problem_type == REGRESSION or n_outputs == 1 else SINGLE_LABEL
+        kind = MULTI_LABEL if problem_type == MULTI_LABEL else kind
+        return cls(kind, n_outputs, certainty)
 
     def lead(self, logits_RC: Tensor) -> Tensor:
         """How far logits may move, each its own way, before the labels that they say change; [R].

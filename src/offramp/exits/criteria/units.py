@@ -61,6 +61,7 @@ class EachLabel(Criterion):
         logits_U = answer.logits_RC.reshape(-1)
         of_labels = Answer(
             logits_RC=torch.stack([torch.zeros_like(logits_U), logits_U], -1),
+            certainty_R=None if answer.certainty_R is None else answer.certainty_R[row_U],
             size_R=answer.size()[row_U],  # a label's logit is off by a part of the row's largest
         )
         state_US = state_RS.reshape(n_rows * n_labels, width // n_labels)
