@@ -24,7 +24,7 @@ from offramp.exits.criteria import Criterion
 from offramp.models.base import PretrainedModel
 from offramp.models.flow import ExitableModel, Flow, Inputs, LayerStack, join, reads_first
 from offramp.nn.blocks import KeysValues
-from offramp.nn.layout import Packed
+from offramp.nn.layout import Packed, fill
 from offramp.runner.prepare import sums_alike
 from offramp.runner.rows import Row, by_length, split
 
@@ -206,11 +206,14 @@ class Window:
             return Passed(flow, self._task.logits(finished), known)
         return Passed(flow, exits_of(self._model).ramp(depth).pool(finished), known)
 
-    def _answer(self, read: Tensor, depth: int) -> Tensor:
-        """What the exit after `depth` layers says, [R, C] on the host."""
-        if depth < self._stack.n_layers:
-            read = exits_of(self._model).ramp(depth).answer(read)
-        return read.cpu()
+    def _answer(self, reads: Sequence[Tensor], depth: int) -> Tensor:
+        """What the exit after `depth` layers says of what it read, [R, C] on the host."""
+        if depth == self._stack.n_layers:
+            return torch.cat([*reads]).cpu()
+        n_rows = sum(map(len, reads))
+        filled = n_rows > 1 and getattr(self._stack, "fills", False)
+        read = fill(reads) if filled else torch.cat([*reads])
+        return exits_of(self._model).ramp(depth).answer(read)[:n_rows].cpu()
 
     def _ask(self, passed: Sequence[Passed], depth: int) -> tuple[Tensor, Leavers | None]:
         """Which rows leave, with which answers; doubtful ones are decided from a run of their own.
@@ -218,7 +221,7 @@ class Window:
         A row is doubtful whose answer hangs on the last digits, which depend on the batch.
         """
         names_R = torch.cat([flow.row_ids_R for flow, _, _ in passed])
-        answers_RC = self._answer(torch.cat([read for _, read, _ in passed]), depth)
+        answers_RC = self._answer([read for _, read, _ in passed], depth)
         state_RS = None if self._state_RS is None else self._state_RS[names_R]
         asked = _decide(answers_RC, state_RS, depth, self._route)
         leave_R, forced_R, slack_R, state_RS = asked
@@ -230,7 +233,7 @@ class Window:
             places = torch.nonzero(doubtful).flatten()
             if self._sums_alike and len(places) and any(known for _, _, known in passed):
                 # A peek's last digits are not those of a row alone; a whole layer's are.
-                answers_RC[places] = self._answer(self._unpeeked(passed, doubtful, depth), depth)
+                answers_RC[places] = self._answer([self._unpeeked(passed, doubtful, depth)], depth)
                 before_RS = None if self._state_RS is None else self._state_RS[names_R[places]]
                 found = _decide(answers_RC[places], before_RS, depth, self._route)
                 leave_R[places], forced_R[places] = found.leave_R, found.forced_R
@@ -281,7 +284,7 @@ class Window:
         for asked in (*self._route.depths, self._route.last):
             # Without a peek: its last digits differ, and rows that ran before decide on it.
             passed = self._advance(flow, done, asked, peeks=False)
-            answer_1C = self._answer(passed.read, asked)
+            answer_1C = self._answer([passed.read], asked)
             decided = _decide(answer_1C, state_1S, asked, self._route)
             if asked == depth:
                 break
