@@ -300,10 +300,12 @@ def texts():
         yield from itertools.repeat("good film")
     finally:
         print("closed", flush=True)
-stream = classifier.stream(texts())
-next(stream)
-print("began", flush=True)
-for _ in stream: pass
+def run():  # between two rows it is this function that is interrupted, and lets the stream go
+    stream = classifier.stream(texts())
+    next(stream)
+    print("began", flush=True)
+    for _ in stream: pass
+run()
 """
     command = [sys.executable, "-c", program, str(tmp_path / "model")]
     with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE) as process:

@@ -287,6 +287,7 @@ class Flow:
             row_ids_R=self.row_ids_R,
             positions=self.positions[tokens],
             bias_HLL=self.bias_HLL,
+            filled=len(hidden) > len(tokens),
         )
 
     def take(self, rows: Index) -> Flow:

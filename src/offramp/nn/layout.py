@@ -124,8 +124,8 @@ Layout: TypeAlias = Padded | Packed
 
 
 def round_size(n_tokens: int) -> int:
-    """So many tokens or up to a thirty-second more: a number of six binary digits and zeros."""
-    unit = 1 << max(0, n_tokens.bit_length() - 6)
+    """So many tokens or some more, up to a thirty-second of them or sixteen."""
+    unit = max(16, 1 << max(0, n_tokens.bit_length() - 6))
     return -(-n_tokens // unit) * unit
 
 
