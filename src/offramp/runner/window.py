@@ -36,8 +36,9 @@ digits with the batch's shape: by up to 2e-6 in a logit of all-MiniLM-L6-v2 in f
 (docs/notes.md); the figures for half precision are estimates from the formats' digits.
 """
 
-REDONE = 1 / 32
-"""The most that rows computed again may cost, of what the window costs at full depth.
+REDONE, ALONE = 1 / 64, 100
+"""The most that rows computed again may cost, of what the window costs at full depth; and how many
+tokens in a microbatch cost as much as a row alone does beside its own.
 
 Of a prepared model only, whose products give each row the same to the last bit in any batch, so
 that rows past the bound are decided as they would be alone; for others there is no bound.
@@ -241,7 +242,7 @@ class Window:
                     state_RS[places] = found.state_RS
             for place in places.tolist():
                 row = self._rows[int(names_R[place])]
-                cost = len(row.ids) * depth
+                cost = (len(row.ids) + ALONE) * depth
                 if cost > self._redo_left:
                     continue
                 self._redo_left -= cost
