@@ -81,7 +81,21 @@ MEMBERS = {
     "GenerationMixin": "can_generate generate",
     "AutoConfig": "from_pretrained for_model",
     "AutoModel": "from_pretrained from_config",
+    "Criterion": "name fits start update ask check to_dict from_dict",
     "Entropy": "threshold growth update to_dict from_dict",
+    "NormalizedEntropy": "threshold update",
+    "MaxProbability": "threshold update",
+    "Margin": "threshold update",
+    "Energy": "threshold temperature update",
+    "Patience": "patience start update",
+    "ConfidentPatience": "patience threshold start update",
+    "JensenShannonPatience": "patience threshold start update",
+    "RegressionPatience": "patience threshold start update",
+    "Voting": "threshold power start update",
+    "MinDepth": "layers update",
+    "RandomExit": "rate seed update",
+    "AllOf": "of start update",
+    "AnyOf": "of start update",
     "Classifier": "predict stream save threshold growth criterion labels",
     "Embedder": "embed stream save width prompts layout",
     "Tagger": "predict stream predict_words labels save",
@@ -274,7 +288,8 @@ def test_the_examples_run(page: Path, tmp_path: Path, monkeypatch: pytest.Monkey
 
 
 def test_the_pages_that_tell_a_story_have_examples() -> None:
-    for name in ("index", "tasks", "your-own-model", "from-transformers", "from-paddlenlp"):
+    stories = "index", "tasks", "your-own-model", "criteria", "from-transformers", "from-paddlenlp"
+    for name in stories:
         text = (DOCS / f"{name}.md").read_text(encoding="utf-8")
         assert any(not block[1] for block in BLOCK.finditer(text)), name
 

@@ -56,7 +56,7 @@ def test_asking_for_names_and_options_loads_nothing_heavy() -> None:
     assert answer(sys.executable, code) == []
 
 
-OTHER_SPELLINGS = ("PreTrainedModel", "BertPretrainedModel", "BertForPretraining")
+OTHER_SPELLINGS = ("PreTrainedModel", "BertPretrainedModel", "BertForPretraining", "FixedDepth")
 
 
 @pytest.mark.parametrize("name", offramp.__all__)

@@ -24,6 +24,7 @@ _ERRORS = (
     "InputError",
     "MissingBackendError",
     "ModelNotFoundError",
+    "NaNLogitsWarning",
     "NewWeightsWarning",
     "OfframpError",
     "SaveError",
@@ -56,6 +57,41 @@ _FAMILIES: tuple[tuple[str, str, tuple[str, ...]], ...] = (
     ("roberta", "Camembert", ()),
     ("roberta", "Roberta", ()),
     ("roberta", "XLMRoberta", ()),
+)
+
+_DEEBERT = (
+    "DeeBertForSequenceClassification",
+    "DeeBertModel",
+    "DeeRobertaForSequenceClassification",
+    "DeeRobertaModel",
+    "HighwayException",
+    "entropy",
+)
+_PABEE = (
+    "AlbertForSequenceClassificationWithPabee",
+    "AlbertModelWithPabee",
+    "BertForSequenceClassificationWithPabee",
+    "BertModelWithPabee",
+)
+_CRITERIA = (
+    "AllOf",
+    "AnyOf",
+    "ConfidentPatience",
+    "Criterion",
+    "Decision",
+    "Energy",
+    "Entropy",
+    "FixedDepth",
+    "JensenShannonPatience",
+    "LayerEntropy",
+    "Margin",
+    "MaxProbability",
+    "MinDepth",
+    "NormalizedEntropy",
+    "Patience",
+    "RandomExit",
+    "RegressionPatience",
+    "Voting",
 )
 
 _TABLE: dict[str, tuple[str, tuple[str, ...]]] = {
@@ -104,8 +140,9 @@ _TABLE: dict[str, tuple[str, tuple[str, ...]]] = {
     "add_exits": ("offramp.exits.attach", _MODELS),
     "build_exits": ("offramp.exits.attach", _MODELS),
     "logits_by_depth": ("offramp.exits.attach", _MODELS),
-    "Entropy": ("offramp.exits.criteria", _MODELS),
-    "Criterion": ("offramp.exits.criteria", _MODELS),
+    **dict.fromkeys(_CRITERIA, ("offramp.exits.criteria", _MODELS)),
+    **dict.fromkeys(_DEEBERT, ("offramp.exits.deebert", _MODELS)),
+    **dict.fromkeys(_PABEE, ("offramp.exits.pabee", _MODELS)),
     "Runner": ("offramp.runner.run", (*_MODELS, *_TEXT)),
     "prepare": ("offramp.runner.prepare", _MODELS),
     "RowResult": ("offramp.runner.run", (*_MODELS, *_TEXT)),
@@ -163,6 +200,7 @@ if TYPE_CHECKING:
         InputError as InputError,
         MissingBackendError as MissingBackendError,
         ModelNotFoundError as ModelNotFoundError,
+        NaNLogitsWarning as NaNLogitsWarning,
         NewWeightsWarning as NewWeightsWarning,
         OfframpError as OfframpError,
         SaveError as SaveError,
@@ -175,7 +213,40 @@ if TYPE_CHECKING:
         build_exits as build_exits,
         logits_by_depth as logits_by_depth,
     )
-    from offramp.exits.criteria import Criterion as Criterion, Entropy as Entropy
+    from offramp.exits.criteria import (
+        AllOf as AllOf,
+        AnyOf as AnyOf,
+        ConfidentPatience as ConfidentPatience,
+        Criterion as Criterion,
+        Decision as Decision,
+        Energy as Energy,
+        Entropy as Entropy,
+        FixedDepth as FixedDepth,
+        JensenShannonPatience as JensenShannonPatience,
+        LayerEntropy as LayerEntropy,
+        Margin as Margin,
+        MaxProbability as MaxProbability,
+        MinDepth as MinDepth,
+        NormalizedEntropy as NormalizedEntropy,
+        Patience as Patience,
+        RandomExit as RandomExit,
+        RegressionPatience as RegressionPatience,
+        Voting as Voting,
+    )
+    from offramp.exits.deebert import (
+        DeeBertForSequenceClassification as DeeBertForSequenceClassification,
+        DeeBertModel as DeeBertModel,
+        DeeRobertaForSequenceClassification as DeeRobertaForSequenceClassification,
+        DeeRobertaModel as DeeRobertaModel,
+        HighwayException as HighwayException,
+        entropy as entropy,
+    )
+    from offramp.exits.pabee import (
+        AlbertForSequenceClassificationWithPabee as AlbertForSequenceClassificationWithPabee,
+        AlbertModelWithPabee as AlbertModelWithPabee,
+        BertForSequenceClassificationWithPabee as BertForSequenceClassificationWithPabee,
+        BertModelWithPabee as BertModelWithPabee,
+    )
     from offramp.generation.mixin import GenerationMixin as GenerationMixin
     from offramp.hub.names import Source as Source
     from offramp.models.albert import *  # noqa: F403

@@ -118,6 +118,10 @@ class NewWeightsWarning(UserWarning):
     """A head was not in the checkpoint and has fresh random weights."""
 
 
+class NaNLogitsWarning(UserWarning):
+    """Exits answered with NaN for some rows, which went on to the last layer."""
+
+
 def shown(text: str, most: int = _LONGEST) -> str:
     """A text for people: control characters escaped, the middle of what is too long left out."""
     if not text.isprintable():

@@ -1,169 +1,67 @@
-"""The entropy criterion against float64 numpy, finite whatever the logits."""
+"""What every criterion has: a name, settings that are saved, operators; and one of a user's own."""
 
-import math
+from __future__ import annotations
 
-import numpy as np
-import numpy.typing as npt
+import dataclasses
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, ClassVar
+
 import pytest
 import torch
-from hypothesis import given, settings, strategies as st
+from every_criterion import EVERY, exits_by_hand
+from exit_models import random_rows, tiny_model
+from torch import Tensor
+from typing_extensions import Self
 
+import offramp
 from offramp.errors import ConfigError
-from offramp.exits.criteria import Criterion, Entropy, criterion_from_dict, logits_entropy
-
-NUMBERS = st.one_of(
-    st.floats(-30, 30, width=32),
-    st.floats(-1e4, 1e4, width=32),
-    st.sampled_from([0.0, -0.0, 95.0, -95.0, 1e4, -1e4, 1e29, -1e29, math.inf, -math.inf]),
+from offramp.exits import criteria
+from offramp.exits.attach import exits_of
+from offramp.exits.criteria import (
+    AllOf,
+    AnyOf,
+    Criterion,
+    Decision,
+    Entropy,
+    Margin,
+    MinDepth,
+    Patience,
+    RegressionPatience,
+    criterion_from_dict,
 )
-LOGITS = st.integers(2, 6).flatmap(
-    lambda c: st.lists(st.lists(NUMBERS, min_size=c, max_size=c), min_size=1, max_size=5)
-)
+
+# Saved equals loaded.
 
 
-def reference(logits_RC: npt.ArrayLike) -> npt.NDArray[np.float64]:
-    """Entropy of softmax in float64: the limit where logits are infinite."""
-    x = np.asarray(logits_RC, dtype=np.float64).clip(-1e300, 1e300)
-    p = np.exp(x - x.max(-1, keepdims=True))
-    p /= p.sum(-1, keepdims=True)
-    with np.errstate(divide="ignore", invalid="ignore"):
-        return -np.where(p > 0, p * np.log(p), 0.0).sum(-1)
-
-
-@settings(deadline=None, max_examples=300)
-@given(LOGITS)
-def test_entropy_is_numpys(logits: list[list[float]]) -> None:
-    found = logits_entropy(torch.tensor(logits)).numpy()
-    assert np.isfinite(found).all()
-    assert found.dtype == np.float64
-    np.testing.assert_allclose(found, reference(logits), rtol=1e-5, atol=2e-6)
-    assert (found >= 0).all()  # else a row could leave at threshold 0
-    assert (found <= math.log(len(logits[0])) * (1 + 1e-6)).all()
-
-
-@settings(deadline=None, max_examples=200)
-@given(
-    st.integers(2, 6).flatmap(
-        lambda c: st.lists(
-            st.lists(
-                st.floats(width=16, allow_nan=False) | st.sampled_from([12.0, 95.0, 65504.0]),
-                min_size=c,
-                max_size=c,
-            ),
-            min_size=1,
-            max_size=4,
-        )
-    ),
-    st.sampled_from([torch.float16, torch.bfloat16, torch.float64]),
-)
-def test_entropy_of_other_types(logits: list[list[float]], dtype: torch.dtype) -> None:
-    logits_RC = torch.tensor(logits, dtype=dtype)
-    found = logits_entropy(logits_RC).numpy()
-    assert np.isfinite(found).all()
-    np.testing.assert_allclose(found, reference(logits_RC.double()), rtol=1e-9, atol=1e-12)
-
-
-def test_worked_entropies() -> None:
-    logits_RC = torch.tensor([[0.0, 0.0], [math.log(3), 0.0], [95.0, 0.0], [1e4, -1e4]])
-    three_to_one = -(0.75 * math.log(0.75) + 0.25 * math.log(0.25))
-    expected = [math.log(2), three_to_one, 0.0, 0.0]
-    assert logits_entropy(logits_RC).tolist() == pytest.approx(expected, abs=1e-6)
-
-
-def test_rows_of_logits_beyond_89_leave() -> None:
-    # exp(89) is more than float32 holds; the research code's NaN kept the surest rows in.
-    logits_RC = torch.tensor([[100.0, 0.0], [1e4, 0.0], [math.inf, 0.0], [0.0, -math.inf]])
-    for dtype in (torch.float32, torch.float16):
-        decision = Entropy(0.1).update(torch.zeros(4, 0), 1, logits_RC.to(dtype))
-        assert decision.leave_R.tolist() == [True] * 4
-
-
-def test_a_row_that_is_not_a_number_stays() -> None:
-    logits_RC = torch.tensor([[math.nan, 0.0], [50.0, 0.0], [math.nan, math.nan]])
-    for threshold in (0.5, 1e30):
-        decision = Entropy(threshold).update(torch.zeros(3, 0), 1, logits_RC)
-        assert decision.leave_R.tolist() == [False, True, False]
-
-
-def test_strictly_below_and_slack() -> None:
-    logits_RC = torch.tensor([[0.3, 0.1, -1.0], [2.0, 0.0, 0.0]])
-    own_R = logits_entropy(logits_RC)
-    for row in (0, 1):
-        exactly = float(own_R[row])
-        above = float(np.nextafter(exactly, 9))
-        stays = Entropy(exactly).update(torch.zeros(2, 0), 1, logits_RC)
-        leaves = Entropy(above).update(torch.zeros(2, 0), 1, logits_RC)
-        assert not stays.leave_R[row]
-        assert leaves.leave_R[row]
-        assert float(stays.slack_R[row]) < 1e-12
-
-
-@settings(deadline=None, max_examples=300)
-@given(
-    logits=st.integers(2, 6).flatmap(
-        lambda c: st.lists(st.floats(-15, 15, width=32), min_size=c, max_size=c)
-    ),
-    near=st.sampled_from([1e-3, 1e-2, 0.1, 1.0]),
-    above=st.booleans(),
-    seed=st.integers(0, 99),
-)
-def test_logits_that_change_by_less_than_the_slack_decide_the_same(
-    logits: list[float], near: float, above: bool, seed: int
-) -> None:
-    # What the runner relies on: batched logits differ from a row's own in the last digits.
-    logits_C = torch.tensor(logits, dtype=torch.float64)
-    threshold = float(reference(logits)) * (1 + near if above else 1 - near)
-    own = Entropy(threshold).update(torch.zeros(1, 0), 1, logits_C[None])
-    slack = min(float(own.slack_R), 3.0) * 0.9999
-    shift_NC = np.random.default_rng(seed).uniform(-slack, slack, (50, len(logits)))
-    shift_NC[:25] = np.sign(shift_NC[:25]) * slack
-    shifted = reference(np.asarray(logits) + shift_NC)
-    assert ((shifted < threshold) == bool(own.leave_R)).all()
-
-
-def test_at_threshold_0_nobody_leaves() -> None:
-    logits_RC = torch.tensor([[1e4, 0.0], [math.inf, -math.inf], [0.0, 0.0]])
-    assert not Entropy().update(torch.zeros(3, 0), 1, logits_RC).leave_R.any()
-
-
-@pytest.mark.parametrize("bad", [-0.1, math.nan, math.inf, -math.inf, "0.3", None, True, [0.1]])
-def test_a_threshold_is_a_number_of_at_least_0(bad: object) -> None:
-    with pytest.raises(ConfigError, match="entropy threshold"):
-        Entropy(bad)  # type: ignore[arg-type]
-
-
-@pytest.mark.parametrize("bad", [0, 0.09, 11, -1, math.nan, math.inf, "2", None, True])
-def test_growth_is_a_modest_factor(bad: object) -> None:
-    with pytest.raises(ConfigError, match="growth"):
-        Entropy(0.1, bad)  # type: ignore[arg-type]
-
-
-def test_the_threshold_grows_with_depth_by_hand() -> None:
-    # The entropy of (.9, .1) is .325, of (.8, .2) .500; thresholds are .2, .3, .45, .675.
-    logits_RC = torch.tensor([[0.9, 0.1], [0.8, 0.2]]).log()
-    criterion = Entropy(0.2, growth=1.5)
-    found = [
-        criterion.update(torch.zeros(2, 0), d, logits_RC).leave_R.tolist() for d in (1, 2, 3, 4)
-    ]
-    assert found == [[False, False], [False, False], [True, False], [True, True]]
-    slack_R = criterion.update(torch.zeros(2, 0), 3, logits_RC).slack_R
-    expected = [abs(math.log(entropy / 0.45)) / 2 for entropy in (0.3250830, 0.5004024)]
-    assert slack_R.tolist() == pytest.approx(expected, rel=1e-5)
-
-
-def test_a_file_without_growth_is_deebert_s_criterion() -> None:
-    assert criterion_from_dict({"name": "entropy", "threshold": 0.3}) == Entropy(0.3, growth=1)
+@pytest.mark.parametrize("name", EVERY)
+def test_a_criterion_is_what_its_dictionary_says(name: str) -> None:
+    criterion = EVERY[name]
+    values = json.loads(json.dumps(criterion.to_dict(), allow_nan=False))
+    again = criterion_from_dict(values)
+    assert again == criterion
+    assert type(again) is type(criterion)
+    assert again.to_dict() == values
 
 
 @pytest.mark.parametrize("threshold", [0, 0.0, 0.25, 3])
 @pytest.mark.parametrize("growth", [1, 1.5])
-def test_dictionary_round_trip(threshold: float, growth: float) -> None:
-    criterion = Entropy(threshold, growth)
+def test_a_dictionary_by_hand(threshold: float, growth: float) -> None:
     expected = {"name": "entropy", "threshold": threshold, "growth": growth}
-    assert criterion.to_dict() == expected
-    again = criterion_from_dict(criterion.to_dict())
-    assert again == criterion
-    assert isinstance(again, Entropy)
+    assert Entropy(threshold, growth).to_dict() == expected
+    found = (Entropy(threshold, growth) & MinDepth(2)).to_dict()
+    assert found == {"name": "all", "of": [expected, {"name": "min_depth", "layers": 2}]}
+
+
+@pytest.mark.parametrize("name", [name for name in EVERY if "regression" not in name])
+def test_a_model_keeps_its_criterion(name: str, tmp_path: Path) -> None:
+    model = tiny_model(n_labels=3)
+    exits_of(model).criterion = EVERY[name]
+    model.save_pretrained(tmp_path)
+    again = type(model).from_pretrained(tmp_path)
+    assert exits_of(again).criterion == EVERY[name]
 
 
 @pytest.mark.parametrize(
@@ -171,9 +69,21 @@ def test_dictionary_round_trip(threshold: float, growth: float) -> None:
     [
         ({"name": "entropie", "threshold": 0.1}, "Did you mean 'entropy'"),
         ({"threshold": 0.1}, "None"),
+        ({"name": ["entropy"]}, r"\['entropy'\]"),
+        ("entropy", "None"),
         ({"name": "entropy"}, "lacks 'threshold'"),
         ({"name": "entropy", "threshold": -1}, "entropy threshold"),
         ({"name": "entropy", "threshold": "low"}, "entropy threshold"),
+        ({"name": "margin"}, "'margin' in the config lacks 'threshold'"),
+        ({"name": "margin", "threshold": 0.1, "treshold": 0.2}, "no setting 'treshold'. Did you"),
+        ({"name": "patience", "patience": 1.5}, "patience is how many"),
+        ({"name": "all"}, "lacks 'of'"),
+        ({"name": "all", "of": {}}, "is a list"),
+        ({"name": "any", "of": "ab"}, "is a list"),
+        ({"name": "any", "of": []}, "two criteria or more"),
+        ({"name": "any", "of": [{"name": "margin", "threshold": 0.1}]}, "two criteria or more"),
+        ({"name": "any", "of": [{"name": "luck"}, 3]}, "'luck'"),
+        ({"name": "any", "of": [3, 3]}, "No exit criterion is named None"),
     ],
 )
 def test_a_malformed_criterion(values: dict[str, object], message: str) -> None:
@@ -181,10 +91,167 @@ def test_a_malformed_criterion(values: dict[str, object], message: str) -> None:
         criterion_from_dict(values)
 
 
+def test_an_unknown_name_says_what_to_do() -> None:
+    with pytest.raises(ConfigError, match="import.*newer offramp"):
+        criterion_from_dict({"name": "my-own"})
+
+
+def test_criteria_inside_criteria_without_end(tmp_path: Path) -> None:
+    tiny_model().save_pretrained(tmp_path)
+    path = tmp_path / "config.json"
+    values = json.loads(path.read_text())
+    inner = '{"name": "margin", "threshold": 0.1}'
+    nested = '{"name": "all", "of": [' * 400 + f"{inner}, {inner}" + "]}" * 400
+    values["exits"]["criterion"] = json.loads(nested)
+    path.write_text(json.dumps(values))
+    with pytest.raises(ConfigError):
+        offramp.BertForSequenceClassification.from_pretrained(tmp_path)
+
+
+# Operators.
+
+
+def test_operators_make_criteria() -> None:
+    a, b, c = Entropy(0.2), MinDepth(2), Margin(0.5)
+    assert a & b == AllOf((a, b))
+    assert a | b == AnyOf((a, b))
+    # One list of three; another operator is a part of its own.
+    assert a & b & c == a & (b & c) == AllOf((a, b, c))
+    assert a | b | c == AnyOf((a, b, c))
+    assert (a & b) | c == AnyOf((AllOf((a, b)), c))
+    assert a & b | c == (a & b) | c
+
+
+def test_all_and_any_by_hand() -> None:
+    named = torch.tensor([[0.0, 2.0], [0.0, 3.0], [0.0, 4.0], [5.0, 0.0]])[:, None]
+    # Patience(1) leaves at 2; a margin above .95 (1 - 2 / (e^z + 1)) comes at 3, .96, first.
+    assert exits_by_hand(Patience(1), named) == [2]
+    assert exits_by_hand(Margin(0.95), named) == [3]
+    assert exits_by_hand(Patience(1) & Margin(0.95), named) == [3]
+    assert exits_by_hand(Patience(1) | Margin(0.95), named) == [2]
+    assert exits_by_hand(Patience(2) & Margin(0.95), named) == [3]
+    assert exits_by_hand(Patience(3) & Margin(0.95), named) == [None]  # at 4 another is named
+    assert exits_by_hand(Patience(3) | Margin(0.98), named) == [4]
+    assert exits_by_hand(Margin(0.7) & MinDepth(2), named) == [2]
+    assert exits_by_hand(Margin(0.99) | MinDepth(3), named) == [3]
+    # Each has its own state.
+    both = Patience(1) & Patience(2)
+    assert both.start(5, 2).shape == (5, 4)
+    assert exits_by_hand(both, named) == [3]
+
+
+@pytest.mark.parametrize("other", [3, "entropy", None, Entropy])
+def test_only_criteria_combine(other: Any) -> None:
+    for use in (lambda: Entropy(0.1) & other, lambda: Entropy(0.1) | other):
+        with pytest.raises(ConfigError, match="takes a tuple of two criteria or more; got"):
+            use()
+
+
+# Names.
+
+
+def test_every_name_is_importable() -> None:
+    for name in criteria.__all__:
+        assert hasattr(criteria, name)
+    public = {name for name, thing in vars(criteria).items() if isinstance(thing, type)}
+    assert public - {"Answer", "Task"} <= set(offramp.__all__)
+
+
 def test_a_criterion_cannot_be_changed_and_may_be_shared() -> None:
-    criterion = Entropy(0.2)
-    with pytest.raises(AttributeError):
-        criterion.threshold = 0.3  # type: ignore[misc]
-    assert hash(criterion) == hash(Entropy(0.2))
+    for criterion in EVERY.values():
+        field = dataclasses.fields(criterion)[0].name  # type: ignore[arg-type]
+        with pytest.raises(AttributeError):
+            setattr(criterion, field, 3)
+        assert hash(criterion) == hash(criterion_from_dict(criterion.to_dict()))
     with pytest.raises(TypeError):
         Criterion()  # type: ignore[abstract]
+
+
+# A user's own.
+
+
+@dataclass(frozen=True)
+class WellAhead(Criterion):
+    """The best logit is far ahead of the others."""
+
+    name: ClassVar[str] = "well-ahead"
+    by: float = 2.0
+
+    def update(self, state_RS: Tensor, depth: int, logits_RC: Tensor) -> Decision:
+        best_R2 = logits_RC.double().topk(2).values
+        lead_R = best_R2[:, 0] - best_R2[:, 1]
+        return Decision(lead_R > self.by, (lead_R - self.by).abs() / 2, state_RS)
+
+
+def test_a_criterion_of_one_s_own(tmp_path: Path) -> None:
+    model, rows = tiny_model(2), random_rows(40)
+    exits_of(model).criterion = WellAhead(3.0) | MinDepth(2)
+    results = offramp.Runner(model).run(rows)
+    assert set(results.exit_layers_R.tolist()) == {1, 2}
+    model.save_pretrained(tmp_path)
+    again = type(model).from_pretrained(tmp_path)
+    assert exits_of(again).criterion == WellAhead(3.0) | MinDepth(2)
+    one = torch.stack([offramp.Runner(model).run([row]).exit_layers_R[0] for row in rows])
+    assert torch.equal(one, results.exit_layers_R)
+
+
+def test_two_of_one_name() -> None:
+    with pytest.raises(
+        ConfigError, match=r"Two criteria are named 'margin', offramp\..*Margin and"
+    ):
+
+        class Mine(Criterion):
+            name = "margin"
+
+    # The same class again, as a notebook's cell that is run twice makes it, takes the place.
+    def cell() -> type[Criterion]:
+        class Again(Criterion):
+            name = "again"
+
+        return Again
+
+    cell()
+    last = cell()
+    assert criteria.base._CRITERIA["again"] is last
+
+
+def test_what_cannot_be_saved_says_so() -> None:
+    class Unnamed(Entropy):
+        pass
+
+    with pytest.raises(ConfigError, match="Unnamed is: the class needs a `name` of its own"):
+        Unnamed(0.1).to_dict()
+
+    class Plain(Criterion):
+        name = "plain-class"
+
+        def __init__(self, by: float) -> None:
+            self.by = by
+
+        def update(self, state_RS: Tensor, depth: int, logits_RC: Tensor) -> Decision:
+            raise NotImplementedError
+
+    with pytest.raises(ConfigError, match="Plain is no dataclass"):
+        Plain(3.0).to_dict()
+    with pytest.raises(ConfigError, match="Plain is no dataclass"):
+        criterion_from_dict({"name": "plain-class"})
+
+
+def test_a_from_dict_of_one_s_own_may_raise_key_errors() -> None:
+    class Careless(Criterion):
+        name = "careless"
+
+        def update(self, state_RS: Tensor, depth: int, logits_RC: Tensor) -> Decision:
+            raise NotImplementedError
+
+        @classmethod
+        def from_dict(cls, values: Mapping[str, Any]) -> Self:
+            return cls(values["by"])  # type: ignore[call-arg]
+
+    with pytest.raises(ConfigError, match="'careless' in the config lacks 'by'"):
+        criterion_from_dict({"name": "careless"})
+
+
+def test_defaults_that_are_not_in_a_file() -> None:
+    assert criterion_from_dict({"name": "well-ahead"}) == WellAhead(2.0)
+    assert criterion_from_dict({"name": "regression_patience"}) == RegressionPatience()

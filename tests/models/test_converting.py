@@ -546,6 +546,19 @@ def test_own_exits_to_research_and_back(tmp_path: Path) -> None:
         torch.testing.assert_close(one[depth], two[depth])
 
 
+@pytest.mark.parametrize("settings", [{"num_labels": 1}, {"problem_type": "regression"}])
+def test_research_exits_of_numbers(settings: dict[str, Any], tmp_path: Path) -> None:
+    """PABEE was made for regression too; its files know no criterion either."""
+    model = BertForSequenceClassification(BertConfig(**TINY, **settings))
+    offramp.add_exits(model, pooler="first", hidden=TINY["hidden_size"])
+    model.save_pretrained(tmp_path / "own")
+    offramp.convert(tmp_path / "own", tmp_path / "research", "research")
+    again = BertForSequenceClassification.from_pretrained(tmp_path / "research")
+    assert again.exits.criterion == offramp.RegressionPatience(0)  # type: ignore[union-attr]
+    model = BertForSequenceClassification.from_pretrained(sample("deebert_tiny")[0])
+    assert model.exits.criterion == offramp.Entropy(0)  # type: ignore[union-attr]
+
+
 def test_an_exit_that_is_there_twice(tmp_path: Path) -> None:
     """highway.0 and highway.00 are one depth."""
     model = BertForSequenceClassification(BertConfig(**TINY)).eval()

@@ -14,7 +14,13 @@ import torch
 from exit_models import WORDS, tiny_config, tiny_model, toy_rows, write_body, write_tokenizer
 
 import offramp
-from offramp.errors import CheckpointError, ConfigError, DataError, ModelNotFoundError
+from offramp.errors import (
+    CheckpointError,
+    ConfigError,
+    DataError,
+    ModelNotFoundError,
+    NaNLogitsWarning,
+)
 from offramp.exits.attach import add_exits, exits_of, logits_by_depth
 from offramp.exits.criteria import Criterion, Entropy
 from offramp.models.bert import BertForSequenceClassification
@@ -388,7 +394,7 @@ def test_another_criterion_has_no_threshold(classifier: Classifier) -> None:
         update = to_dict = from_dict = None  # type: ignore[assignment]
 
     classifier.criterion = Other()
-    with pytest.raises(ConfigError, match="has no threshold"):
+    with pytest.raises(ConfigError, match="has no threshold of an entropy"):
         _ = classifier.threshold
 
 
@@ -406,5 +412,8 @@ def test_weights_that_are_no_numbers_give_no_predictions(directory: Path) -> Non
     classifier = load(directory)
     with torch.no_grad():
         classifier.model.bert.embeddings.word_embeddings.weight[7] = math.nan  # type: ignore[union-attr]
-    with pytest.raises(CheckpointError, match="answers with NaN"):
+    with (
+        pytest.warns(NaNLogitsWarning),
+        pytest.raises(CheckpointError, match="answers with NaN"),
+    ):
         classifier.predict([" ".join(WORDS)])

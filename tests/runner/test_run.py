@@ -4,7 +4,6 @@ import itertools
 import math
 import random
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass
 from functools import cache
 from typing import Any
 
@@ -18,7 +17,14 @@ from typing_extensions import Self
 
 from offramp.errors import ConfigError, InputError
 from offramp.exits.attach import add_exits, exits_of, logits_by_depth
-from offramp.exits.criteria import Criterion, Decision, Entropy, logits_entropy
+from offramp.exits.criteria import (
+    Answer,
+    Criterion,
+    Decision,
+    Entropy,
+    Patience,
+    logits_entropy,
+)
 from offramp.models.base import PretrainedModel
 from offramp.models.bert import BertForSequenceClassification, BertModel
 from offramp.models.config import PretrainedConfig, configuration, setting, whole
@@ -103,7 +109,7 @@ class Script(Criterion):
 
     name = "script"
 
-    def start(self, n_rows: int) -> Tensor:
+    def start(self, n_rows: int, n_classes: int) -> Tensor:
         return torch.tensor([[-1.0, 0.0]]).repeat(n_rows, 1)
 
     def update(self, state_RS: Tensor, depth: int, logits_RC: Tensor) -> Decision:
@@ -243,11 +249,11 @@ def by_depth_alone(model: PretrainedModel, rows: list[Encoded]) -> list[dict[int
 
 def decide_alone(answer: dict[int, Tensor], criterion: Criterion) -> tuple[int, int]:
     """Label and exit layer of one row, from its logits by depth."""
-    state = criterion.start(1)
+    state = criterion.start(1, len(answer[1]))
     last = max(answer)
     for depth, logits_C in answer.items():
         if depth < last:
-            decision = criterion.update(state, depth, logits_C[None])
+            decision = criterion.ask(state, depth, Answer(logits_C[None]))
             if bool(decision.leave_R):
                 return int(logits_C.argmax()), depth
             state = decision.state_RS
@@ -380,38 +386,10 @@ def test_neighbours_do_not_matter(
 # A criterion with a memory.
 
 
-@dataclass(frozen=True)
-class Patience(Criterion):
-    """Leaves when `patience` ramps in a row have agreed. Zhou et al. 2020, PABEE."""
-
-    name = "patience"
-    patience: int = 2
-
-    def start(self, n_rows: int) -> Tensor:
-        return torch.tensor([[-1.0, 0.0]]).repeat(n_rows, 1)  # last label, ramps that agree on it
-
-    def update(self, state_RS: Tensor, depth: int, logits_RC: Tensor) -> Decision:
-        label_R = logits_RC.argmax(-1).float()
-        agree_R = torch.where(label_R == state_RS[:, 0], state_RS[:, 1] + 1, 1.0)
-        best_R2 = logits_RC.float().topk(2).values
-        return Decision(
-            leave_R=agree_R >= self.patience,
-            slack_R=best_R2[:, 0] - best_R2[:, 1],
-            state_RS=torch.stack([label_R, agree_R], -1),
-        )
-
-    def to_dict(self) -> dict[str, Any]:
-        return {"name": self.name, "patience": self.patience}
-
-    @classmethod
-    def from_dict(cls, values: Mapping[str, Any]) -> Self:
-        return cls(values["patience"])
-
-
 def patience_by_hand(answer: dict[int, Tensor], patience: int) -> tuple[int, int]:
     labels = [int(x.argmax()) for x in answer.values()]
-    for place in range(patience - 1, len(labels) - 1):
-        if len(set(labels[place - patience + 1 : place + 1])) == 1:
+    for place in range(patience, len(labels) - 1):
+        if len(set(labels[place - patience : place + 1])) == 1:
             return labels[place], place + 1
     return labels[-1], len(labels)
 
@@ -422,7 +400,7 @@ def test_a_criterion_with_memory_batched_equals_one_by_one(name: str, patience: 
     rows, answers = alone(name, seed=0)
     expected = [patience_by_hand(answer, patience) for answer in answers]
     assert [decide_alone(answer, Patience(patience)) for answer in answers] == expected
-    assert patience == 1 or len({layer for _, layer in expected}) > 1
+    assert patience > 1 or len({layer for _, layer in expected}) > 1
     rng = random.Random(patience)
     for _ in range(15):
         order = rng.sample(range(len(rows)), len(rows))
@@ -441,7 +419,7 @@ def test_memory_of_nearly_tied_rows_is_the_row_s_own() -> None:
     with torch.no_grad():
         exits_of(model).ramp(3).classifier.bias[0] = 50
     rows = random_rows(200, seed=8)
-    runner = Runner(model, criterion=Patience(2))
+    runner = Runner(model, criterion=Patience(1))
     expected = [labels_and_layers(runner.run([row]))[0] for row in rows]
     assert {layer for _, layer in expected} == {3, 4}
     assert labels_and_layers(runner.run(rows)) == expected
@@ -568,14 +546,14 @@ def test_the_last_layer_is_run_for_the_tokens_that_are_read(
             )
 
 
-@pytest.mark.parametrize("criterion", [Entropy(0.2), Entropy(0.6), Entropy(0.3, 1.4), Patience(2)])
+@pytest.mark.parametrize("criterion", [Entropy(0.2), Entropy(0.6), Entropy(0.3, 1.4), Patience(1)])
 @pytest.mark.parametrize("name", ["three classes", "four layers, mean"])
 def test_equals_a_sweep_with_the_criterion_applied(name: str, criterion: Criterion) -> None:
     rows, _ = alone(name, seed=0)
     answers = every_exit(real_model(name), rows)
     # Rows too near a threshold are the runner's to decide alone; the sweep has none of that.
     for depth, logits_RC in zip(answers.depths[:-1], answers.logits_ERC[:-1], strict=True):
-        state_RS = criterion.start(len(rows))
+        state_RS = criterion.start(len(rows), logits_RC.shape[-1])
         assert criterion.update(state_RS, depth, logits_RC).slack_R.min() > 1e-4
     one = answers.apply(criterion)
     two = Runner(real_model(name), criterion=criterion).run(rows)

@@ -8,7 +8,13 @@ from typing import Any, TypeVar, cast
 from torch import Tensor, nn
 
 from offramp.errors import ConfigError
-from offramp.exits.criteria import Criterion, Entropy, criterion_from_dict
+from offramp.exits.criteria import (
+    Criterion,
+    Entropy,
+    RegressionPatience,
+    Task,
+    criterion_from_dict,
+)
 from offramp.exits.ramps import POOLERS, Ramp
 from offramp.models.base import PretrainedModel
 from offramp.models.flow import ExitableModel, Inputs
@@ -25,32 +31,12 @@ class Exits(nn.ModuleDict):
     """
 
     def __init__(
-        self,
-        width: int,
-        n_labels: int,
-        *,
-        depths: Iterable[int],
-        pooler: str,
-        queries: int,
-        hidden: int,
-        dropout: float,
-        criterion: Criterion,
+        self, ramps: Mapping[int, nn.Module], shape: Mapping[str, Any], criterion: Criterion
     ) -> None:
-        self.depths = tuple(depths)
-        self.shape = {"pooler": pooler, "queries": queries, "hidden": hidden, "dropout": dropout}
-        super().__init__(
-            {
-                str(depth): Ramp(
-                    width,
-                    n_labels,
-                    pooler=pooler,
-                    queries=queries,
-                    hidden=hidden,
-                    dropout=dropout,
-                )
-                for depth in self.depths
-            }
-        )
+        """`ramps` by depth, all of one `shape`: what the configuration says of them."""
+        super().__init__({str(depth): ramp for depth, ramp in ramps.items()})
+        self.depths = tuple(ramps)
+        self.shape = dict(shape)
         self.criterion = criterion
         self.calibration: dict[str, Any] | None = None
         """How the criterion was chosen, as JSON values; kept in the config, not interpreted."""
@@ -70,6 +56,40 @@ class Exits(nn.ModuleDict):
         }
 
 
+class OwnedExits(Exits):
+    """A view of ramps that a model has by names of its own.
+
+    Nothing is stored in it: the ramps are the model's, and so are the criterion (`owned_criterion`)
+    and its calibration. It is made anew whenever it is asked for.
+    """
+
+    def __init__(
+        self, owner: PretrainedModel, ramps: Mapping[int, nn.Module], shape: Mapping[str, Any]
+    ) -> None:
+        nn.ModuleDict.__init__(self, {str(depth): ramp for depth, ramp in ramps.items()})
+        self.depths = tuple(ramps)
+        self.shape = dict(shape)
+        self._owner = (owner,)  # in a tuple: it is none of this module's parts
+
+    @property
+    def criterion(self) -> Criterion:
+        """What the model keeps of when rows leave; what is set must be such as it can keep."""
+        return cast(Criterion, cast(Any, self._owner[0]).owned_criterion)
+
+    @criterion.setter
+    def criterion(self, value: Criterion) -> None:
+        cast(Any, self._owner[0]).owned_criterion = value
+
+    @property
+    def calibration(self) -> dict[str, Any] | None:
+        """How the criterion was chosen, as JSON values."""
+        return vars(self._owner[0]).get("_calibration")
+
+    @calibration.setter
+    def calibration(self, value: dict[str, Any] | None) -> None:
+        vars(self._owner[0])["_calibration"] = value
+
+
 def add_exits(
     model: M,
     depths: Iterable[int] | None = None,
@@ -85,7 +105,8 @@ def add_exits(
     `depths` count layers from 1 and stop before the last, whose exit is the model's own head; all
     of them by default. `pooler` is `attention` (with so many learned `queries`), `first`, `last` or
     `mean`; `hidden` is the width of the ramp's tanh layer (a third of the model's by default). The
-    criterion is `Entropy(0)` until one is chosen: no row leaves. New ramps are random: train them.
+    criterion is `Entropy(0)`, or `RegressionPatience(0)` for numbers, until one is chosen: no row
+    leaves. One that does not fit the model's task is refused. New ramps are random: train them.
     """
     if not isinstance(model, PretrainedModel) or not hasattr(model, "logits"):
         raise ConfigError(
@@ -113,17 +134,18 @@ def add_exits(
         )
     if pooler not in POOLERS:
         raise ConfigError(f"A ramp's pooler is one of {', '.join(POOLERS)}; got {pooler!r}.")
+    if criterion is None:
+        criterion = RegressionPatience() if task_of(model).kind == "regression" else Entropy()
+    criterion.check(task_of(model))
     width = int(model.config.hidden_size)
-    exits = Exits(
-        width,
-        model.config.num_labels,
-        depths=chosen,
-        pooler=pooler,
-        queries=_at_least_one("queries", queries),
-        hidden=_at_least_one("hidden", max(1, width // 3) if hidden is None else hidden),
-        dropout=dropout,
-        criterion=Entropy() if criterion is None else criterion,
-    )
+    shape: dict[str, Any] = {
+        "pooler": pooler,
+        "queries": _at_least_one("queries", queries),
+        "hidden": _at_least_one("hidden", max(1, width // 3) if hidden is None else hidden),
+        "dropout": dropout,
+    }
+    ramps = {depth: Ramp(width, model.config.num_labels, **shape) for depth in chosen}
+    exits = Exits(ramps, shape, criterion)
     example = next(model.parameters())
     exits.to(device=example.device, dtype=example.dtype)
     model.exits = exits
@@ -151,10 +173,18 @@ def build_exits(model: M, section: Mapping[str, Any]) -> M:
     calibration = values.pop("calibration", None)
     try:
         criterion = criterion_from_dict(values.pop("criterion"))
-        add_exits(model, criterion=criterion, **values)
-        exits_of(model).calibration = calibration
+        if isinstance(owned := getattr(model, "exits", None), OwnedExits):
+            if values != {"depths": list(owned.depths), **owned.shape}:
+                raise ConfigError(
+                    f"The exits of config.json are {values}; a {type(model).__name__} has its own "
+                    f"after layers {list(owned.depths)}, {owned.shape}."
+                )
+        else:
+            add_exits(model, **values)
+        # Not held against the task yet: another can be set before a run.
+        exits_of(model).criterion, exits_of(model).calibration = criterion, calibration
         return model
-    except (TypeError, KeyError) as error:
+    except (TypeError, KeyError, RecursionError) as error:  # criteria inside criteria, without end
         raise ConfigError(f"The `exits` section of config.json is malformed: {error}.") from error
 
 
@@ -169,6 +199,11 @@ def logits_by_depth(model: PretrainedModel, inputs: Inputs) -> dict[int, Tensor]
             logits[i + 1] = exits.ramp(i + 1)(stack.finish(flow))
     logits[stack.n_layers] = task.logits(stack.finish(flow))
     return logits
+
+
+def task_of(model: PretrainedModel) -> Task:
+    """What the model is asked."""
+    return Task.of(model.config)
 
 
 def exits_of(model: nn.Module) -> Exits:
@@ -188,4 +223,4 @@ def _at_least_one(name: str, value: int) -> int:
     return value
 
 
-__all__ = ["Exits", "add_exits", "build_exits", "exits_of", "logits_by_depth"]
+__all__ = ["Exits", "add_exits", "build_exits", "exits_of", "logits_by_depth", "task_of"]

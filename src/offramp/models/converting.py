@@ -140,8 +140,8 @@ def _to_research(weights: Weights, values: dict[str, Any]) -> Target:
     if tied:
         there.notes.append("The exit after the last layer is a copy of the model's own head.")
     there.notes.append(
-        "DeeBERT's files keep no criterion: call set_early_exit_entropy there, which is "
-        f"{values['exits'].get('criterion')} here."
+        "DeeBERT's files keep no criterion, and its code knows entropies alone: call "
+        f"set_early_exit_entropy there. Here it is {values['exits'].get('criterion')}."
     )
     return there
 

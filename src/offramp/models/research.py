@@ -39,7 +39,8 @@ def from_research(weights: Weights, config: Mapping[str, Any]) -> tuple[Weights,
     PABEE's is the model's own head here, DeeBERT's stays under its name, since the model has a
     head of its own there.
     """
-    if config.get("exits") is not None:  # they are ours already
+    ours = any(name.startswith("exits.") for name in weights.tensors)
+    if ours and config.get("exits") is not None:
         return weights, dict(config)
     for pattern, read in ((_HIGHWAY, _from_deebert), (_CLASSIFIERS, _from_pabee)):
         numbers = {int(found["n"]) for name in weights.tensors if (found := pattern.match(name))}
@@ -160,17 +161,28 @@ def _renamed(weights: Weights, dialect: str, keep: str) -> Weights:
     )
 
 
+_NEVER = {"name": "entropy", "threshold": 0.0, "growth": 1.0}
+_NEVER_OF_NUMBERS = {"name": "regression_patience", "patience": 0, "threshold": 0.0}
+"""Criteria by which no row leaves: their thresholds were options of the code, not in its files."""
+
+
+def _is_regression(config: Mapping[str, Any]) -> bool:
+    labels, problem = config.get("id2label"), config.get("problem_type")
+    n_labels = len(labels) if isinstance(labels, Mapping) else config.get("num_labels", 2)
+    return bool(
+        problem == "regression" or (problem != "multi_label_classification" and n_labels == 1)
+    )
+
+
 def _with_exits(config: Mapping[str, Any], layers: int) -> dict[str, Any]:
-    if config.get("exits") is not None:
-        return dict(config)
-    section = {
+    section = config.get("exits") or {
         "format": 1,
         "depths": list(range(1, layers)),
         "pooler": "first",
         "queries": 1,
         "hidden": config.get("hidden_size"),
         "dropout": config.get("hidden_dropout_prob", 0.1),
-        "criterion": {"name": "entropy", "threshold": 0.0, "growth": 1.0},
+        "criterion": _NEVER_OF_NUMBERS if _is_regression(config) else _NEVER,
     }
     named = config.get("architectures")
     names = [_OWN_CLASS.sub("", str(name)) for name in named] if isinstance(named, list) else None

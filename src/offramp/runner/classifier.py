@@ -9,7 +9,7 @@ from typing import Literal, overload
 from torch import Tensor
 
 from offramp.errors import ConfigError
-from offramp.exits.attach import exits_of
+from offramp.exits.attach import exits_of, task_of
 from offramp.exits.criteria import Criterion, Entropy
 from offramp.models.base import PretrainedModel
 from offramp.runner.ahead import ahead
@@ -57,11 +57,15 @@ class Classifier(TextModel):
 
     @property
     def criterion(self) -> Criterion:
-        """What decides which rows leave; replace it at any time, for calls that begin later."""
+        """What decides which rows leave; replace it at any time, for calls that begin later.
+
+        ConfigError for one that does not fit the model's task.
+        """
         return exits_of(self.model).criterion
 
     @criterion.setter
     def criterion(self, value: Criterion) -> None:
+        value.check(task_of(self.model))
         exits_of(self.model).criterion = value
 
     @property
@@ -85,7 +89,7 @@ class Classifier(TextModel):
     def _entropy(self) -> Entropy:
         criterion = self.criterion  # once: another thread may replace it
         if not isinstance(criterion, Entropy):
-            raise ConfigError(f"The criterion {criterion} has no threshold; set `criterion`.")
+            raise ConfigError(f"{criterion} has no threshold of an entropy; set `criterion`.")
         return criterion
 
     def predict(

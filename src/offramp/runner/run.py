@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from offramp.errors import ConfigError
-from offramp.exits.attach import exits_of
+from offramp.exits.attach import exits_of, task_of
 from offramp.exits.criteria import Criterion
 from offramp.models.base import PretrainedModel
 from offramp.models.flow import ExitableModel
@@ -197,16 +197,18 @@ class Runner:
         """What holds for a whole run, so that a threshold changed meanwhile waits for the next.
 
         The time until the `deadline` begins here. Raises InputError for a model in training mode
-        and ConfigError for limits that cannot be kept.
+        and ConfigError for limits that cannot be kept, or a criterion that does not fit the task.
         """
         if deadline is not None and not (deadline > 0 and math.isfinite(deadline)):
             raise ConfigError(f"deadline is a time from now in seconds, above 0; got {deadline}.")
         until = None if deadline is None else time.monotonic() + deadline
         model = prepared(self.model) if self._prepares else checked(self.model)
         last, criterion, cut = self._depth, None, False
+        task = task_of(self.model)
         depths: tuple[int, ...] = ()
         if self._use_exits:
             criterion = self._criterion or exits_of(self.model).criterion
+            criterion.check(task)
             depths = tuple(depth for depth in exits_of(model).depths if depth < last)
         if max_depth is not None and max_depth < last:
             up_to = tuple(depth for depth in depths if depth <= max_depth)
@@ -218,7 +220,7 @@ class Runner:
                 )
             *rest, last = up_to
             depths, cut = tuple(rest), True
-        return Route(model, depths, last, criterion, cut, until)
+        return Route(model, task, depths, last, criterion, cut, until)
 
     def run_window(self, rows: Sequence[Encoded], route: Route) -> Results:
         """The answers of one window's rows, in their order."""

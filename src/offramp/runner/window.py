@@ -11,16 +11,19 @@ run for these alone before the exit is asked (a peek), and completed for the row
 from __future__ import annotations
 
 import math
+import threading
 import time
+import warnings
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, NamedTuple, cast
 
 import torch
 from torch import Tensor
 
+from offramp.errors import NaNLogitsWarning
 from offramp.exits.attach import exits_of
-from offramp.exits.criteria import Criterion
+from offramp.exits.criteria import Answer, Criterion, Task, ask_rows
 from offramp.models.base import PretrainedModel
 from offramp.models.flow import ExitableModel, Flow, Inputs, LayerStack, join, reads_first
 from offramp.nn.blocks import KeysValues
@@ -45,21 +48,46 @@ that rows past the bound are decided as they would be alone; for others there is
 """
 
 
+class NaNRows:
+    """Counts the rows of a run of which an exit said NaN; warns of the first window with some."""
+
+    def __init__(self) -> None:
+        self.count = 0
+        self._lock = threading.Lock()
+
+    def add(self, lost: int, rows: int) -> None:
+        """So many of a window's rows were lost to the criterion."""
+        with self._lock:
+            first, self.count = lost > 0 and self.count == 0, self.count + lost
+        if first:
+            warnings.warn(
+                f"Exits answered with NaN for {lost} rows of {rows} (the first window of this run "
+                "that has such), and those went on to the last layer. Look for NaN in the ramps' "
+                "weights, and for hidden states that are too large for the model's type. Further "
+                "windows of the run are not warned of.",
+                NaNLogitsWarning,
+                stacklevel=2,
+            )
+
+
 @dataclass(frozen=True, slots=True)
 class Route:
     """Where rows are asked: a criterion at each of `depths`, and everyone leaves at `last`.
 
-    `model` is the one that is run. With `cut` the rows that the criterion would keep at `last` are
-    marked as forced. From the moment `deadline` (of `time.monotonic`) on, rows leave with the
-    answer that they have; a row that has none goes on to the first exit.
+    `model` is the one that is run, `task` what it is asked. With `cut` the rows that the criterion
+    would keep at `last` are marked as forced. From the moment `deadline` (of `time.monotonic`) on,
+    rows leave with the answer that they have; a row that has none goes on to the first exit.
+    `nan_rows` counts those of which an exit said NaN.
     """
 
     model: PretrainedModel
+    task: Task
     depths: tuple[int, ...]
     last: int
     criterion: Criterion | None
     cut: bool = False
     deadline: float | None = None
+    nan_rows: NaNRows = field(default_factory=NaNRows, init=False, compare=False)
 
 
 @dataclass(frozen=True, slots=True)
@@ -120,8 +148,9 @@ class Window:
         self._reads_first = reads_first(self._task)
         n_rows = len(rows)
         wide = torch.float64 if self._model.dtype == torch.float64 else torch.float32
-        self._answers_RC = torch.zeros(n_rows, self._model.config.num_labels, dtype=wide)
-        self._state_RS = None if route.criterion is None else route.criterion.start(n_rows)
+        n_labels = self._model.config.num_labels
+        self._answers_RC = torch.zeros(n_rows, n_labels, dtype=wide)
+        self._memory = _blank(route, n_rows, n_labels)
         n_tokens = sum(len(row.ids) for row in rows)
         bound = REDONE * n_tokens * self._stack.n_layers
         self._sums_alike = sums_alike(route.model)
@@ -153,6 +182,8 @@ class Window:
             if not flows:
                 break
             done = depth
+        if self._memory is not None:
+            route.nan_rows.add(int(self._memory.lost_R.sum()), len(self._rows))
 
     def _batches(self, flows: Sequence[Flow], depth: int) -> Iterator[Sequence[Flow]]:
         """What is asked together: the whole window, which costs least, unless something is gained.
@@ -207,14 +238,14 @@ class Window:
             return Passed(flow, self._task.logits(finished), known)
         return Passed(flow, exits_of(self._model).ramp(depth).pool(finished), known)
 
-    def _answer(self, reads: Sequence[Tensor], depth: int) -> Tensor:
-        """What the exit after `depth` layers says of what it read, [R, C] on the host."""
+    def _answer(self, reads: Sequence[Tensor], depth: int) -> Answer:
+        """What the exit after `depth` layers says of what it read, on the host."""
         if depth == self._stack.n_layers:
-            return torch.cat([*reads]).cpu()
+            return Answer(torch.cat([*reads]).cpu())
         n_rows = sum(map(len, reads))
         filled = n_rows > 1 and getattr(self._stack, "fills", False)
         read = fill(reads) if filled else torch.cat([*reads])
-        return exits_of(self._model).ramp(depth).answer(read)[:n_rows].cpu()
+        return Answer(exits_of(self._model).ramp(depth).answer(read)[:n_rows].cpu())
 
     def _ask(self, passed: Sequence[Passed], depth: int) -> tuple[Tensor, Leavers | None]:
         """Which rows leave, with which answers; doubtful ones are decided from a run of their own.
@@ -222,44 +253,41 @@ class Window:
         A row is doubtful whose answer hangs on the last digits, which depend on the batch.
         """
         names_R = torch.cat([flow.row_ids_R for flow, _, _ in passed])
-        answers_RC = self._answer([read for _, read, _ in passed], depth)
-        state_RS = None if self._state_RS is None else self._state_RS[names_R]
-        asked = _decide(answers_RC, state_RS, depth, self._route)
-        leave_R, forced_R, slack_R, state_RS = asked
+        answer = self._answer([read for _, read, _ in passed], depth)
+        asked = _decide(answer, _part(self._memory, names_R), depth, self._route)
         if len(self._rows) > 1:
-            scale_R = answers_RC.abs().amax(-1).clamp(min=1).double()
             # Who leaves takes a label along, which must not hang on the last digits either.
-            slack_R = torch.where(leave_R, slack_R.minimum(_lead(answers_RC)), slack_R)
-            doubtful = slack_R < scale_R * MARGIN.get(self._model.dtype, 0.1)
+            firm_R = asked.slack_R.minimum(self._route.task.lead(answer.logits_RC))
+            slack_R = torch.where(asked.leave_R, firm_R, asked.slack_R)
+            doubtful = slack_R < answer.size() * MARGIN.get(self._model.dtype, 0.1)
             places = torch.nonzero(doubtful).flatten()
             if self._sums_alike and len(places) and any(known for _, _, known in passed):
                 # A peek's last digits are not those of a row alone; a whole layer's are.
-                answers_RC[places] = self._answer([self._unpeeked(passed, doubtful, depth)], depth)
-                before_RS = None if self._state_RS is None else self._state_RS[names_R[places]]
-                found = _decide(answers_RC[places], before_RS, depth, self._route)
-                leave_R[places], forced_R[places] = found.leave_R, found.forced_R
-                if state_RS is not None and found.state_RS is not None:
-                    state_RS[places] = found.state_RS
+                again = self._answer([self._unpeeked(passed, doubtful, depth)], depth)
+                memory = _part(self._memory, names_R[places])
+                _put(answer, asked, places, again, _decide(again, memory, depth, self._route))
             for place in places.tolist():
                 row = self._rows[int(names_R[place])]
                 cost = (len(row.ids) + ALONE) * depth
                 if cost > self._redo_left:
                     continue
                 self._redo_left -= cost
-                answer_1C, alone = self._alone(row, depth)
-                answers_RC[place] = answer_1C[0]
-                leave_R[place], forced_R[place] = alone.leave_R[0], alone.forced_R[0]
-                if state_RS is not None and alone.state_RS is not None:
-                    state_RS[place] = alone.state_RS[0]
-        self._answers_RC[names_R] = answers_RC.to(self._answers_RC.dtype)
-        if self._state_RS is not None and state_RS is not None:
-            self._state_RS[names_R] = state_RS
+                _put(answer, asked, torch.tensor([place]), *self._alone(row, depth))
+        remembers = self._memory is not None and self._memory.state_RS.shape[1] > 0
+        if remembers and any(known for _, _, known in passed):
+            # What is remembered may have a peek's last digits from here on, so that rows which are
+            # past the bound would no longer be decided as they are alone.
+            self._redo_left = math.inf
+        leave_R = asked.leave_R
+        self._answers_RC[names_R] = answer.logits_RC.to(self._answers_RC.dtype)
+        _remember(self._memory, names_R, asked.memory)
         left_R = names_R[leave_R]
         if depth != self._route.last:  # where all leave, which says nothing of another route
             self._rates.add(depth, len(names_R), len(left_R))
         if not len(left_R):
             return leave_R, None
-        return leave_R, Leavers(left_R, self._answers_RC[left_R], forced_R[leave_R], depth)
+        forced_R = asked.forced_R[leave_R]
+        return leave_R, Leavers(left_R, self._answers_RC[left_R], forced_R, depth)
 
     def _unpeeked(self, passed: Sequence[Passed], rows_R: Tensor, depth: int) -> Tensor:
         """What the exit reads of some rows [R] when their layer is whole."""
@@ -275,23 +303,21 @@ class Window:
                 reads.append(read[rows.to(read.device)])
         return torch.cat(reads)
 
-    def _alone(self, row: Row, depth: int) -> tuple[Tensor, Decided]:
-        """The answer [1, C] at `depth` of a row in a batch of its own, and what it means."""
+    def _alone(self, row: Row, depth: int) -> tuple[Answer, Decided]:
+        """The answer at `depth` of a row in a batch of its own, and what it means."""
         inputs = Inputs.from_rows([row.ids], [row.types], [0], self._model.device)
         flow = self._stack.start(inputs)
-        criterion = self._route.criterion
-        state_1S = None if criterion is None else criterion.start(1)
-        done = 0
+        memory, done = _blank(self._route, 1, self._model.config.num_labels), 0
         for asked in (*self._route.depths, self._route.last):
             # Without a peek: its last digits differ, and rows that ran before decide on it.
             passed = self._advance(flow, done, asked, peeks=False)
-            answer_1C = self._answer([passed.read], asked)
-            decided = _decide(answer_1C, state_1S, asked, self._route)
+            answer = self._answer([passed.read], asked)
+            decided = _decide(answer, memory, asked, self._route)
             if asked == depth:
                 break
             (flow,) = self._completed([passed], torch.ones(1, dtype=torch.bool), asked)
-            state_1S, done = decided.state_RS, asked
-        return answer_1C, decided
+            memory, done = decided.memory, asked
+        return answer, decided
 
     def _completed(self, passed: Sequence[Passed], stay_R: Tensor, depth: int) -> list[Flow]:
         """The flows of the rows that stay, after `depth` layers."""
@@ -316,13 +342,43 @@ class Window:
         return Leavers(names_R, self._answers_RC[names_R], forced_R, depth)
 
 
+class Memory(NamedTuple):
+    """What is carried from exit to exit: the criterion's state, and which rows are lost to it.
+
+    An exit has said NaN of those.
+    """
+
+    state_RS: Tensor
+    lost_R: Tensor
+
+
+def _blank(route: Route, n_rows: int, n_labels: int) -> Memory | None:
+    """What is remembered before the first exit; None where no criterion asks."""
+    if route.criterion is None:
+        return None
+    lost_R = torch.zeros(n_rows, dtype=torch.bool)
+    return Memory(route.criterion.start(n_rows, n_labels), lost_R)
+
+
+def _part(memory: Memory | None, rows_R: Tensor) -> Memory | None:
+    """A copy of what is remembered of some rows."""
+    return None if memory is None else Memory(memory.state_RS[rows_R], memory.lost_R[rows_R])
+
+
+def _remember(memory: Memory | None, rows_R: Tensor, new: Memory | None) -> None:
+    """Put what is remembered of some rows from now on."""
+    if memory is not None and new is not None:
+        memory.state_RS[rows_R] = new.state_RS.to(memory.state_RS.dtype)
+        memory.lost_R[rows_R] = new.lost_R
+
+
 class Decided(NamedTuple):
-    """Which rows leave, which of them have to, the criterion's slack, and the next state."""
+    """Which rows leave, which of them have to, the criterion's slack, and what is remembered."""
 
     leave_R: Tensor
     forced_R: Tensor
     slack_R: Tensor
-    state_RS: Tensor | None
+    memory: Memory | None
 
 
 def worth_a_peek(n_rows: int, n_tokens: int) -> float:
@@ -334,25 +390,26 @@ def worth_a_peek(n_rows: int, n_tokens: int) -> float:
     return 0.02 + 1.5 * n_rows / n_tokens + 20 / n_tokens
 
 
-def _decide(answers_RC: Tensor, state_RS: Tensor | None, depth: int, route: Route) -> Decided:
+def _decide(answer: Answer, memory: Memory | None, depth: int, route: Route) -> Decided:
     """What the criterion says; everyone leaves at the end of the route."""
-    everyone = torch.ones(len(answers_RC), dtype=torch.bool)
+    n_rows = len(answer.logits_RC)
+    everyone = torch.ones(n_rows, dtype=torch.bool)
     last = depth == route.last
-    if route.criterion is None or state_RS is None or (last and not route.cut):
-        endless_R = torch.full((len(answers_RC),), torch.inf, dtype=torch.float64)
-        return Decided(everyone, ~everyone, endless_R, state_RS)
-    leave_R, slack_R, state_RS = route.criterion.update(state_RS, depth, answers_RC)
+    if route.criterion is None or memory is None or (last and not route.cut):
+        endless_R = torch.full((n_rows,), torch.inf, dtype=torch.float64)
+        return Decided(everyone, ~everyone, endless_R, memory)
+    said, lost_R = ask_rows(route.criterion, memory.state_RS, depth, answer, memory.lost_R)
+    memory = Memory(said.state_RS, lost_R)
     if last:
-        return Decided(everyone, ~leave_R, slack_R, state_RS)
-    return Decided(leave_R, ~everyone, slack_R, state_RS)
+        return Decided(everyone, ~said.leave_R, said.slack_R, memory)
+    return Decided(said.leave_R, ~everyone, said.slack_R, memory)
 
 
-def _lead(logits_RC: Tensor) -> Tensor:
-    """How far the logits may move, each its own way, before another class is the best, [R]."""
-    if logits_RC.shape[-1] == 1:
-        return torch.full((len(logits_RC),), torch.inf, dtype=torch.float64)
-    best_R2 = logits_RC.double().topk(2, dim=-1).values
-    return (best_R2[:, 0] - best_R2[:, 1]) / 2
+def _put(answer: Answer, decided: Decided, places: Tensor, new: Answer, newly: Decided) -> None:
+    """Replace what was said of the rows at `places`, and what was decided, by something new."""
+    answer.logits_RC[places] = new.logits_RC
+    decided.leave_R[places], decided.forced_R[places] = newly.leave_R, newly.forced_R
+    _remember(decided.memory, places, newly.memory)
 
 
 def _of_rows(known: KeysValues, flow: Flow, rows: Tensor) -> KeysValues:

@@ -1,0 +1,54 @@
+"""When a row may leave: criteria over a ramp's answer, vectorised over rows."""
+
+from offramp.exits.criteria.base import (
+    Answer,
+    Criterion,
+    Decision,
+    ask_rows,
+    criterion_from_dict,
+)
+from offramp.exits.criteria.combined import AllOf, AnyOf
+from offramp.exits.criteria.confidence import (
+    Energy,
+    Entropy,
+    LayerEntropy,
+    Margin,
+    MaxProbability,
+    NormalizedEntropy,
+    logits_entropy,
+)
+from offramp.exits.criteria.patience import (
+    ConfidentPatience,
+    JensenShannonPatience,
+    Patience,
+    RegressionPatience,
+    Voting,
+)
+from offramp.exits.criteria.plain import FixedDepth, MinDepth, RandomExit
+from offramp.exits.criteria.task import Task
+
+__all__ = [
+    "AllOf",
+    "Answer",
+    "AnyOf",
+    "ConfidentPatience",
+    "Criterion",
+    "Decision",
+    "Energy",
+    "Entropy",
+    "FixedDepth",
+    "JensenShannonPatience",
+    "LayerEntropy",
+    "Margin",
+    "MaxProbability",
+    "MinDepth",
+    "NormalizedEntropy",
+    "Patience",
+    "RandomExit",
+    "RegressionPatience",
+    "Task",
+    "Voting",
+    "ask_rows",
+    "criterion_from_dict",
+    "logits_entropy",
+]
