@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import json
 from pathlib import Path
 from typing import Any
 
@@ -272,6 +273,25 @@ def test_a_plain_model_gets_new_highways(tmp_path: Path) -> None:
     with pytest.warns(offramp.NewWeightsWarning, match="highway"):
         model = offramp.DeeBertForSequenceClassification.from_pretrained(tmp_path)
     assert torch.equal(model.classifier.weight, plain.classifier.weight)
+
+
+@pytest.mark.parametrize("kind", ["Bert", "Roberta"])
+def test_files_of_the_research_code_find_their_class(kind: str, tmp_path: Path) -> None:
+    """DeeRoBERTa's head is none of RoBERTa's; DeeBERT's is BERT's, and its highways are exits."""
+    model, inputs = tiny(kind), batch()
+    prefix = model.base_model_prefix
+    state = {**model.state_dict(), f"{prefix}.embeddings.position_ids": torch.arange(512)[None]}
+    torch.save(state, tmp_path / "pytorch_model.bin")
+    values = {**model.config.to_dict(), "architectures": [type(model).__name__]}
+    (tmp_path / "config.json").write_text(json.dumps(values))
+    expected = model(**inputs)[0]
+    own = type(model).from_pretrained(tmp_path)
+    torch.testing.assert_close(own(**inputs)[0], expected)
+    found = offramp.AutoModelForSequenceClassification.from_pretrained(tmp_path)
+    meant = {"Bert": offramp.BertForSequenceClassification, "Roberta": type(model)}
+    assert type(found) is meant[kind]
+    torch.testing.assert_close(found(**inputs)[0], expected)
+    assert found.exits.depths == (1, 2, 3)
 
 
 def test_exits_are_a_view() -> None:
