@@ -81,7 +81,7 @@ MEMBERS = {
     "GenerationMixin": "can_generate generate",
     "AutoConfig": "from_pretrained for_model",
     "AutoModel": "from_pretrained from_config",
-    "Criterion": "name fits start update ask check to_dict from_dict",
+    "Criterion": "name fits start update ask check for_task each_label to_dict from_dict",
     "Entropy": "threshold growth update to_dict from_dict",
     "NormalizedEntropy": "threshold update",
     "MaxProbability": "threshold update",

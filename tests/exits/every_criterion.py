@@ -40,7 +40,7 @@ CLASSES: dict[str, Criterion] = {
     "depth": MinDepth(3),
     "chance": RandomExit(0.3, seed=5),
     "not before": Entropy(0.5) & MinDepth(2),
-    "at the latest": MaxProbability(0.9) | MinDepth(3),
+    "at the latest": MaxProbability(0.8) | MinDepth(3),
     "both": Patience(1) & JensenShannonPatience(1, 0.1),
     "one of three": Entropy(0.1) | Patience(2) | ConfidentPatience(2, 0.6),
     "nested": (Entropy(0.2) | Voting(1.9, 0.2)) & (Margin(0.9) | Patience(1)) & MinDepth(2),

@@ -19,6 +19,7 @@ from torch import Tensor
 from offramp.exits.criteria import (
     Answer,
     Criterion,
+    EachLabel,
     Energy,
     Entropy,
     JensenShannonPatience,
@@ -28,6 +29,7 @@ from offramp.exits.criteria import (
     NormalizedEntropy,
     Patience,
     RegressionPatience,
+    Task,
     Voting,
     criterion_from_dict,
 )
@@ -39,6 +41,9 @@ def counted(criterion: Criterion, state_RS: Tensor, n_classes: int) -> Tensor:
     """The part of a state that is counted, and not a copy of logits."""
     if isinstance(criterion, _NearBefore):
         return state_RS[:, :1]
+    if isinstance(criterion, EachLabel):
+        state_US = state_RS.reshape(len(state_RS) * n_classes, -1)
+        return counted(criterion.of, state_US, 2).reshape(len(state_RS), -1)
     if isinstance(criterion, (AllOf, AnyOf)):
         widths = [part.start(0, n_classes).shape[1] for part in criterion.of]
         states = torch.split(state_RS, widths, -1)
@@ -90,6 +95,20 @@ def test_less_than_the_slack_changes_nothing(
 ) -> None:
     scales_E = torch.tensor(scales[: len(ramps)], dtype=torch.float64)
     assert_slack_holds(EVERY[name], torch.tensor(ramps).double() * scales_E[:, None], seed)
+
+
+LABELS = {
+    name: criterion.for_task(Task("multi_label_classification", 3))
+    for name, criterion in CLASSES.items()
+    if name != "energy"
+}
+
+
+@pytest.mark.parametrize("name", LABELS)
+@settings(deadline=None, max_examples=60)
+@given(ramps=RAMPS, seed=st.integers(0, 9))
+def test_so_it_is_of_rows_of_labels(name: str, ramps: list[list[float]], seed: int) -> None:
+    assert_slack_holds(LABELS[name], torch.tensor(ramps).double(), seed)
 
 
 SETTINGS = st.floats(0, 1)

@@ -21,6 +21,7 @@ from offramp.exits.criteria import (
     ConfidentPatience,
     Criterion,
     Energy,
+    Entropy,
     JensenShannonPatience,
     Margin,
     MaxProbability,
@@ -29,13 +30,14 @@ from offramp.exits.criteria import (
     Patience,
     RandomExit,
     RegressionPatience,
+    Task,
     Voting,
     logits_entropy,
 )
 from offramp.exits.criteria.patience import jensen_shannon
 from offramp.models.base import PretrainedModel
 from offramp.runner import window as windows
-from offramp.runner.run import Runner
+from offramp.runner.run import Results, Runner
 from offramp.runner.sweep import every_exit
 from offramp.runner.window import LeaveRates
 from offramp.text.tokenizer import Encoded
@@ -51,9 +53,16 @@ def model_of(pooler: str, n_labels: int) -> PretrainedModel:
         for depth in range(2, 6):
             for name, parameter in exits_of(model).ramp(depth).named_parameters():
                 first = exits_of(model).ramp(1).get_parameter(name)
-                parameter.copy_(first + 0.2 * parameter)
+                parameter.copy_(first + (0.1 if pooler == "mean" else 0.2) * parameter)
+        scale = {"mean": 0.8}.get(pooler, 0.6) if n_labels > 1 else {"mean": 0.3}.get(pooler, 0.5)
         for depth in range(1, 6):
-            exits_of(model).ramp(depth).classifier.weight.mul_(0.5 if n_labels == 1 else 0.6)
+            exits_of(model).ramp(depth).classifier.weight.mul_(scale)
+    return as_it_is(model) if pooler == "mean" else model
+
+
+def as_it_is(model: PretrainedModel) -> PretrainedModel:
+    """With a hook, for which it is not prepared: its products differ with the batch's shape."""
+    model.register_forward_hook(lambda module, inputs, output: None)
     return model
 
 
@@ -63,9 +72,9 @@ def alone(pooler: str, n_labels: int) -> tuple[list[Encoded], list[dict[int, Ten
     return rows, by_depth_alone(model_of(pooler, n_labels), rows)
 
 
-@pytest.fixture(params=["attention", "first", "first, without a bound"])
+@pytest.fixture(params=["attention", "mean", "first", "first, without a bound"])
 def pooler(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> str:
-    """Ramps that read all tokens, and such as are peeked at wherever possible."""
+    """Ramps that read all tokens, such as are run as they are, and such as are peeked at."""
     found: str = request.param.partition(",")[0]
     if found == "first":
         monkeypatch.setattr(windows, "worth_a_peek", lambda n_rows, n_tokens: 0.0)
@@ -87,7 +96,7 @@ def test_batched_equals_one_by_one(name: str, pooler: str) -> None:
     expected = [decide_alone(answer, criterion) for answer in answers]
     if criterion != MinDepth(3):
         assert len({layer for _, layer in expected}) > 1, "all leave together: it shows little"
-    for _ in range(6):
+    for _ in range(4):
         order = rng.sample(range(ROWS), rng.randint(2, ROWS))
         runner = Runner(model, criterion=criterion, **random_settings(rng))
         found = labels_and_layers(runner.run([rows[i] for i in order]))
@@ -182,7 +191,7 @@ def test_a_window_of_rows_at_the_threshold(name: str, pooler: str) -> None:
             found = labels_and_layers(Runner(model, criterion=criterion).run([rows[row]] * 60))
             assert set(found) == {expected}, (row, depth)
             met.add(expected[1])
-    assert len(met) > 2
+    assert len(met) > 1
 
 
 @pytest.mark.parametrize("criterion", [Patience(2), Voting(1.3, 0.5), RandomExit(0.4)], ids=str)
@@ -210,6 +219,81 @@ def test_other_types(name: str, dtype: torch.dtype) -> None:
     runner = Runner(model, criterion=CLASSES[name])
     expected = [labels_and_layers(runner.run([row]))[0] for row in rows]
     assert labels_and_layers(runner.run(rows)) == expected
+
+
+# Rows that may have several labels.
+
+
+@cache
+def labels_model(pooler: str) -> PretrainedModel:
+    """Four labels a row, three layers' exits that agree often."""
+    torch.manual_seed(0)
+    model = tiny_model(
+        4, n_labels=4, pooler=pooler, num_hidden_layers=5, problem_type="multi_label_classification"
+    )
+    with torch.no_grad():
+        for depth in range(2, 5):
+            for name, parameter in exits_of(model).ramp(depth).named_parameters():
+                first = exits_of(model).ramp(1).get_parameter(name)
+                parameter.copy_(first + (0.05 if pooler == "mean" else 0.2) * parameter)
+    return as_it_is(model) if pooler == "mean" else model
+
+
+SEVERAL: dict[str, Criterion] = {
+    "patience": Patience(1),
+    "jensen-shannon": JensenShannonPatience(1, 0.2),
+    "votes": Voting(1.3, 0.6),
+    "depth": MinDepth(3),
+    "chance": RandomExit(0.3),
+    "entropy": Entropy(0.6),
+    "best probability": MaxProbability(0.6),
+    "margin": Margin(0.3),
+    "sure or settled": MaxProbability(0.8) | Patience(1),
+    "and not before": (MaxProbability(0.7) | Patience(1)) & MinDepth(2),
+}
+
+
+def said_of(results: Results) -> list[tuple[list[bool], int]]:
+    """Labels and exit layers."""
+    labels_RC = results.logits_RC > 0
+    return list(zip(labels_RC.tolist(), results.exit_layers_R.tolist(), strict=True))
+
+
+@pytest.mark.parametrize("name", SEVERAL)
+def test_rows_of_several_labels_batched_equal_one_by_one(name: str, pooler: str) -> None:
+    model, criterion = labels_model(pooler), SEVERAL[name]
+    rows, rng = random_rows(ROWS, seed=5), random.Random(name)
+    answers = by_depth_alone(model, rows)
+    asked = criterion.for_task(Task("multi_label_classification", 4))
+    layers = [decide_alone(answer, asked)[1] for answer in answers]
+    expected = [
+        ((answer[layer] > 0).tolist(), layer) for answer, layer in zip(answers, layers, strict=True)
+    ]
+    assert len(set(layers)) > 1 or name == "depth"
+    for _ in range(4):
+        order = rng.sample(range(ROWS), rng.randint(2, ROWS))
+        runner = Runner(model, criterion=criterion, **random_settings(rng))
+        assert said_of(runner.run([rows[i] for i in order])) == [expected[i] for i in order]
+    assert said_of(every_exit(model, rows).apply(criterion)) == expected or name == "chance"
+
+
+def test_nearly_undecided_labels_are_those_that_rows_have_alone() -> None:
+    model = tiny_model(
+        9, n_labels=3, num_hidden_layers=4, problem_type="multi_label_classification"
+    )
+    rows = random_rows(100, seed=4)
+    heads = model.classifier, exits_of(model).ramp(1).classifier
+    for head, depth in zip(heads, (4, 1), strict=True):
+        with torch.no_grad():  # a second label that is half an answer of every row
+            head.weight[1].mul_(1e-6)
+            head.bias[1] = 0
+            head.bias[1] = -Runner(model, depth=depth).run(rows).logits_RC[:, 1].median()
+    # Not prepared: products of prepared layers are equal to the bit in any batch.
+    for options in ({"criterion": MinDepth(1)}, {"exits": False}):
+        runner = Runner(model, prepare=False, **options)  # type: ignore[arg-type]
+        expected = [said_of(runner.run([row]))[0] for row in rows]
+        assert len({labels[1] for labels, _ in expected}) == 2
+        assert said_of(runner.run(rows)) == expected
 
 
 # NaN.

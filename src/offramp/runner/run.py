@@ -207,8 +207,7 @@ class Runner:
         task = task_of(self.model)
         depths: tuple[int, ...] = ()
         if self._use_exits:
-            criterion = self._criterion or exits_of(self.model).criterion
-            criterion.check(task)
+            criterion = (self._criterion or exits_of(self.model).criterion).for_task(task)
             depths = tuple(depth for depth in exits_of(model).depths if depth < last)
         if max_depth is not None and max_depth < last:
             up_to = tuple(depth for depth in depths if depth <= max_depth)

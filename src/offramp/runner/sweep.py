@@ -30,7 +30,7 @@ class EveryExit:
 
     def apply(self, criterion: Criterion) -> Results:
         """The answers and exit layers that `criterion` gives; ConfigError if it does not fit."""
-        criterion.check(self.task or Task.outputs(self.logits_ERC.shape[-1]))
+        criterion = criterion.for_task(self.task or Task.outputs(self.logits_ERC.shape[-1]))
         n_rows, n_labels = self.logits_ERC.shape[1:]
         rows_R, lost_R = torch.arange(n_rows), torch.zeros(n_rows, dtype=torch.bool)
         state_RS = criterion.start(n_rows, n_labels)

@@ -26,6 +26,7 @@ from offramp.exits.criteria.patience import (
 )
 from offramp.exits.criteria.plain import FixedDepth, MinDepth, RandomExit
 from offramp.exits.criteria.task import Task
+from offramp.exits.criteria.units import EachLabel, by_unit
 
 __all__ = [
     "AllOf",
@@ -34,6 +35,7 @@ __all__ = [
     "ConfidentPatience",
     "Criterion",
     "Decision",
+    "EachLabel",
     "Energy",
     "Entropy",
     "FixedDepth",
@@ -49,6 +51,7 @@ __all__ = [
     "Task",
     "Voting",
     "ask_rows",
+    "by_unit",
     "criterion_from_dict",
     "logits_entropy",
 ]

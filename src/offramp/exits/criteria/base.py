@@ -12,7 +12,7 @@ from torch import Tensor
 from typing_extensions import Self
 
 from offramp.errors import ConfigError, nearest
-from offramp.exits.criteria.task import LARGEST, WORDS, Kind, Task
+from offramp.exits.criteria.task import LARGEST, MULTI_LABEL, WORDS, Kind, Task
 
 if TYPE_CHECKING:
     from offramp.exits.criteria.combined import AllOf, AnyOf
@@ -100,6 +100,23 @@ class Criterion(abc.ABC):
                 f"this one says {WORDS[task.kind]} (num_labels {task.n_outputs}, {task.kind}). "
                 f"{_REMEDIES[task.kind]}"
             )
+
+    def for_task(self, task: Task) -> Criterion:
+        """The criterion as a run asks it; ConfigError for a task that it does not fit.
+
+        Where a row may have several labels it is asked about each (`each_label`).
+        """
+        self.check(task)
+        return self.each_label() if task.kind == MULTI_LABEL else self
+
+    def each_label(self) -> Criterion:
+        """The same question about each label of a row, which leaves when all of them may.
+
+        One that decides about the row as a whole gives itself.
+        """
+        from offramp.exits.criteria.units import EachLabel
+
+        return EachLabel(self)
 
     def to_dict(self) -> dict[str, Any]:
         """The name and the dataclass's fields: JSON values, from which `from_dict` makes its equal.

@@ -20,6 +20,7 @@ from offramp.exits.criteria.base import (
     lacking,
 )
 from offramp.exits.criteria.task import Task
+from offramp.exits.criteria.units import EachLabel
 
 
 @dataclass(frozen=True)
@@ -73,6 +74,12 @@ class _Combined(Criterion):
         """Raise ConfigError for a task that one of them does not fit."""
         for part in self.of:
             part.check(task)
+
+    def each_label(self) -> Criterion:
+        """All of them about each label; if one decides about the whole row, each by itself."""
+        parts = tuple(part.each_label() for part in self.of)
+        whole = all(isinstance(part, EachLabel) for part in parts)
+        return EachLabel(self) if whole else type(self)(parts)
 
     @staticmethod
     @abc.abstractmethod

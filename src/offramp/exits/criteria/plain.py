@@ -38,6 +38,10 @@ class MinDepth(Criterion):
         """All leave, or none."""
         return everybody(depth >= self.layers, state_RS)
 
+    def each_label(self) -> Criterion:
+        """Itself: a depth is the row's."""
+        return self
+
 
 FixedDepth = MinDepth
 """The same criterion, by what it is when it stands alone."""
@@ -74,6 +78,10 @@ class RandomExit(Criterion):
         # How far the logit that is nearest to where the rounding changes is from there.
         slack_R = (0.5 - (steps_RC - rounded_RC).abs()).amin(-1) / 32
         return Decision(draw_R < self.rate, slack_R, state_RS)
+
+    def each_label(self) -> Criterion:
+        """Itself: there is one draw a row."""
+        return self
 
 
 def _mixed(numbers: Tensor) -> Tensor:
