@@ -405,6 +405,26 @@ def test_options_of_train_reach_the_training(run: Callable[..., Done], tmp_path:
     assert done.err.count("epoch 1 ") == 2
 
 
+def test_train_by_another_schedule(run: Callable[..., Done], tmp_path: Path) -> None:
+    output = tmp_path / "out"
+    done = run(
+        *TRAIN, "--schedule", "joint-distillation", "--distillation-weight", ".5",
+        "--temperature", "3", "--gradient-equilibrium", "--output", output,
+    )  # fmt: skip
+    assert done.code == 0, done.err
+    assert "joint-distillation: epoch 1 " in done.err
+    done = run(*TRAIN, "--schedule", "two-stage", "--output", output)
+    assert done.code == 0, done.err
+    stages = [
+        json.loads(line)["stage"] for line in (output / "metrics.jsonl").read_text().splitlines()
+    ]
+    assert stages == ["backbone", "ramps"]
+    done = run(*TRAIN, "--schedule", "threestage", "--output", output)
+    assert_refused(done, "Did you mean 'two-stage'?")
+    done = run(*TRAIN, "--temperature", "3", "--output", output)
+    assert_refused(done, "temperature is of the schedule 'joint-distillation'")
+
+
 def test_train_then_freeze(run: Callable[..., Done], tmp_path: Path) -> None:
     done = run(
         "train", "--data", "train.tsv", "--model", "model", "--freeze-backbone", "--epochs", "1",

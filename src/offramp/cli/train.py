@@ -46,6 +46,19 @@ if TYPE_CHECKING:
     "--score", help="accuracy, f1 or macro_f1.  [default: accuracy; a tagger's: f1, of entities]"
 )
 @click.option("--class-weights", help="`balanced`, or a weight for each label: `spam=3,ham=1`.")
+@click.option(
+    "--schedule",
+    default="joint",
+    show_default=True,
+    help="joint, two-stage, alternating, self-distillation, joint-distillation or mixed.",
+)
+@click.option(
+    "--distillation-weight", default=1.0, help="Of joint-distillation.", show_default=True
+)
+@click.option("--temperature", default=2.0, help="Of joint-distillation.", show_default=True)
+@click.option(
+    "--gradient-equilibrium", is_flag=True, help="Layers get the mean of the exits' gradients."
+)
 @click.option("--freeze-backbone", is_flag=True, help="Train exits only, on a fine-tuned model.")
 @click.option(
     "--pooler", default="attention", show_default=True, help="attention, mean, first or last."
@@ -70,7 +83,7 @@ def train(
     max_length: int | None,
     class_weights: str | None,
     depths: str | None,
-    **settings: float,
+    **settings: Any,
 ) -> None:
     """Fine-tune a classifier with early exits and choose its threshold.
 
@@ -83,7 +96,7 @@ def train(
     options = offramp.TrainingOptions(
         class_weights=_weights(class_weights),
         depths=_numbers(depths),
-        **settings,  # type: ignore[arg-type]  # named and typed as the options are
+        **settings,  # named and typed as the options are
     )
     read, fit, summary = _steps(task, text, pair, label, tokens)
     rows, held = read(data), None if dev is None else read(dev)
@@ -141,7 +154,9 @@ def _show(line: dict[str, Any]) -> None:
         dev = "by exit " + " ".join(f"{value:.3f}" for value in exits)
     else:
         dev = f"f1 {line['dev']['f1']:.3f}  words {line['dev']['accuracy']:.3f}"
-    console.print(f"epoch {line['epoch']}  loss {line['loss']:.3f}  dev {dev}")
+    console.print(
+        f"{line['stage']}: epoch {line['epoch']}  loss {line['loss']:.3f}  dev {dev}", markup=False
+    )
 
 
 def _weights(text: str | None) -> dict[str, float] | str | None:

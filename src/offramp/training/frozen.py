@@ -3,14 +3,17 @@
 Frozen, the ramps do not know of each other: while layer i's hidden states are in memory, its ramp
 is trained on them for all its epochs; then all rows pass layer i + 1. What is held is one
 layer's hidden states of the training and dev rows: tokens x width numbers.
+
+Ramps that learn from the model's own answers need those from the first layer on, so the training
+rows pass the body once before that: to hold every layer's hidden states would take N times as much.
 """
 
 from __future__ import annotations
 
 import math
 import time
-from collections.abc import Callable, Iterator
-from typing import Any, cast
+from collections.abc import Iterator
+from typing import cast
 
 import torch
 from torch import Tensor
@@ -18,25 +21,28 @@ from torch import Tensor
 from offramp.exits.attach import exits_of
 from offramp.exits.ramps import Ramp
 from offramp.models.base import PretrainedModel
-from offramp.models.flow import ExitableModel, Flow, LayerStack, join
+from offramp.models.flow import ExitableModel, Flow, LayerStack, join, run_layers
 from offramp.models.losses import classification_loss
 from offramp.nn.layout import Packed
 from offramp.runner.rows import microbatches
 from offramp.training.examples import Examples
+from offramp.training.loop import Line, Progress
 from offramp.training.metrics import accuracy, finite, scores
 from offramp.training.options import SCORE, TrainingOptions
+from offramp.training.schedules import RampStage
 
 _BATCH = 128  # rows; a step costs little beside the taking of its rows
 
 
 def train_ramps(
     model: PretrainedModel,
+    stage: RampStage,
     training: Examples,
     dev: Examples,
     weights_C: Tensor | None,
     options: TrainingOptions,
-    progress: Callable[[str, int, int], None],
-) -> Iterator[dict[str, Any]]:
+    progress: Progress,
+) -> Iterator[Line]:
     """Train each ramp on its layer's hidden states; yields one log line at the end.
 
     Each ramp keeps the epoch that was best on dev. The body and the model's head are not touched.
@@ -45,6 +51,7 @@ def train_ramps(
     stack, exits = task.stack, exits_of(model)
     began = time.monotonic()
     model.eval()
+    own_RC = _own_answers(task, training) if stage.distils else None
     flows = [_start(stack, training), _start(stack, dev)]
     by_depth: dict[str, float] = {}
     losses: list[float] = []
@@ -54,8 +61,10 @@ def train_ramps(
         if depth in exits.depths:
             score, loss = _train_one(
                 exits.ramp(depth),
+                stage,
                 [stack.finish(flow) for flow in flows],
                 [training.labels_R, dev.labels_R],
+                own_RC,
                 weights_C,
                 options,
                 seed=options.seed + depth,
@@ -69,6 +78,7 @@ def train_ramps(
     found = scores(own_R, dev.labels_R[finished.row_ids_R], model.config.num_labels)
     by_depth[str(stack.n_layers)] = round(found["accuracy"], 5)
     yield {
+        "stage": stage.name,
         "epoch": options.epochs,
         "step": options.epochs * math.ceil(len(training) / _BATCH),
         "loss": sum(losses) / max(1, len(losses)),
@@ -77,6 +87,14 @@ def train_ramps(
         "dev_accuracy_by_depth": by_depth,
         "seconds": round(time.monotonic() - began, 1),
     }
+
+
+@torch.no_grad()
+def _own_answers(task: ExitableModel, examples: Examples) -> Tensor:
+    """The model's own logits [R, C], rows in order of length, as they are trained on."""
+    inputs = examples.inputs(range(len(examples)))
+    pieces = microbatches(cast(Packed, inputs.layout), 4096)
+    return torch.cat([task.logits(run_layers(task.stack, inputs.take(piece))) for piece in pieces])
 
 
 @torch.no_grad()
@@ -98,8 +116,10 @@ def _advance(stack: LayerStack, flow: Flow, i: int) -> Flow:
 
 def _train_one(
     ramp: Ramp,
+    stage: RampStage,
     flows: list[Flow],
     labels: list[Tensor],
+    own_RC: Tensor | None,
     weights_C: Tensor | None,
     options: TrainingOptions,
     seed: int,
@@ -122,7 +142,8 @@ def _train_one(
         for batch in torch.split(order, _BATCH):
             rows = batch.sort().values  # in order of length, as the flow is
             logits_RC = ramp(flow.take(rows))
-            loss = classification_loss(logits_RC, labels_R[rows], class_weights_C=weights_C)
+            beside_RC = None if own_RC is None else own_RC[rows]
+            loss = stage.loss(logits_RC, beside_RC, labels_R[rows], weights_C)
             optimizer.zero_grad()
             loss.backward()  # type: ignore[no-untyped-call]
             optimizer.step()

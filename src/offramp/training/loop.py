@@ -8,6 +8,7 @@ import time
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -33,48 +34,58 @@ Line = dict[str, Any]
 """One evaluation, as the metrics log has it."""
 
 
-def fit(
-    model: PretrainedModel,
-    training: EncodedRows[Any],
-    loss: Callable[[Sequence[int]], Tensor],
-    evaluate: Callable[[], Line],
-    options: TrainingOptions,
-    progress: Progress,
-) -> Iterator[Line]:
-    """Train all of the model; yields a log line an evaluation.
+@dataclass(frozen=True)
+class Lesson:
+    """What one stage of a run learns.
 
-    `loss` is that of a batch of row numbers, [], for a model in training mode. `evaluate` puts the
-    model into eval mode and gives a line's figures, of which `score` decides. At the end the model
-    has the weights of the best evaluation, the earliest of equals.
+    `loss` is that of a batch of row numbers at a step (from 1), [], for a model in training mode.
+    `evaluate` puts the model into eval mode and gives a log line's figures, of which `score`
+    decides. `parameters` are those that learn.
     """
+
+    stage: str
+    training: EncodedRows[Any]
+    parameters: list[nn.Parameter]
+    loss: Callable[[Sequence[int], int], Tensor]
+    evaluate: Callable[[], Line]
+
+
+def fit(
+    model: PretrainedModel, lesson: Lesson, options: TrainingOptions, progress: Progress
+) -> Iterator[Line]:
+    """Train the model; yields a log line an evaluation.
+
+    At the end the model has the weights of the best evaluation, the earliest of equals.
+    """
+    training = lesson.training
     generator = torch.Generator().manual_seed(options.seed)
     an_epoch = math.ceil(len(training) / options.batch_size)
     total = an_epoch * options.epochs
     every = math.ceil(an_epoch / options.evaluations_per_epoch)
-    optimizer, schedule = _optimizer(model, options, total)
-    parameters = [p for p in model.parameters() if p.requires_grad]
+    optimizer, schedule = _optimizer(model, lesson.parameters, options, total)
     best_score, best_weights, since_best = -math.inf, None, 0
     step, losses, began = 0, [], time.monotonic()
     for epoch in range(1, options.epochs + 1):
         for which in batches(training, options.batch_size, generator):
             model.train()
-            batch_loss = loss(which)
+            step += 1
+            batch_loss = lesson.loss(which, step)
             losses.append(finite(batch_loss, step))
             optimizer.zero_grad()
             batch_loss.backward()  # type: ignore[no-untyped-call]
-            nn.utils.clip_grad_norm_(parameters, 1.0)
+            nn.utils.clip_grad_norm_(lesson.parameters, 1.0)
             optimizer.step()
             schedule.step()
-            step += 1
             progress("train", step, total)
             in_epoch = step - (epoch - 1) * an_epoch
             if in_epoch % every and in_epoch != an_epoch:
                 continue
             line = {
+                "stage": lesson.stage,
                 "epoch": epoch,
                 "step": step,
                 "loss": sum(losses) / len(losses),
-                **evaluate(),
+                **lesson.evaluate(),
                 "seconds": round(time.monotonic() - began, 1),
             }
             losses = []
@@ -104,8 +115,9 @@ def told(lines: Iterable[Line], on_evaluation: Callable[[Line], None] | None) ->
 
 
 def best_of(log: Sequence[Line]) -> Line:
-    """The line whose weights `fit` keeps."""
-    return max(log, key=lambda line: line["score"])  # the earliest
+    """The line whose weights a run ends with: the best of its last stage."""
+    last = [line for line in log if line["stage"] == log[-1]["stage"]]
+    return max(last, key=lambda line: line["score"])  # the earliest
 
 
 def save_run(output: str | Path, model: TextModel, log: Sequence[Line]) -> None:
@@ -156,26 +168,31 @@ def seeded(seed: int) -> Iterator[None]:
         yield
 
 
+def named(progress: Progress, stage: str) -> Progress:
+    """Progress of one stage of several."""
+    return lambda what, done, total: progress(f"{what} {stage}", done, total)
+
+
 def silent(stage: str, done: int, total: int) -> None:
     """Progress that nobody asked for."""
 
 
 def _optimizer(
-    model: PretrainedModel, options: TrainingOptions, total: int
+    model: PretrainedModel, parameters: list[nn.Parameter], options: TrainingOptions, total: int
 ) -> tuple[torch.optim.Optimizer, torch.optim.lr_scheduler.LRScheduler]:
     body = {id(p) for p in model.base_model.parameters()}
     groups: dict[tuple[bool, bool], list[nn.Parameter]] = {}
-    for parameter in model.parameters():
+    for parameter in parameters:
         decays = parameter.dim() > 1  # biases and norms are not pulled to zero
         groups.setdefault((id(parameter) in body, decays), []).append(parameter)
     optimizer = torch.optim.AdamW(
         [
             {
-                "params": parameters,
+                "params": group,
                 "lr": options.learning_rate if of_body else options.ramp_learning_rate,
                 "weight_decay": options.weight_decay if decays else 0.0,
             }
-            for (of_body, decays), parameters in groups.items()
+            for (of_body, decays), group in groups.items()
         ],
         fused=True,  # the embedding's update costs as much as a forward otherwise
     )

@@ -20,6 +20,7 @@ from offramp.text.tagged import TaggedTable
 from offramp.text.tokenizer import Tokenizer
 from offramp.training.entities import entity_f1, word_accuracy
 from offramp.training.loop import (
+    Lesson,
     Progress,
     best_of,
     class_weights,
@@ -39,7 +40,16 @@ from offramp.training.tagged import (
     to_tagged_examples,
 )
 
-_OF_EXITS = ("depths", "freeze_backbone", "growth", "max_loss", "pooler", "queries")
+_OF_EXITS = (
+    "depths",
+    "freeze_backbone",
+    "gradient_equilibrium",
+    "growth",
+    "max_loss",
+    "pooler",
+    "queries",
+    "schedule",
+)
 
 
 @dataclass(frozen=True)
@@ -89,9 +99,8 @@ def train_tagger(
         weights_C = class_weights(training.class_numbers(), labels, options)
         loss = _loss(tagger, training, weights_C)
         evaluated = _evaluation(tagger, dev, options.score or TAGGER_SCORE)
-        log = told(
-            fit(network, training, loss, evaluated, options, progress or silent), on_evaluation
-        )
+        lesson = Lesson("backbone", training, list(network.parameters()), loss, evaluated)
+        log = told(fit(network, lesson, options, progress or silent), on_evaluation)
     network.eval()
     save_run(output, tagger, log)
     return tagger, TaggerReport(log, best_of(log))
@@ -114,11 +123,11 @@ def tag_scores(
 
 def _loss(
     tagger: Tagger, training: TaggedExamples, weights_C: Tensor | None
-) -> Callable[[Sequence[int]], Tensor]:
+) -> Callable[[Sequence[int], int], Tensor]:
     """Mean cross-entropy over the words of a batch."""
     head = token_logits(tagger.model)
 
-    def loss(which: Sequence[int]) -> Tensor:
+    def loss(which: Sequence[int], step: int) -> Tensor:
         inputs = training.inputs(which)
         logits_TC = head(run_layers(tagger.stack, inputs))
         labels_T = training.beside(inputs.row_ids_R)

@@ -13,7 +13,7 @@ from offramp.checkpoints.directory import check_writable
 from offramp.errors import ConfigError, TrainingError
 from offramp.exits.attach import add_exits, exits_of, logits_by_depth
 from offramp.models.base import PretrainedModel
-from offramp.models.losses import classification_loss
+from offramp.models.flow import ExitableModel, run_layers
 from offramp.models.registry import sequence_classifier
 from offramp.runner.classifier import Classifier
 from offramp.runner.sweep import EveryExit, every_exit
@@ -22,10 +22,12 @@ from offramp.text.tokenizer import Tokenizer
 from offramp.training.examples import Examples, class_names, hold_out, to_examples
 from offramp.training.frozen import train_ramps
 from offramp.training.loop import (
+    Lesson,
     Progress,
     best_of,
     class_weights,
     fit,
+    named,
     open_to_train,
     save_run,
     seeded,
@@ -34,6 +36,7 @@ from offramp.training.loop import (
 )
 from offramp.training.metrics import accuracy, scores
 from offramp.training.options import SCORE, TrainingOptions
+from offramp.training.schedules import RampStage, Stage, stages
 from offramp.training.thresholds import Choice, calibration, choose_threshold, default_growth
 
 
@@ -59,7 +62,8 @@ def train(
 ) -> tuple[Classifier, TrainingReport]:
     """Fine-tune the model in directory `model` on `data` and write the classifier to `output`.
 
-    The best checkpoint by dev score is kept; its exit threshold is chosen on dev (the fastest whose
+    What learns when and by which loss is said by `options.schedule`. The best checkpoint by dev
+    score is kept; its exit threshold is chosen on dev (the fastest whose
     smoothed loss is at most `options.max_loss` points). Without `dev` a tenth of the rows is held
     out by hash of the text. `output` is written only when training is done, whole, with the metrics
     log `metrics.jsonl`, whose lines `on_evaluation` is told as they are made. Raises DataError,
@@ -84,8 +88,15 @@ def train(
         training = to_examples(data, tokenizer, label2id)
         held = to_examples(dev, tokenizer, label2id)
         weights_C = class_weights(training.labels_R, labels, options)
-        steps = train_ramps if options.freeze_backbone else train_jointly
-        log = told(steps(network, training, held, weights_C, options, progress), on_evaluation)
+        log = []
+        for stage in (plan := stages(options)):
+            shown = progress if len(plan) == 1 else named(progress, stage.name)
+            given = (training, held, weights_C, options, shown)
+            if isinstance(stage, RampStage):
+                lines = train_ramps(network, stage, *given)
+            else:
+                lines = train_exits(network, stage, *given)
+            log += told(lines, on_evaluation)
     network.eval()
     answers = _finite_answers(network, held)
     growth = default_growth(answers.depths[-1]) if options.growth is None else options.growth
@@ -96,40 +107,44 @@ def train(
     return classifier, TrainingReport(log, best_of(log), choice)
 
 
-def train_jointly(
+def train_exits(
     model: PretrainedModel,
+    stage: Stage,
     training: Examples,
     dev: Examples,
     weights_C: Tensor | None,
     options: TrainingOptions,
     progress: Progress,
 ) -> Iterator[dict[str, Any]]:
-    """Train body, head and ramps together; yields a log line an evaluation.
+    """Train body and head, and ramps unless the stage leaves them; yields a log line an evaluation.
 
     At the end the model has the weights of the best evaluation.
     """
+    task, ramps = cast(ExitableModel, model), exits_of(model)
+    of_ramps = {id(parameter) for parameter in ramps.parameters()}
 
-    def loss(which: Sequence[int]) -> Tensor:
+    def loss(which: Sequence[int], step: int) -> Tensor:
         inputs = training.inputs(which)
-        return depth_weighted_loss(
-            logits_by_depth(model, inputs), training.labels_R[inputs.row_ids_R], weights_C
-        )
+        if stage.last_alone(step):
+            logits = {task.stack.n_layers: task.logits(run_layers(task.stack, inputs))}
+        else:
+            logits = logits_by_depth(model, inputs, equilibrium=options.gradient_equilibrium)
+        return stage.loss(logits, training.labels_R[inputs.row_ids_R], step, weights_C)
 
     def evaluated() -> dict[str, Any]:
-        return evaluate_exits(model, dev, options.score or SCORE)
+        found = evaluate_exits(model, dev, options.score or SCORE)
+        if stage.backbone_alone:  # the ramps know nothing yet
+            last = str(task.stack.n_layers)
+            found["dev_accuracy_by_depth"] = {last: found["dev_accuracy_by_depth"][last]}
+        return found
 
-    yield from fit(model, training, loss, evaluated, options, progress)
-
-
-def depth_weighted_loss(
-    logits: dict[int, Tensor], labels_R: Tensor, weights_C: Tensor | None = None
-) -> Tensor:
-    """Mean over exits of the classification loss, each weighted by its depth, []."""
-    total = sum(
-        depth * classification_loss(logits_RC, labels_R, class_weights_C=weights_C)
-        for depth, logits_RC in logits.items()
-    )
-    return cast(Tensor, total) / sum(logits)
+    learning = [
+        parameter
+        for parameter in model.parameters()
+        if not (stage.backbone_alone and id(parameter) in of_ramps)
+    ]
+    lesson = Lesson(stage.name, training, learning, loss, evaluated)
+    yield from fit(model, lesson, options, progress)
 
 
 def evaluate_exits(model: PretrainedModel, dev: Examples, score: str) -> dict[str, Any]:
