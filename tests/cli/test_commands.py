@@ -425,6 +425,30 @@ def test_train_by_another_schedule(run: Callable[..., Done], tmp_path: Path) -> 
     assert_refused(done, "temperature is of the schedule 'joint-distillation'")
 
 
+def test_train_resumes(run: Callable[..., Done], place: Path, tmp_path: Path) -> None:
+    class Stop(Exception):  # noqa: N818
+        pass
+
+    def stop(line: dict[str, object]) -> None:
+        if line["epoch"] == 2:
+            raise Stop
+
+    data, dev = (offramp.read_table(place / f"{name}.tsv") for name in ("train", "dev"))
+    options = TrainingOptions(epochs=2, batch_size=16, learning_rate=2e-3)
+    with pytest.raises(Stop):
+        offramp.train(
+            place / "body", data, tmp_path / "out", dev=dev, options=options, on_evaluation=stop
+        )
+    command = (*TRAIN, "--epochs", "2", "--output", tmp_path / "out")
+    done = run(*command, "--seed", "1", "--resume")
+    assert_refused(done, "belongs to another run, whose seed was 0; now it is 1")
+    done = run(*command, "--resume")
+    assert done.code == 0, done.err
+    assert "epoch 1 " not in done.err
+    assert len((tmp_path / "out" / "metrics.jsonl").read_text().splitlines()) == 2
+    assert [path.name for path in tmp_path.iterdir()] == ["out"]
+
+
 def test_train_then_freeze(run: Callable[..., Done], tmp_path: Path) -> None:
     done = run(
         "train", "--data", "train.tsv", "--model", "model", "--freeze-backbone", "--epochs", "1",

@@ -24,6 +24,7 @@ from offramp.text.tokenizer import Tokenizer
 from offramp.training.examples import Examples, to_examples
 from offramp.training.frozen import train_ramps
 from offramp.training.options import TrainingOptions
+from offramp.training.run import Run
 from offramp.training.schedules import RampStage, stages
 from offramp.training.train import TrainingReport, evaluate_exits, train
 
@@ -105,7 +106,9 @@ def test_each_ramp_keeps_its_best_epoch(frozen_options: TrainingOptions) -> None
     )
     model = tiny_model(n_labels=2)
     options = replace(frozen_options, epochs=12, ramp_learning_rate=0.01)
-    (line,) = train_ramps(model, RAMPS, training, dev, None, options, lambda *step: None)
+    run = Run(options)
+    train_ramps(model, RAMPS, training, dev, None, run)
+    (line,) = run.log
     saved = evaluate_exits(model, dev, "accuracy")
     assert saved["dev_accuracy_by_depth"] == line["dev_accuracy_by_depth"]
 
@@ -123,7 +126,7 @@ def test_of_equally_accurate_epochs_the_one_of_lower_loss_is_kept(
         torch.manual_seed(0)
         model = tiny_model(n_labels=2)
         options = replace(frozen_options, epochs=epochs)
-        list(train_ramps(model, RAMPS, training, dev, None, options, lambda *step: None))
+        train_ramps(model, RAMPS, training, dev, None, Run(options))
         logits_RC = every_exit(model, dev.rows).logits_ERC[0]
         right = int((logits_RC.argmax(-1) == dev.labels_R).sum())
         kept.append((right, -torch.nn.functional.cross_entropy(logits_RC, dev.labels_R).item()))
@@ -160,7 +163,7 @@ def test_each_token_passes_each_layer_once(
         layer.register_forward_hook(count)
     told: list[tuple[str, int, int]] = []
     options = replace(frozen_options, epochs=epochs)
-    list(train_ramps(model, stage, training, dev, None, options, lambda *step: told.append(step)))
+    train_ramps(model, stage, training, dev, None, Run(options, lambda *step: told.append(step)))
     to_train, to_score = (sum(len(row.ids) for row in rows.rows) for rows in (training, dev))
     # Whatever the number of epochs; those to learn from once more before, for the model's answers.
     assert passed == [to_train * (1 + before) + to_score] * 3
@@ -238,7 +241,7 @@ def test_distilled_ramps_do_not_see_the_labels(frozen_options: TrainingOptions) 
         training = Examples(rows, torch.randint(2, (160,), generator=generator))
         model = tiny_model(n_labels=2)
         torch.manual_seed(0)
-        list(train_ramps(model, DISTILLED, training, dev, None, frozen_options, lambda *step: None))
+        train_ramps(model, DISTILLED, training, dev, None, Run(frozen_options))
         weights.append(exits_of(model).state_dict())
     assert all(torch.equal(tensor, weights[1][name]) for name, tensor in weights[0].items())
 

@@ -21,6 +21,7 @@ from offramp.text.tokenizer import Tokenizer
 from offramp.training.examples import Examples, to_examples
 from offramp.training.loop import LOG_FILE
 from offramp.training.options import SCHEDULES, TrainingOptions
+from offramp.training.run import Run
 from offramp.training.schedules import (
     RampStage,
     Stage,
@@ -223,11 +224,7 @@ def changed_by(
     before = {name: p.detach().clone() for name, p in model.named_parameters()}
     torch.manual_seed(0)
     chosen = TrainingOptions(**{"batch_size": 999, "epochs": 1, **options})  # type: ignore[arg-type]
-    list(
-        train_exits(
-            model, stage, examples["train"], examples["dev"], None, chosen, lambda *step: None
-        )
-    )
+    train_exits(model, stage, examples["train"], examples["dev"], None, Run(chosen))
     after = dict(model.named_parameters())
     changed = {name for name, p in after.items() if not torch.equal(p, before[name])}
     return changed, {name: p.detach().clone() for name, p in after.items()}
@@ -253,7 +250,7 @@ def test_alternating_teaches_the_ramps_in_every_second_step(examples: dict[str, 
         seen.append([model.get_parameter(name).detach().clone() for name in names])
 
     options = TrainingOptions(batch_size=48, epochs=1)  # 5 steps
-    list(train_exits(model, stage, examples["train"], examples["dev"], None, options, look))
+    train_exits(model, stage, examples["train"], examples["dev"], None, Run(options, look))
     moved = [[not torch.equal(a, b) for a, b in zip(*two, strict=True)] for two in pairwise(seen)]
     assert moved == [[False, True], [True, True], [False, True], [True, True], [False, True]]
 
@@ -271,11 +268,7 @@ def test_gradient_equilibrium_is_what_the_body_s_gradients_are_scaled_by(
         model = tiny_model(n_labels=2, hidden_dropout_prob=0.0, attention_probs_dropout_prob=0.0)
         torch.manual_seed(0)
         options = TrainingOptions(batch_size=999, epochs=1, gradient_equilibrium=equilibrium)
-        list(
-            train_exits(
-                model, stage, examples["train"], examples["dev"], None, options, lambda *step: None
-            )
-        )
+        train_exits(model, stage, examples["train"], examples["dev"], None, Run(options))
         found[equilibrium] = [model.get_parameter(name).grad for name in names]  # the only step's
     in_common = found[True][2].norm() / found[False][2].norm()
     for i, share in enumerate((1 / 3, 1 / 2, 1.0)):

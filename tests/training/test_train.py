@@ -330,7 +330,8 @@ def test_a_disk_that_fills_leaves_no_half_model(
     monkeypatch.setattr(Path, "write_text", full)
     with pytest.raises(OSError, match="No space"):
         train_toy()
-    assert nothing_left(tmp_path)
+    # What was learnt is not lost: test_resuming.py goes on with it.
+    assert [path.name for path in tmp_path.iterdir()] == [".out.training"]
 
 
 # ---------------------------------------------------------------------------------------------

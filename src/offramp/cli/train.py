@@ -70,6 +70,9 @@ if TYPE_CHECKING:
 @click.option(
     "--growth", type=float, help="By what the threshold rises a layer; 1.5 for six layers."
 )
+@click.option(
+    "--resume", is_flag=True, help="Go on where a run that was stopped has left --output."
+)
 def train(
     task: str,
     data: Path,
@@ -83,6 +86,7 @@ def train(
     max_length: int | None,
     class_weights: str | None,
     depths: str | None,
+    resume: bool,
     **settings: Any,
 ) -> None:
     """Fine-tune a classifier with early exits and choose its threshold.
@@ -108,6 +112,7 @@ def train(
             dev=held,
             options=options,
             max_length=max_length,
+            resume=resume,
             progress=progress,
             on_evaluation=_show,
         )

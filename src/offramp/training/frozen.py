@@ -12,7 +12,6 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Iterator
 from typing import cast
 
 import torch
@@ -26,9 +25,9 @@ from offramp.models.losses import classification_loss
 from offramp.nn.layout import Packed
 from offramp.runner.rows import microbatches
 from offramp.training.examples import Examples
-from offramp.training.loop import Line, Progress
 from offramp.training.metrics import accuracy, finite, scores
 from offramp.training.options import SCORE, TrainingOptions
+from offramp.training.run import Run
 from offramp.training.schedules import RampStage
 
 _BATCH = 128  # rows; a step costs little beside the taking of its rows
@@ -40,25 +39,29 @@ def train_ramps(
     training: Examples,
     dev: Examples,
     weights_C: Tensor | None,
-    options: TrainingOptions,
-    progress: Progress,
-) -> Iterator[Line]:
-    """Train each ramp on its layer's hidden states; yields one log line at the end.
+    run: Run,
+) -> None:
+    """Train each ramp on its layer's hidden states; the run is told one log line at the end.
 
-    Each ramp keeps the epoch that was best on dev. The body and the model's head are not touched.
+    Each ramp keeps the epoch that was best on dev; a checkpoint is kept when it is done. The body
+    and the model's head are not touched.
     """
-    task = cast(ExitableModel, model)
+    options, task = run.options, cast(ExitableModel, model)
     stack, exits = task.stack, exits_of(model)
-    began = time.monotonic()
+    by_depth: dict[str, float] = {}
+    losses: list[float] = []
+    seconds = 0.0
+    if kept := run.kept():
+        model.load_state_dict(kept.within("model"))
+        by_depth, losses, seconds = (kept.values[n] for n in ("by_depth", "losses", "seconds"))
+    began = time.monotonic() - seconds
     model.eval()
     own_RC = _own_answers(task, training) if stage.distils else None
     flows = [_start(stack, training), _start(stack, dev)]
-    by_depth: dict[str, float] = {}
-    losses: list[float] = []
     for i in range(stack.n_layers):
         depth = i + 1
         flows = [_advance(stack, flow, i) for flow in flows]
-        if depth in exits.depths:
+        if depth in exits.depths and str(depth) not in by_depth:
             score, loss = _train_one(
                 exits.ramp(depth),
                 stage,
@@ -71,22 +74,26 @@ def train_ramps(
             )
             by_depth[str(depth)] = round(score, 5)
             losses.append(loss)
-        progress("train", depth, stack.n_layers)
+            reached = {"by_depth": by_depth, "losses": losses, "seconds": time.monotonic() - began}
+            run.keep(reached, {f"model/{name}": x for name, x in model.state_dict().items()})
+        run.show(depth, stack.n_layers)
     with torch.inference_mode():
         finished = stack.finish(flows[1])
         own_R = task.logits(finished).argmax(-1)
     found = scores(own_R, dev.labels_R[finished.row_ids_R], model.config.num_labels)
     by_depth[str(stack.n_layers)] = round(found["accuracy"], 5)
-    yield {
-        "stage": stage.name,
-        "epoch": options.epochs,
-        "step": options.epochs * math.ceil(len(training) / _BATCH),
-        "loss": sum(losses) / max(1, len(losses)),
-        "score": found[options.score or SCORE],
-        "dev": found,
-        "dev_accuracy_by_depth": by_depth,
-        "seconds": round(time.monotonic() - began, 1),
-    }
+    run.tell(
+        {
+            "stage": stage.name,
+            "epoch": options.epochs,
+            "step": options.epochs * math.ceil(len(training) / _BATCH),
+            "loss": sum(losses) / max(1, len(losses)),
+            "score": found[options.score or SCORE],
+            "dev": found,
+            "dev_accuracy_by_depth": by_depth,
+            "seconds": round(time.monotonic() - began, 1),
+        }
+    )
 
 
 @torch.no_grad()

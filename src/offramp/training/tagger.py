@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -21,17 +21,14 @@ from offramp.text.tokenizer import Tokenizer
 from offramp.training.entities import entity_f1, word_accuracy
 from offramp.training.loop import (
     Lesson,
-    Progress,
-    best_of,
     class_weights,
     fit,
     open_to_train,
     save_run,
     seeded,
-    silent,
-    told,
 )
 from offramp.training.options import TAGGER_SCORE, TrainingOptions
+from offramp.training.run import Progress, best_of, open_run
 from offramp.training.tagged import (
     TaggedExamples,
     hold_out_sentences,
@@ -68,6 +65,7 @@ def train_tagger(
     dev: TaggedTable | None = None,
     options: TrainingOptions | None = None,
     max_length: int | None = None,
+    resume: bool = False,
     progress: Progress | None = None,
     on_evaluation: Callable[[dict[str, Any]], None] | None = None,
 ) -> tuple[Tagger, TaggerReport]:
@@ -100,10 +98,24 @@ def train_tagger(
         loss = _loss(tagger, training, weights_C)
         evaluated = _evaluation(tagger, dev, options.score or TAGGER_SCORE)
         lesson = Lesson("backbone", training, list(network.parameters()), loss, evaluated)
-        log = told(fit(network, lesson, options, progress or silent), on_evaluation)
-    network.eval()
-    save_run(output, tagger, log)
-    return tagger, TaggerReport(log, best_of(log))
+        rows = {"data": _pairs(data), "dev": _pairs(dev)}
+        with open_run(
+            output,
+            tagger,
+            rows,
+            options,
+            resume=resume,
+            progress=progress,
+            on_evaluation=on_evaluation,
+        ) as run:
+            fit(network, lesson, run)
+            network.eval()
+            save_run(output, tagger, run.log)
+    return tagger, TaggerReport(run.log, best_of(run.log))
+
+
+def _pairs(table: TaggedTable) -> Iterator[object]:
+    return zip(table.words, table.tags or [], strict=True)
 
 
 def tag_scores(

@@ -23,19 +23,15 @@ from offramp.training.examples import Examples, class_names, hold_out, to_exampl
 from offramp.training.frozen import train_ramps
 from offramp.training.loop import (
     Lesson,
-    Progress,
-    best_of,
     class_weights,
     fit,
-    named,
     open_to_train,
     save_run,
     seeded,
-    silent,
-    told,
 )
 from offramp.training.metrics import accuracy, scores
 from offramp.training.options import SCORE, TrainingOptions
+from offramp.training.run import Progress, Run, best_of, open_run
 from offramp.training.schedules import RampStage, Stage, stages
 from offramp.training.thresholds import Choice, calibration, choose_threshold, default_growth
 
@@ -57,6 +53,7 @@ def train(
     dev: Table | None = None,
     options: TrainingOptions | None = None,
     max_length: int | None = None,
+    resume: bool = False,
     progress: Progress | None = None,
     on_evaluation: Callable[[dict[str, Any]], None] | None = None,
 ) -> tuple[Classifier, TrainingReport]:
@@ -66,11 +63,15 @@ def train(
     score is kept; its exit threshold is chosen on dev (the fastest whose
     smoothed loss is at most `options.max_loss` points). Without `dev` a tenth of the rows is held
     out by hash of the text. `output` is written only when training is done, whole, with the metrics
-    log `metrics.jsonl`, whose lines `on_evaluation` is told as they are made. Raises DataError,
-    ConfigError, CheckpointError, SaveError or TrainingError.
+    log `metrics.jsonl`, whose lines `on_evaluation` is told as they are made.
+
+    Until then a checkpoint is kept at every evaluation in a hidden folder beside `output`. With
+    `resume` a run that was stopped, or killed, goes on from it and ends in the same weights and log
+    as one that never was (but for the seconds); where there is none it begins. Data, model and
+    options have to be the same. Raises DataError, ConfigError, CheckpointError, SaveError or
+    TrainingError.
     """
     options = options or TrainingOptions()
-    progress = progress or silent
     check_writable(output)
     labels = class_names(data)
     if options.score == "f1" and len(labels) != 2:
@@ -88,23 +89,39 @@ def train(
         training = to_examples(data, tokenizer, label2id)
         held = to_examples(dev, tokenizer, label2id)
         weights_C = class_weights(training.labels_R, labels, options)
-        log = []
-        for stage in (plan := stages(options)):
-            shown = progress if len(plan) == 1 else named(progress, stage.name)
-            given = (training, held, weights_C, options, shown)
-            if isinstance(stage, RampStage):
-                lines = train_ramps(network, stage, *given)
-            else:
-                lines = train_exits(network, stage, *given)
-            log += told(lines, on_evaluation)
-    network.eval()
-    answers = _finite_answers(network, held)
+        rows = {"data": _pairs(data), "dev": _pairs(dev)}
+        with open_run(
+            output,
+            classifier,
+            rows,
+            options,
+            resume=resume,
+            progress=progress,
+            on_evaluation=on_evaluation,
+        ) as run:
+            for stage in run.stages({stage.name: stage for stage in stages(options)}):
+                if isinstance(stage, RampStage):
+                    train_ramps(network, stage, training, held, weights_C, run)
+                else:
+                    train_exits(network, stage, training, held, weights_C, run)
+            network.eval()
+            choice = _choose(network, held, options)
+            save_run(output, classifier, run.log)
+    return classifier, TrainingReport(run.log, best_of(run.log), choice)
+
+
+def _choose(model: PretrainedModel, held: Examples, options: TrainingOptions) -> Choice:
+    """Choose the exits' threshold on dev, and set it."""
+    answers, exits = _finite_answers(model, held), exits_of(model)
     growth = default_growth(answers.depths[-1]) if options.growth is None else options.growth
     choice = choose_threshold(answers, held.labels_R, options.max_loss, growth)
-    exits_of(network).criterion = choice.criterion
-    exits_of(network).calibration = calibration(choice, options.max_loss, len(held))
-    save_run(output, classifier, log)
-    return classifier, TrainingReport(log, best_of(log), choice)
+    exits.criterion = choice.criterion
+    exits.calibration = calibration(choice, options.max_loss, len(held))
+    return choice
+
+
+def _pairs(table: Table) -> Iterator[object]:
+    return zip(table.texts, table.labels or [], strict=True)
 
 
 def train_exits(
@@ -113,15 +130,14 @@ def train_exits(
     training: Examples,
     dev: Examples,
     weights_C: Tensor | None,
-    options: TrainingOptions,
-    progress: Progress,
-) -> Iterator[dict[str, Any]]:
-    """Train body and head, and ramps unless the stage leaves them; yields a log line an evaluation.
+    run: Run,
+) -> None:
+    """Train body and head, and ramps unless the stage leaves them, as `fit` does.
 
     At the end the model has the weights of the best evaluation.
     """
-    task, ramps = cast(ExitableModel, model), exits_of(model)
-    of_ramps = {id(parameter) for parameter in ramps.parameters()}
+    options, task = run.options, cast(ExitableModel, model)
+    of_ramps = {id(parameter) for parameter in exits_of(model).parameters()}
 
     def loss(which: Sequence[int], step: int) -> Tensor:
         inputs = training.inputs(which)
@@ -143,8 +159,7 @@ def train_exits(
         for parameter in model.parameters()
         if not (stage.backbone_alone and id(parameter) in of_ramps)
     ]
-    lesson = Lesson(stage.name, training, learning, loss, evaluated)
-    yield from fit(model, lesson, options, progress)
+    fit(model, Lesson(stage.name, training, learning, loss, evaluated), run)
 
 
 def evaluate_exits(model: PretrainedModel, dev: Examples, score: str) -> dict[str, Any]:
