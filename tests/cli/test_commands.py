@@ -393,7 +393,8 @@ def test_options_of_train_reach_the_training(run: Callable[..., Done], tmp_path:
     output = tmp_path / "out"
     done = run(
         *TRAIN, "--depths", "2", "--pooler", "mean", "--class-weights", "neg=1, pos=2",
-        "--max-length", "20", "--evaluations-per-epoch", "2", "--growth", "1.2", "--output", output,
+        "--max-length", "20", "--evaluations-per-epoch", "2", "--growth", "1.2",
+        "--accumulate", "2", "--precision", "bfloat16", "--output", output,
     )  # fmt: skip
     assert done.code == 0, done.err
     classifier = offramp.load(output)
@@ -401,7 +402,8 @@ def test_options_of_train_reach_the_training(run: Callable[..., Done], tmp_path:
     assert (section["depths"], section["pooler"]) == ([2], "mean")
     assert classifier.growth == 1.2
     assert classifier.tokenizer.max_length == 20
-    assert len((output / "metrics.jsonl").read_text().splitlines()) == 2
+    lines = [json.loads(line) for line in (output / "metrics.jsonl").read_text().splitlines()]
+    assert [line["step"] for line in lines] == [3, 5]  # of 32 of 160 rows
     assert done.err.count("epoch 1 ") == 2
 
 

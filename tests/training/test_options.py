@@ -16,7 +16,7 @@ def test_defaults_are_good() -> None:
         options.epochs = 4  # type: ignore[misc]
 
 
-COUNTS = ("epochs", "batch_size", "patience", "evaluations_per_epoch", "queries")
+COUNTS = ("epochs", "batch_size", "accumulate", "patience", "evaluations_per_epoch", "queries")
 RATES = ("learning_rate", "ramp_learning_rate", "weight_decay", "warmup", "max_loss")
 OF_DISTILLATION = ("distillation_weight", "temperature")
 
@@ -45,6 +45,13 @@ def test_warmup_is_a_share() -> None:
     TrainingOptions(warmup=1.0)
     with pytest.raises(ConfigError, match=r"from 0 to 1; got 1\.1"):
         TrainingOptions(warmup=1.1)
+
+
+def test_precision_is_one_that_exists() -> None:
+    for precision in ("float32", "bfloat16"):
+        assert TrainingOptions(precision=precision).precision == precision
+    with pytest.raises(ConfigError, match="float32, bfloat16; got 'float16'"):
+        TrainingOptions(precision="float16")
 
 
 def test_score_is_one_that_exists() -> None:

@@ -34,6 +34,8 @@ if TYPE_CHECKING:
 @tokens_column
 @click.option("--epochs", default=3, show_default=True)
 @click.option("--batch-size", default=32, show_default=True)
+@click.option("--accumulate", default=1, show_default=True, help="Batches a step.")
+@click.option("--precision", default="float32", show_default=True, help="float32 or bfloat16.")
 @click.option("--learning-rate", default=5e-5, show_default=True, help="Of the body.")
 @click.option("--ramp-learning-rate", default=5e-4, show_default=True, help="Of exits and head.")
 @click.option("--max-length", type=int, help="Tokens kept of a row; the model's limit by default.")

@@ -25,7 +25,8 @@ from offramp.models.losses import classification_loss
 from offramp.nn.layout import Packed
 from offramp.runner.rows import microbatches
 from offramp.training.examples import Examples
-from offramp.training.metrics import accuracy, finite, scores
+from offramp.training.loop import autocast, weight_of
+from offramp.training.metrics import accuracy, check_loss, scores
 from offramp.training.options import SCORE, TrainingOptions
 from offramp.training.run import Run
 from offramp.training.schedules import RampStage
@@ -56,13 +57,19 @@ def train_ramps(
         by_depth, losses, seconds = (kept.values[n] for n in ("by_depth", "losses", "seconds"))
     began = time.monotonic() - seconds
     model.eval()
-    own_RC = _own_answers(task, training) if stage.distils else None
+    own_RC = None
+    if stage.distils:
+        with autocast(model, options):
+            own_RC = _own_answers(task, training).float()
     flows = [_start(stack, training), _start(stack, dev)]
     for i in range(stack.n_layers):
         depth = i + 1
-        flows = [_advance(stack, flow, i) for flow in flows]
+        with autocast(model, options):
+            flows[0] = _advance(stack, flows[0], i)
+        flows[1] = _advance(stack, flows[1], i)
         if depth in exits.depths and str(depth) not in by_depth:
             score, loss = _train_one(
+                model,
                 exits.ramp(depth),
                 stage,
                 [stack.finish(flow) for flow in flows],
@@ -122,6 +129,7 @@ def _advance(stack: LayerStack, flow: Flow, i: int) -> Flow:
 
 
 def _train_one(
+    model: PretrainedModel,
     ramp: Ramp,
     stage: RampStage,
     flows: list[Flow],
@@ -148,14 +156,18 @@ def _train_one(
         losses: list[float] = []
         for batch in torch.split(order, _BATCH):
             rows = batch.sort().values  # in order of length, as the flow is
-            logits_RC = ramp(flow.take(rows))
-            beside_RC = None if own_RC is None else own_RC[rows]
-            loss = stage.loss(logits_RC, beside_RC, labels_R[rows], weights_C)
+            if not weight_of(labels_R[rows], weights_C):
+                continue
+            with autocast(model, options):
+                logits_RC = ramp(flow.take(rows)).float()
+                beside_RC = None if own_RC is None else own_RC[rows]
+                loss = stage.loss(logits_RC, beside_RC, labels_R[rows], weights_C)
             optimizer.zero_grad()
             loss.backward()  # type: ignore[no-untyped-call]
             optimizer.step()
-            losses.append(finite(loss, len(losses)))
-        mean_loss = sum(losses) / len(losses)
+            losses.append(loss.item())
+            check_loss(losses[-1], len(losses))
+        mean_loss = sum(losses) / max(1, len(losses))
         ramp.eval()
         with torch.no_grad():
             logits_RC = ramp(dev)

@@ -24,7 +24,7 @@ from offramp.models.opening import Opening, open_model
 from offramp.runner.text_model import TextModel
 from offramp.training.checkpoint import Checkpoint
 from offramp.training.examples import EncodedRows, batches
-from offramp.training.metrics import finite
+from offramp.training.metrics import check_loss
 from offramp.training.options import TrainingOptions
 from offramp.training.run import Line, Run
 
@@ -35,15 +35,17 @@ LOG_FILE = "metrics.jsonl"
 class Lesson:
     """What one stage of a run learns.
 
-    `loss` is that of a batch of row numbers at a step (from 1), [], for a model in training mode.
-    `evaluate` puts the model into eval mode and gives a log line's figures, of which `score`
-    decides. `parameters` are those that learn.
+    `loss` is that of a batch of row numbers at a step (from 1), [], for a model in training mode: a
+    mean, and `weigh` gives what it is divided by, so that batches can be put together. `evaluate`
+    puts the model into eval mode and gives a log line's figures, of which `score` decides.
+    `parameters` are those that learn.
     """
 
     stage: str
     training: EncodedRows[Any]
     parameters: list[nn.Parameter]
     loss: Callable[[Sequence[int], int], Tensor]
+    weigh: Callable[[Sequence[int]], float]
     evaluate: Callable[[], Line]
 
 
@@ -64,7 +66,8 @@ def fit(model: PretrainedModel, lesson: Lesson, run: Run) -> None:
     """
     options, training = run.options, lesson.training
     generator = torch.Generator().manual_seed(options.seed)
-    an_epoch = math.ceil(len(training) / options.batch_size)
+    rows_a_step = options.batch_size * options.accumulate
+    an_epoch = math.ceil(len(training) / rows_a_step)
     total = an_epoch * options.epochs
     every = math.ceil(an_epoch / options.evaluations_per_epoch)
     optimizer = _optimizer(model, lesson.parameters, options)
@@ -75,14 +78,12 @@ def fit(model: PretrainedModel, lesson: Lesson, run: Run) -> None:
     began = time.monotonic() - at.seconds
     while at.step < total and at.since_best < options.patience:
         epoch_state = generator.get_state()
-        order = batches(training, options.batch_size, generator)
+        order = batches(training, rows_a_step, generator)
         for which in itertools.islice(order, at.step % an_epoch, None):
             model.train()
             at.step += 1
-            loss = lesson.loss(which, at.step)
-            losses.append(finite(loss, at.step))
             optimizer.zero_grad()
-            loss.backward()  # type: ignore[no-untyped-call]
+            losses.append(_learn(model, lesson, which, at.step, options))
             nn.utils.clip_grad_norm_(lesson.parameters, 1.0)
             for group, peak in zip(optimizer.param_groups, peaks, strict=True):
                 group["lr"] = peak * _rate(at.step, total, options.warmup)
@@ -113,6 +114,36 @@ def fit(model: PretrainedModel, lesson: Lesson, run: Run) -> None:
             if at.since_best >= options.patience:
                 break
     model.load_state_dict(best)
+
+
+def _learn(
+    model: PretrainedModel,
+    lesson: Lesson,
+    which: Sequence[int],
+    step: int,
+    options: TrainingOptions,
+) -> float:
+    """Put the gradients of these rows' mean loss into the parameters; the loss.
+
+    A batch counts by its weight. One without any teaches nothing, and has no mean.
+    """
+    size = options.batch_size
+    parts = [which[start : start + size] for start in range(0, len(which), size)]
+    total, loss = lesson.weigh(which), 0.0
+    for part in parts:
+        if weight := lesson.weigh(part):
+            with autocast(model, options):
+                part_loss = lesson.loss(part, step) * (weight / total)
+            part_loss.backward()  # type: ignore[no-untyped-call]
+            loss += part_loss.item()
+    check_loss(loss, step)
+    return loss
+
+
+def autocast(model: PretrainedModel, options: TrainingOptions) -> torch.autocast:
+    """Where what passes the model has the precision that was asked for."""
+    enabled = options.precision == "bfloat16"
+    return torch.autocast(model.device.type, torch.bfloat16, enabled=enabled)
 
 
 def _tensors(
@@ -192,6 +223,11 @@ def class_weights(labels_N: Tensor, names: list[str], options: TrainingOptions) 
         if label not in names:
             raise ConfigError(f"class_weights names {label!r}. {nearest(label, names)}")
     return torch.tensor([float(wanted.get(label, 1.0)) for label in names])
+
+
+def weight_of(labels_N: Tensor, weights_C: Tensor | None) -> float:
+    """What the mean loss over these labels is divided by."""
+    return float(len(labels_N)) if weights_C is None else weights_C[labels_N].sum().item()
 
 
 @contextmanager

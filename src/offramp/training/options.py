@@ -22,6 +22,8 @@ SCHEDULES = (
     "mixed",
 )
 """What `offramp.training.schedules` knows."""
+PRECISIONS = ("float32", "bfloat16")
+_COUNTS = ("epochs", "batch_size", "accumulate", "patience", "evaluations_per_epoch", "queries")
 _FREEZABLE = ("joint", "two-stage", "self-distillation")
 _NUMBERS = (
     "learning_rate",
@@ -61,6 +63,13 @@ class TrainingOptions:
 
     epochs: int = 3
     batch_size: int = 32
+    """Rows that pass the model together."""
+    accumulate: int = 1
+    """Batches a step, whose gradients are added up: what `batch_size` times as many rows would
+    give, in the memory of one batch."""
+    precision: str = "float32"
+    """Of what passes the model in training: `bfloat16` is for hardware that is faster with it
+    (torch.autocast). Weights, losses and evaluations stay float32."""
     learning_rate: float = 5e-5
     """Peak rate of the body."""
     ramp_learning_rate: float = 5e-4
@@ -98,7 +107,7 @@ class TrainingOptions:
     queries: int = 4
 
     def __post_init__(self) -> None:
-        for name in ("epochs", "batch_size", "patience", "evaluations_per_epoch", "queries"):
+        for name in _COUNTS:
             value = getattr(self, name)
             if type(value) is not int or value < 1:  # isinstance would take True
                 raise ConfigError(f"{name} must be a whole number of at least 1; got {value!r}.")
@@ -112,6 +121,10 @@ class TrainingOptions:
             Entropy(growth=self.growth)  # refuses one that cannot be
         if self.score is not None and self.score not in SCORES:
             raise ConfigError(f"score is one of {', '.join(SCORES)}; got {self.score!r}.")
+        if self.precision not in PRECISIONS:
+            raise ConfigError(
+                f"precision is one of {', '.join(PRECISIONS)}; got {self.precision!r}."
+            )
         self._check_schedule()
         if isinstance(self.class_weights, str) and self.class_weights != "balanced":
             raise ConfigError(

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import torch
 from torch import Tensor
 
 from offramp.checkpoints.directory import check_writable
@@ -26,10 +27,12 @@ from offramp.training.loop import (
     open_to_train,
     save_run,
     seeded,
+    weight_of,
 )
 from offramp.training.options import TAGGER_SCORE, TrainingOptions
 from offramp.training.run import Progress, best_of, open_run
 from offramp.training.tagged import (
+    NO_LABEL,
     TaggedExamples,
     hold_out_sentences,
     known_tags,
@@ -95,9 +98,9 @@ def train_tagger(
         tagger = Tagger(network, Tokenizer.from_pretrained(model, max_length=max_length))
         training = to_tagged_examples(data, tagger, network.config.label2id)
         weights_C = class_weights(training.class_numbers(), labels, options)
-        loss = _loss(tagger, training, weights_C)
+        loss, weigh = _loss(tagger, training, weights_C), _weigh(training, weights_C)
         evaluated = _evaluation(tagger, dev, options.score or TAGGER_SCORE)
-        lesson = Lesson("backbone", training, list(network.parameters()), loss, evaluated)
+        lesson = Lesson("backbone", training, list(network.parameters()), loss, weigh, evaluated)
         rows = {"data": _pairs(data), "dev": _pairs(dev)}
         with open_run(
             output,
@@ -143,9 +146,19 @@ def _loss(
         inputs = training.inputs(which)
         logits_TC = head(run_layers(tagger.stack, inputs))
         labels_T = training.beside(inputs.row_ids_R)
-        return classification_loss(logits_TC, labels_T, class_weights_C=weights_C)
+        return classification_loss(logits_TC.float(), labels_T, class_weights_C=weights_C)
 
     return loss
+
+
+def _weigh(training: TaggedExamples, weights_C: Tensor | None) -> Callable[[Sequence[int]], float]:
+    """By what the loss of a batch counts: its words."""
+
+    def weigh(which: Sequence[int]) -> float:
+        labels_T = training.beside(torch.tensor(which))
+        return weight_of(labels_T[labels_T != NO_LABEL], weights_C)
+
+    return weigh
 
 
 def _evaluation(tagger: Tagger, dev: TaggedTable, score: str) -> Callable[[], dict[str, Any]]:

@@ -28,6 +28,7 @@ from offramp.training.loop import (
     open_to_train,
     save_run,
     seeded,
+    weight_of,
 )
 from offramp.training.metrics import accuracy, scores
 from offramp.training.options import SCORE, TrainingOptions
@@ -145,7 +146,11 @@ def train_exits(
             logits = {task.stack.n_layers: task.logits(run_layers(task.stack, inputs))}
         else:
             logits = logits_by_depth(model, inputs, equilibrium=options.gradient_equilibrium)
+        logits = {depth: logits_RC.float() for depth, logits_RC in logits.items()}
         return stage.loss(logits, training.labels_R[inputs.row_ids_R], step, weights_C)
+
+    def weigh(which: Sequence[int]) -> float:
+        return weight_of(training.labels_R[which], weights_C)
 
     def evaluated() -> dict[str, Any]:
         found = evaluate_exits(model, dev, options.score or SCORE)
@@ -159,7 +164,7 @@ def train_exits(
         for parameter in model.parameters()
         if not (stage.backbone_alone and id(parameter) in of_ramps)
     ]
-    fit(model, Lesson(stage.name, training, learning, loss, evaluated), run)
+    fit(model, Lesson(stage.name, training, learning, loss, weigh, evaluated), run)
 
 
 def evaluate_exits(model: PretrainedModel, dev: Examples, score: str) -> dict[str, Any]:
