@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
+from dataclasses import replace
 from typing import Any, TypeVar, cast
 
 from torch import Tensor, nn
@@ -15,6 +16,7 @@ from offramp.exits.criteria import (
     Task,
     criterion_from_dict,
 )
+from offramp.exits.equilibrium import rescaled
 from offramp.exits.ramps import POOLERS, Ramp
 from offramp.models.base import PretrainedModel
 from offramp.models.flow import ExitableModel, Inputs
@@ -188,15 +190,30 @@ def build_exits(model: M, section: Mapping[str, Any]) -> M:
         raise ConfigError(f"The `exits` section of config.json is malformed: {error}.") from error
 
 
-def logits_by_depth(model: PretrainedModel, inputs: Inputs) -> dict[int, Tensor]:
-    """Every exit's logits [R, C] and, at the last depth, the model's own; rows in flow order."""
+def logits_by_depth(
+    model: PretrainedModel, inputs: Inputs, *, equilibrium: bool = False
+) -> dict[int, Tensor]:
+    """Every exit's logits [R, C] and, at the last depth, the model's own; rows in flow order.
+
+    With `equilibrium` the gradient that a layer gets is the mean of those that the exits behind it
+    send, and not their sum, which is the greater the more of them there are: where k exits are
+    left, this one's own counts 1/k and what comes from behind (k-1)/k. The gradients of the ramps'
+    own weights are what they were (Li et al. 2019, "Improved Techniques for Training Adaptive Deep
+    Networks", gradient equilibrium).
+    """
     task = cast(ExitableModel, model)
     stack, exits = task.stack, exits_of(model)
     flow, logits = stack.start(inputs), {}
+    left = len(exits.depths) + 1
     for i in range(stack.n_layers):
         flow = stack.step(flow, i)
         if i + 1 in exits.depths:
+            if equilibrium:
+                flow = replace(flow, hidden=rescaled(flow.hidden, 1 / left))
             logits[i + 1] = exits.ramp(i + 1)(stack.finish(flow))
+            left -= 1
+            if equilibrium:
+                flow = replace(flow, hidden=rescaled(flow.hidden, left))
     logits[stack.n_layers] = task.logits(stack.finish(flow))
     return logits
 
