@@ -59,6 +59,20 @@ _FAMILIES: tuple[tuple[str, str, tuple[str, ...]], ...] = (
     ("roberta", "XLMRoberta", ()),
 )
 
+_DEEBERT = (
+    "DeeBertForSequenceClassification",
+    "DeeBertModel",
+    "DeeRobertaForSequenceClassification",
+    "DeeRobertaModel",
+    "HighwayException",
+    "entropy",
+)
+_PABEE = (
+    "AlbertForSequenceClassificationWithPabee",
+    "AlbertModelWithPabee",
+    "BertForSequenceClassificationWithPabee",
+    "BertModelWithPabee",
+)
 _CRITERIA = (
     "AllOf",
     "AnyOf",
@@ -69,6 +83,7 @@ _CRITERIA = (
     "Entropy",
     "FixedDepth",
     "JensenShannonPatience",
+    "LayerEntropy",
     "LearnedToExit",
     "Margin",
     "MaxProbability",
@@ -127,6 +142,8 @@ _TABLE: dict[str, tuple[str, tuple[str, ...]]] = {
     "build_exits": ("offramp.exits.attach", _MODELS),
     "logits_by_depth": ("offramp.exits.attach", _MODELS),
     **dict.fromkeys(_CRITERIA, ("offramp.exits.criteria", _MODELS)),
+    **dict.fromkeys(_DEEBERT, ("offramp.exits.deebert", _MODELS)),
+    **dict.fromkeys(_PABEE, ("offramp.exits.pabee", _MODELS)),
     "Runner": ("offramp.runner.run", (*_MODELS, *_TEXT)),
     "prepare": ("offramp.runner.prepare", _MODELS),
     "RowResult": ("offramp.runner.run", (*_MODELS, *_TEXT)),
@@ -207,6 +224,7 @@ if TYPE_CHECKING:
         Entropy as Entropy,
         FixedDepth as FixedDepth,
         JensenShannonPatience as JensenShannonPatience,
+        LayerEntropy as LayerEntropy,
         LearnedToExit as LearnedToExit,
         Margin as Margin,
         MaxProbability as MaxProbability,
@@ -216,6 +234,20 @@ if TYPE_CHECKING:
         RandomExit as RandomExit,
         RegressionPatience as RegressionPatience,
         Voting as Voting,
+    )
+    from offramp.exits.deebert import (
+        DeeBertForSequenceClassification as DeeBertForSequenceClassification,
+        DeeBertModel as DeeBertModel,
+        DeeRobertaForSequenceClassification as DeeRobertaForSequenceClassification,
+        DeeRobertaModel as DeeRobertaModel,
+        HighwayException as HighwayException,
+        entropy as entropy,
+    )
+    from offramp.exits.pabee import (
+        AlbertForSequenceClassificationWithPabee as AlbertForSequenceClassificationWithPabee,
+        AlbertModelWithPabee as AlbertModelWithPabee,
+        BertForSequenceClassificationWithPabee as BertForSequenceClassificationWithPabee,
+        BertModelWithPabee as BertModelWithPabee,
     )
     from offramp.generation.mixin import GenerationMixin as GenerationMixin
     from offramp.hub.names import Source as Source

@@ -393,7 +393,8 @@ def test_options_of_train_reach_the_training(run: Callable[..., Done], tmp_path:
     output = tmp_path / "out"
     done = run(
         *TRAIN, "--depths", "2", "--pooler", "mean", "--class-weights", "neg=1, pos=2",
-        "--max-length", "20", "--evaluations-per-epoch", "2", "--growth", "1.2", "--output", output,
+        "--max-length", "20", "--evaluations-per-epoch", "2", "--growth", "1.2",
+        "--accumulate", "2", "--precision", "bfloat16", "--output", output,
     )  # fmt: skip
     assert done.code == 0, done.err
     classifier = offramp.load(output)
@@ -401,8 +402,53 @@ def test_options_of_train_reach_the_training(run: Callable[..., Done], tmp_path:
     assert (section["depths"], section["pooler"]) == ([2], "mean")
     assert classifier.growth == 1.2
     assert classifier.tokenizer.max_length == 20
-    assert len((output / "metrics.jsonl").read_text().splitlines()) == 2
+    lines = [json.loads(line) for line in (output / "metrics.jsonl").read_text().splitlines()]
+    assert [line["step"] for line in lines] == [3, 5]  # of 32 of 160 rows
     assert done.err.count("epoch 1 ") == 2
+
+
+def test_train_by_another_schedule(run: Callable[..., Done], tmp_path: Path) -> None:
+    output = tmp_path / "out"
+    done = run(
+        *TRAIN, "--schedule", "joint-distillation", "--distillation-weight", ".5",
+        "--temperature", "3", "--gradient-equilibrium", "--output", output,
+    )  # fmt: skip
+    assert done.code == 0, done.err
+    assert "joint-distillation: epoch 1 " in done.err
+    done = run(*TRAIN, "--schedule", "two-stage", "--output", output)
+    assert done.code == 0, done.err
+    stages = [
+        json.loads(line)["stage"] for line in (output / "metrics.jsonl").read_text().splitlines()
+    ]
+    assert stages == ["backbone", "ramps"]
+    done = run(*TRAIN, "--schedule", "threestage", "--output", output)
+    assert_refused(done, "Did you mean 'two-stage'?")
+    done = run(*TRAIN, "--temperature", "3", "--output", output)
+    assert_refused(done, "temperature is of the schedule 'joint-distillation'")
+
+
+def test_train_resumes(run: Callable[..., Done], place: Path, tmp_path: Path) -> None:
+    class Stop(Exception):  # noqa: N818
+        pass
+
+    def stop(line: dict[str, object]) -> None:
+        if line["epoch"] == 2:
+            raise Stop
+
+    data, dev = (offramp.read_table(place / f"{name}.tsv") for name in ("train", "dev"))
+    options = TrainingOptions(epochs=2, batch_size=16, learning_rate=2e-3)
+    with pytest.raises(Stop):
+        offramp.train(
+            place / "body", data, tmp_path / "out", dev=dev, options=options, on_evaluation=stop
+        )
+    command = (*TRAIN, "--epochs", "2", "--output", tmp_path / "out")
+    done = run(*command, "--seed", "1", "--resume")
+    assert_refused(done, "belongs to another run, whose seed was 0; now it is 1")
+    done = run(*command, "--resume")
+    assert done.code == 0, done.err
+    assert "epoch 1 " not in done.err
+    assert len((tmp_path / "out" / "metrics.jsonl").read_text().splitlines()) == 2
+    assert [path.name for path in tmp_path.iterdir()] == ["out"]
 
 
 def test_train_then_freeze(run: Callable[..., Done], tmp_path: Path) -> None:

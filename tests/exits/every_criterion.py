@@ -12,6 +12,7 @@ from offramp.exits.criteria import (
     Energy,
     Entropy,
     JensenShannonPatience,
+    LayerEntropy,
     Margin,
     MaxProbability,
     MinDepth,
@@ -25,6 +26,7 @@ from offramp.exits.criteria import (
 CLASSES: dict[str, Criterion] = {
     "entropy": Entropy(0.4),
     "entropy that grows": Entropy(0.2, 1.4),
+    "entropy by layer": LayerEntropy((0.5, -1.0, 0.3, 0.6, 0.2, 0.1)),
     "normalised entropy": NormalizedEntropy(0.4),
     "best probability": MaxProbability(0.8),
     "margin": Margin(0.6),

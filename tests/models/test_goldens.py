@@ -66,4 +66,5 @@ def test_every_class_and_case_has_a_golden() -> None:
         assert bool(losses) != name.endswith(model), name
     starts = tuple(f"{family}For" for family in FAMILIES)
     here = {name for name in offramp.__all__ if name.startswith(starts)}
+    here -= {name for name in here if name.endswith("WithPabee")}  # transformers has none
     assert here - {"BertForPretraining"} <= set(NAMES)  # PaddleNLP's spelling

@@ -6,6 +6,7 @@ import math
 
 import pytest
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 from offramp.nn import attention
@@ -197,12 +198,16 @@ def test_the_kernel_is_called_as_torch_documents_it(
 ) -> None:
     q, k, v = drawn(lengths, 8 * n_heads, seed=1)
     layout = Packed.of(torch.tensor(lengths))
-    ways = [(q, k, v), (q[layout.starts_R], k, v)]
-    expected = [self_attention(*way, layout, n_heads) for way in ways]
+
+    def ways() -> list[Tensor]:
+        """All tokens that ask, and the first of each row."""
+        first = self_attention(q[layout.starts_R], k, v, layout, n_heads, one_a_row=True)
+        return [self_attention(q, k, v, layout, n_heads), first]
+
+    expected = ways()
     monkeypatch.setattr(attention, "_has_kernel", lambda query, n_heads: True)
     monkeypatch.setattr("torch.nn.attention.varlen.varlen_attn", rows_apart)
-    for way, wanted in zip(ways, expected, strict=True):
-        torch.testing.assert_close(self_attention(*way, layout, n_heads), wanted)
+    torch.testing.assert_close(ways(), expected)
 
 
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="the kernel is for CUDA")
@@ -215,3 +220,24 @@ def test_the_kernel_answers_as_the_formula(lengths: list[int], n_heads: int) -> 
     assert attention._has_kernel(half[0], n_heads)
     found = self_attention(*half, layout, n_heads).cpu().double()
     torch.testing.assert_close(found, expected, rtol=0.03, atol=0.03)
+
+
+@pytest.mark.parametrize("one_a_row", [False, True])
+@pytest.mark.parametrize("biased", [False, True])
+def test_queries_of_no_row_get_zeros(one_a_row: bool, biased: bool) -> None:
+    """Also where so many first tokens and some others are as many as there are tokens."""
+    lengths = [1, 1, 3, 2]
+    layout = Packed.of(torch.tensor(lengths))
+    q, k, v = drawn(lengths, 12, seed=3)
+    asking = q[layout.starts_R] if one_a_row else q
+    n_asked = len(asking)
+    bias = None
+    if biased:
+        shape = (4, 2, 1, 3) if one_a_row else (2, 3, 3)
+        bias = torch.randn(shape, dtype=q.dtype, generator=torch.Generator().manual_seed(4))
+    expected = self_attention(asking, k, v, layout, 2, bias_HLL=bias, one_a_row=one_a_row)
+    full = F.pad(asking, (0, 0, 0, 3), value=5.0)
+    assert len(full) == (7 if one_a_row else 10)
+    found = self_attention(full, k, v, layout, 2, bias_HLL=bias, one_a_row=one_a_row)
+    assert torch.equal(found[:n_asked], expected)
+    assert not found[n_asked:].any()

@@ -293,23 +293,29 @@ def test_every_task_reads_ahead(task: str, tmp_path: Path) -> None:
 def test_ctrl_c_ends_a_process_that_streams(classifier: Classifier, tmp_path: Path) -> None:
     classifier.save(tmp_path / "model")
     program = """
-import itertools, sys, offramp
+import itertools, signal, sys, offramp
+signal.signal(signal.SIGINT, signal.default_int_handler)  # tests in the background ignore it
 classifier = offramp.load(sys.argv[1])
 def texts():
     try:
         yield from itertools.repeat("good film")
     finally:
         print("closed", flush=True)
-stream = classifier.stream(texts())
-next(stream)
-print("began", flush=True)
-for _ in stream: pass
+def run():  # between two rows it is this function that is interrupted, and lets the stream go
+    stream = classifier.stream(texts())
+    next(stream)
+    print("began", flush=True)
+    for _ in stream: pass
+run()
 """
     command = [sys.executable, "-c", program, str(tmp_path / "model")]
     with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE) as process:
         assert process.stdout is not None
         assert process.stdout.readline() == b"began\n"
         process.send_signal(2)
-        out, err = process.communicate(timeout=30)
+        try:
+            out, err = process.communicate(timeout=30)
+        finally:
+            process.kill()
     assert out == b"closed\n"
     assert err.decode().rstrip().endswith("KeyboardInterrupt")

@@ -24,9 +24,16 @@ from offramp.text.tokenizer import Tokenizer
 from offramp.training.examples import Examples, to_examples
 from offramp.training.frozen import train_ramps
 from offramp.training.options import TrainingOptions
+from offramp.training.run import Run
+from offramp.training.schedules import RampStage, stages
 from offramp.training.train import TrainingReport, evaluate_exits, train
 
 Trained = tuple[Path, TrainingReport]
+RAMPS, DISTILLED = (
+    stages(TrainingOptions(schedule=schedule, freeze_backbone=True))[0]
+    for schedule in ("two-stage", "self-distillation")
+)
+
 TrainToy = Callable[..., tuple[Classifier, TrainingReport]]
 
 
@@ -99,7 +106,9 @@ def test_each_ramp_keeps_its_best_epoch(frozen_options: TrainingOptions) -> None
     )
     model = tiny_model(n_labels=2)
     options = replace(frozen_options, epochs=12, ramp_learning_rate=0.01)
-    (line,) = train_ramps(model, training, dev, None, options, lambda *step: None)
+    run = Run(options)
+    train_ramps(model, RAMPS, training, dev, None, run)
+    (line,) = run.log
     saved = evaluate_exits(model, dev, "accuracy")
     assert saved["dev_accuracy_by_depth"] == line["dev_accuracy_by_depth"]
 
@@ -117,7 +126,7 @@ def test_of_equally_accurate_epochs_the_one_of_lower_loss_is_kept(
         torch.manual_seed(0)
         model = tiny_model(n_labels=2)
         options = replace(frozen_options, epochs=epochs)
-        list(train_ramps(model, training, dev, None, options, lambda *step: None))
+        train_ramps(model, RAMPS, training, dev, None, Run(options))
         logits_RC = every_exit(model, dev.rows).logits_ERC[0]
         right = int((logits_RC.argmax(-1) == dev.labels_R).sum())
         kept.append((right, -torch.nn.functional.cross_entropy(logits_RC, dev.labels_R).item()))
@@ -127,9 +136,16 @@ def test_of_equally_accurate_epochs_the_one_of_lower_loss_is_kept(
     assert any(a[0] == b[0] and b[1] > a[1] + 1e-4 for a, b in pairwise(kept)), kept
 
 
-@pytest.mark.parametrize("epochs", [1, 5])
+@pytest.mark.parametrize(
+    ("stage", "epochs", "before"), [(RAMPS, 1, 0), (RAMPS, 5, 0), (DISTILLED, 5, 1)]
+)
 def test_each_token_passes_each_layer_once(
-    epochs: int, toy_data: dict[str, Table], frozen_options: TrainingOptions, tmp_path: Path
+    stage: RampStage,
+    epochs: int,
+    before: int,
+    toy_data: dict[str, Table],
+    frozen_options: TrainingOptions,
+    tmp_path: Path,
 ) -> None:
     write_tokenizer(tmp_path)
     tokenizer = Tokenizer.from_pretrained(tmp_path)
@@ -147,9 +163,10 @@ def test_each_token_passes_each_layer_once(
         layer.register_forward_hook(count)
     told: list[tuple[str, int, int]] = []
     options = replace(frozen_options, epochs=epochs)
-    list(train_ramps(model, training, dev, None, options, lambda *step: told.append(step)))
-    tokens = sum(len(row.ids) for row in (*training.rows, *dev.rows))
-    assert passed == [tokens] * 3
+    train_ramps(model, stage, training, dev, None, Run(options, lambda *step: told.append(step)))
+    to_train, to_score = (sum(len(row.ids) for row in rows.rows) for rows in (training, dev))
+    # Whatever the number of epochs; those to learn from once more before, for the model's answers.
+    assert passed == [to_train * (1 + before) + to_score] * 3
     assert told == [("train", depth, 3) for depth in (1, 2, 3)]
 
 
@@ -210,3 +227,37 @@ def test_ramps_that_the_last_step_ruins_are_not_saved(
     with pytest.raises(TrainingError, match="no numbers any more"):
         train_frozen(data=data, epochs=1, ramp_learning_rate=3.3e37)
     assert not list(tmp_path.iterdir())
+
+
+# ---------------------------------------------------------------------------------------------
+# Self-distillation: the model's own answers in place of the labels.
+
+
+def test_distilled_ramps_do_not_see_the_labels(frozen_options: TrainingOptions) -> None:
+    generator = torch.Generator().manual_seed(0)
+    rows, dev = random_rows(160, 1), Examples(random_rows(40, 2), torch.randint(2, (40,)))
+    weights = []
+    for _ in range(2):
+        training = Examples(rows, torch.randint(2, (160,), generator=generator))
+        model = tiny_model(n_labels=2)
+        torch.manual_seed(0)
+        train_ramps(model, DISTILLED, training, dev, None, Run(frozen_options))
+        weights.append(exits_of(model).state_dict())
+    assert all(torch.equal(tensor, weights[1][name]) for name, tensor in weights[0].items())
+
+
+def test_distilled_ramps_answer_as_the_model_does(
+    train_frozen: TrainToy, toy_trained: Trained, toy_data: dict[str, Table], tmp_path: Path
+) -> None:
+    # Labels that are all wrong: what the ramps learn is what the model says.
+    labels = toy_data["train"].labels
+    assert labels is not None
+    wrong = [{"pos": "neg", "neg": "pos"}[label] for label in labels]
+    data = Table("wrong", toy_data["train"].texts, wrong)
+    _, report = train_frozen(data=data, schedule="self-distillation")
+    assert min(report.best["dev_accuracy_by_depth"].values()) > 0.9
+    before = load_file(toy_trained[0] / "model.safetensors")
+    after = load_file(tmp_path / "out" / "model.safetensors")
+    changed = {name for name in before if not torch.equal(before[name], after[name])}
+    assert changed
+    assert all(name.startswith("exits.") for name in changed)

@@ -26,7 +26,6 @@ from offramp.training.options import TrainingOptions
 from offramp.training.thresholds import choose_threshold
 from offramp.training.train import (
     TrainingReport,
-    depth_weighted_loss,
     evaluate_exits,
     train,
 )
@@ -192,28 +191,7 @@ def test_rates_are_the_body_s_and_the_ramps(
 
 
 # ---------------------------------------------------------------------------------------------
-# The loss.
-
-
-def test_depth_weighted_loss_by_hand() -> None:
-    logits = {
-        1: torch.tensor([[0.0, 0.0], [0.0, 0.0]]),
-        2: torch.tensor([[math.log(3), 0.0], [0.0, math.log(3)]]),
-        4: torch.tensor([[0.0, math.log(9)], [0.0, math.log(4)]]),
-    }
-    labels_R = torch.tensor([0, 1])
-    losses = {1: math.log(2), 2: math.log(4 / 3), 4: (math.log(10) + math.log(5 / 4)) / 2}
-    by_hand = (1 * losses[1] + 2 * losses[2] + 4 * losses[4]) / 7
-    assert depth_weighted_loss(logits, labels_R).item() == pytest.approx(by_hand)
-    # Weighted rows: the mean is over the weights.
-    weighted = {
-        1: math.log(2),
-        2: math.log(4 / 3),
-        4: (3 * math.log(10) + 1 * math.log(5 / 4)) / 4,
-    }
-    by_hand = (1 * weighted[1] + 2 * weighted[2] + 4 * weighted[4]) / 7
-    found = depth_weighted_loss(logits, labels_R, torch.tensor([3.0, 1.0]))
-    assert found.item() == pytest.approx(by_hand)
+# Class weights.
 
 
 def test_class_weights_by_hand() -> None:
@@ -352,7 +330,8 @@ def test_a_disk_that_fills_leaves_no_half_model(
     monkeypatch.setattr(Path, "write_text", full)
     with pytest.raises(OSError, match="No space"):
         train_toy()
-    assert nothing_left(tmp_path)
+    # What was learnt is not lost: test_resuming.py goes on with it.
+    assert [path.name for path in tmp_path.iterdir()] == [".out.training"]
 
 
 # ---------------------------------------------------------------------------------------------

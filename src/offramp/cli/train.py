@@ -34,6 +34,8 @@ if TYPE_CHECKING:
 @tokens_column
 @click.option("--epochs", default=3, show_default=True)
 @click.option("--batch-size", default=32, show_default=True)
+@click.option("--accumulate", default=1, show_default=True, help="Batches a step.")
+@click.option("--precision", default="float32", show_default=True, help="float32 or bfloat16.")
 @click.option("--learning-rate", default=5e-5, show_default=True, help="Of the body.")
 @click.option("--ramp-learning-rate", default=5e-4, show_default=True, help="Of exits and head.")
 @click.option("--max-length", type=int, help="Tokens kept of a row; the model's limit by default.")
@@ -46,6 +48,19 @@ if TYPE_CHECKING:
     "--score", help="accuracy, f1 or macro_f1.  [default: accuracy; a tagger's: f1, of entities]"
 )
 @click.option("--class-weights", help="`balanced`, or a weight for each label: `spam=3,ham=1`.")
+@click.option(
+    "--schedule",
+    default="joint",
+    show_default=True,
+    help="joint, two-stage, alternating, self-distillation, joint-distillation or mixed.",
+)
+@click.option(
+    "--distillation-weight", default=1.0, help="Of joint-distillation.", show_default=True
+)
+@click.option("--temperature", default=2.0, help="Of joint-distillation.", show_default=True)
+@click.option(
+    "--gradient-equilibrium", is_flag=True, help="Layers get the mean of the exits' gradients."
+)
 @click.option("--freeze-backbone", is_flag=True, help="Train exits only, on a fine-tuned model.")
 @click.option(
     "--pooler", default="attention", show_default=True, help="attention, mean, first or last."
@@ -56,6 +71,9 @@ if TYPE_CHECKING:
 )
 @click.option(
     "--growth", type=float, help="By what the threshold rises a layer; 1.5 for six layers."
+)
+@click.option(
+    "--resume", is_flag=True, help="Go on where a run that was stopped has left --output."
 )
 def train(
     task: str,
@@ -70,7 +88,8 @@ def train(
     max_length: int | None,
     class_weights: str | None,
     depths: str | None,
-    **settings: float,
+    resume: bool,
+    **settings: Any,
 ) -> None:
     """Fine-tune a classifier with early exits and choose its threshold.
 
@@ -83,7 +102,7 @@ def train(
     options = offramp.TrainingOptions(
         class_weights=_weights(class_weights),
         depths=_numbers(depths),
-        **settings,  # type: ignore[arg-type]  # named and typed as the options are
+        **settings,  # named and typed as the options are
     )
     read, fit, summary = _steps(task, text, pair, label, tokens)
     rows, held = read(data), None if dev is None else read(dev)
@@ -95,6 +114,7 @@ def train(
             dev=held,
             options=options,
             max_length=max_length,
+            resume=resume,
             progress=progress,
             on_evaluation=_show,
         )
@@ -141,7 +161,9 @@ def _show(line: dict[str, Any]) -> None:
         dev = "by exit " + " ".join(f"{value:.3f}" for value in exits)
     else:
         dev = f"f1 {line['dev']['f1']:.3f}  words {line['dev']['accuracy']:.3f}"
-    console.print(f"epoch {line['epoch']}  loss {line['loss']:.3f}  dev {dev}")
+    console.print(
+        f"{line['stage']}: epoch {line['epoch']}  loss {line['loss']:.3f}  dev {dev}", markup=False
+    )
 
 
 def _weights(text: str | None) -> dict[str, float] | str | None:

@@ -17,6 +17,7 @@ from offramp.exits.criteria import (
     Task,
     criterion_from_dict,
 )
+from offramp.exits.equilibrium import rescaled
 from offramp.exits.ramps import POOLERS, Ramp
 from offramp.models.base import PretrainedModel
 from offramp.models.flow import ExitableModel, Flow, Inputs
@@ -38,34 +39,16 @@ class Exits(nn.ModuleDict):
 
     def __init__(
         self,
-        width: int,
-        n_labels: int,
-        *,
-        depths: Iterable[int],
-        pooler: str,
-        queries: int,
-        hidden: int,
-        dropout: float,
+        ramps: Mapping[int, nn.Module],
+        shape: Mapping[str, Any],
         criterion: Criterion,
-        certainty: bool = False,
+        certainty: nn.Linear | None = None,
     ) -> None:
-        self.depths = tuple(depths)
-        self.shape = {"pooler": pooler, "queries": queries, "hidden": hidden, "dropout": dropout}
-        super().__init__(
-            {
-                str(depth): Ramp(
-                    width,
-                    n_labels,
-                    pooler=pooler,
-                    queries=queries,
-                    hidden=hidden,
-                    dropout=dropout,
-                )
-                for depth in self.depths
-            }
-        )
-        pooled = width * (queries if pooler == "attention" else 1)
-        self.certainty = nn.Linear(pooled, 1) if certainty else None
+        """`ramps` by depth, all of one `shape`: what the configuration says of them."""
+        super().__init__({str(depth): ramp for depth, ramp in ramps.items()})
+        self.depths = tuple(ramps)
+        self.shape = dict(shape)
+        self.certainty = certainty
         self.criterion = criterion
         self.calibration: dict[str, Any] | None = None
         """How the criterion was chosen, as JSON values; kept in the config, not interpreted."""
@@ -96,6 +79,41 @@ class Exits(nn.ModuleDict):
             "criterion": self.criterion.to_dict(),
             **({} if self.calibration is None else {"calibration": self.calibration}),
         }
+
+
+class OwnedExits(Exits):
+    """A view of ramps that a model has by names of its own.
+
+    Nothing is stored in it: the ramps are the model's, and so are the criterion (`owned_criterion`)
+    and its calibration. It is made anew whenever it is asked for.
+    """
+
+    def __init__(
+        self, owner: PretrainedModel, ramps: Mapping[int, nn.Module], shape: Mapping[str, Any]
+    ) -> None:
+        nn.ModuleDict.__init__(self, {str(depth): ramp for depth, ramp in ramps.items()})
+        self.depths = tuple(ramps)
+        self.shape = dict(shape)
+        self.certainty = None
+        self._owner = (owner,)  # in a tuple: it is none of this module's parts
+
+    @property
+    def criterion(self) -> Criterion:
+        """What the model keeps of when rows leave; what is set must be such as it can keep."""
+        return cast(Criterion, cast(Any, self._owner[0]).owned_criterion)
+
+    @criterion.setter
+    def criterion(self, value: Criterion) -> None:
+        cast(Any, self._owner[0]).owned_criterion = value
+
+    @property
+    def calibration(self) -> dict[str, Any] | None:
+        """How the criterion was chosen, as JSON values."""
+        return vars(self._owner[0]).get("_calibration")
+
+    @calibration.setter
+    def calibration(self, value: dict[str, Any] | None) -> None:
+        vars(self._owner[0])["_calibration"] = value
 
 
 def add_exits(
@@ -150,17 +168,15 @@ def add_exits(
         raise ConfigError(f"certainty is True or False; got {certainty!r}.")
     criterion.check(replace(task_of(model), certainty=certainty))
     width = int(model.config.hidden_size)
-    exits = Exits(
-        width,
-        model.config.num_labels,
-        depths=chosen,
-        pooler=pooler,
-        queries=_at_least_one("queries", queries),
-        hidden=_at_least_one("hidden", max(1, width // 3) if hidden is None else hidden),
-        dropout=dropout,
-        criterion=criterion,
-        certainty=certainty,
-    )
+    shape: dict[str, Any] = {
+        "pooler": pooler,
+        "queries": _at_least_one("queries", queries),
+        "hidden": _at_least_one("hidden", max(1, width // 3) if hidden is None else hidden),
+        "dropout": dropout,
+    }
+    ramps = {depth: Ramp(width, model.config.num_labels, **shape) for depth in chosen}
+    pooled = width * (queries if pooler == "attention" else 1)
+    exits = Exits(ramps, shape, criterion, nn.Linear(pooled, 1) if certainty else None)
     example = next(model.parameters())
     exits.to(device=example.device, dtype=example.dtype)
     model.exits = exits
@@ -188,7 +204,14 @@ def build_exits(model: M, section: Mapping[str, Any]) -> M:
     calibration = values.pop("calibration", None)
     try:
         criterion = criterion_from_dict(values.pop("criterion"))
-        add_exits(model, **values)
+        if isinstance(owned := getattr(model, "exits", None), OwnedExits):
+            if values != {"depths": list(owned.depths), **owned.shape}:
+                raise ConfigError(
+                    f"The exits of config.json are {values}; a {type(model).__name__} has its own "
+                    f"after layers {list(owned.depths)}, {owned.shape}."
+                )
+        else:
+            add_exits(model, **values)
         # Not held against the task yet: another can be set before a run.
         exits_of(model).criterion, exits_of(model).calibration = criterion, calibration
         return model
@@ -196,20 +219,38 @@ def build_exits(model: M, section: Mapping[str, Any]) -> M:
         raise ConfigError(f"The `exits` section of config.json is malformed: {error}.") from error
 
 
-def logits_by_depth(model: PretrainedModel, inputs: Inputs) -> dict[int, Tensor]:
-    """Every exit's logits [R, C] and, at the last depth, the model's own; rows in flow order."""
-    return {depth: answer.logits_RC for depth, answer in answers_by_depth(model, inputs).items()}
+def logits_by_depth(
+    model: PretrainedModel, inputs: Inputs, *, equilibrium: bool = False
+) -> dict[int, Tensor]:
+    """Every exit's logits [R, C] and, at the last depth, the model's own; rows in flow order.
+
+    With `equilibrium` the gradient that a layer gets is the mean of those that the exits behind it
+    send, and not their sum, which is the greater the more of them there are: where k exits are
+    left, this one's own counts 1/k and what comes from behind (k-1)/k. The gradients of the ramps'
+    own weights are what they were (Li et al. 2019, "Improved Techniques for Training Adaptive Deep
+    Networks", gradient equilibrium).
+    """
+    answers = answers_by_depth(model, inputs, equilibrium=equilibrium)
+    return {depth: answer.logits_RC for depth, answer in answers.items()}
 
 
-def answers_by_depth(model: PretrainedModel, inputs: Inputs) -> dict[int, Answer]:
+def answers_by_depth(
+    model: PretrainedModel, inputs: Inputs, *, equilibrium: bool = False
+) -> dict[int, Answer]:
     """All that `logits_by_depth` gives, and each exit's certainty where they have one."""
     task = cast(ExitableModel, model)
     stack, exits = task.stack, exits_of(model)
     flow, answers = stack.start(inputs), {}
+    left = len(exits.depths) + 1
     for i in range(stack.n_layers):
         flow = stack.step(flow, i)
         if i + 1 in exits.depths:
+            if equilibrium:
+                flow = replace(flow, hidden=rescaled(flow.hidden, 1 / left))
             answers[i + 1] = exits.read(i + 1, stack.finish(flow))
+            left -= 1
+            if equilibrium:
+                flow = replace(flow, hidden=rescaled(flow.hidden, left))
     answers[stack.n_layers] = Answer(task.logits(stack.finish(flow)))
     return answers
 

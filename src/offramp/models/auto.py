@@ -71,6 +71,7 @@ class _AutoModel:
         check_positions(cls.__name__, from_hf_hub, subfolder)
         name = pretrained_model_name_or_path
         config = kwargs.get("config")
+        architectures = None
         if isinstance(config, PretrainedConfig):
             model_type = config.model_type
         else:
@@ -80,10 +81,11 @@ class _AutoModel:
                 from_hf_hub=from_hf_hub,
                 variant=kwargs.get("variant"),
             )
+            architectures = values.get("architectures")
             if values.get("model_type") not in (None, model_type):  # the tensors know better
                 values = _of_type(values, model_type)
                 kwargs["config"] = find_config_class(model_type).from_dict(values)
-        chosen = find_class(model_type, cls.task)
+        chosen = find_class(model_type, cls.task, architectures)
         return chosen.from_pretrained(name, from_hf_hub, subfolder, *args, **kwargs)
 
     @classmethod

@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any, ClassVar, cast
 
+import torch.nn.functional as F
 from torch import Tensor, nn
 
 from offramp.errors import ConfigError, InputError
@@ -26,7 +27,7 @@ from offramp.models.outputs import BaseModelOutputWithPooling
 from offramp.models.passing import Options, pass_layers
 from offramp.nn.activations import ACTIVATIONS
 from offramp.nn.blocks import Attention, KeysValues
-from offramp.nn.layout import Layout, Packed
+from offramp.nn.layout import Layout, Packed, round_size
 from offramp.nn.pooling import pool_first
 
 
@@ -188,8 +189,10 @@ class EncoderBody(EncoderPreTrainedModel):
         `known` are this flow's `keys_values`, where they were made before.
         """
         bias = () if flow.bias_HLL is None else (_of_queries(flow.bias_HLL, flow.layout, queries),)
-        layer = self.layers[i]
-        hidden = layer(flow.hidden, flow.layout, queries, flow.probe, *bias, known=known)
+        layer, asking = self.layers[i], queries
+        if queries is not None and flow.filled:
+            asking = F.pad(queries, (0, round_size(len(queries)) - len(queries)))
+        hidden = layer(flow.hidden, flow.layout, asking, flow.probe, *bias, known=known)
         return flow.advanced(hidden) if queries is None else flow.narrowed(hidden, queries)
 
     def finish(self, flow: Flow) -> Flow:

@@ -23,6 +23,7 @@ from offramp.nn.layout import (
     Layout,
     Packed,
     Padded,
+    fill,
     ordinals,
     round_size,
     rows_of_tokens,
@@ -264,7 +265,7 @@ class Flow:
 
     def fill(self) -> Flow:
         """This packed flow, filled. Untraced."""
-        return replace(self, hidden=_filled([self.hidden]), trace=None, filled=True)
+        return replace(self, hidden=fill([self.hidden]), trace=None, filled=True)
 
     def bare(self) -> Flow:
         """This flow without tokens that are of no row."""
@@ -286,6 +287,7 @@ class Flow:
             row_ids_R=self.row_ids_R,
             positions=self.positions[tokens],
             bias_HLL=self.bias_HLL,
+            filled=len(hidden) > len(tokens),
         )
 
     def take(self, rows: Index) -> Flow:
@@ -338,20 +340,13 @@ def join(flows: Sequence[Flow]) -> Flow:
     lengths_R = torch.cat([flow.layout.lengths_R for flow in flows])  # type: ignore[union-attr]
     biases = [flow.bias_HLL for flow in flows if flow.bias_HLL is not None]
     return Flow(
-        hidden=_filled(hidden) if filled else torch.cat(hidden),
+        hidden=fill(hidden) if filled else torch.cat(hidden),
         layout=Packed.of(lengths_R),
         row_ids_R=torch.cat([flow.row_ids_R for flow in flows]),
         positions=torch.cat([flow.positions for flow in flows]),
         bias_HLL=max(biases, key=lambda bias_HLL: bias_HLL.shape[1], default=None),
         filled=filled,
     )
-
-
-def _filled(pieces: Sequence[Tensor]) -> Tensor:
-    """Tokens' hidden states together, and behind them as many as a round number lacks."""
-    size = sum(map(len, pieces))
-    rest = pieces[0].new_zeros(round_size(size) - size, pieces[0].shape[1])
-    return torch.cat([*pieces, rest])
 
 
 class LayerStack(Protocol):

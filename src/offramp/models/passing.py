@@ -108,6 +108,38 @@ def pass_layers(
 
     With `first_alone` nothing but the first tokens' last hidden states is read.
     """
+    inputs, probe = read_batch(
+        stack,
+        input_ids,
+        attention_mask,
+        token_type_ids,
+        position_ids,
+        inputs_embeds,
+        options,
+        task_type_ids,
+    )
+    flow = run_layers(
+        stack,
+        inputs,
+        trace=options.output_hidden_states,
+        probe=probe,
+        first_alone=first_alone and not _is_watched(stack),
+    )
+    shape = input_ids.shape if input_ids is not None else cast(Tensor, inputs_embeds).shape
+    return Passed(flow, shape[0], shape[1], options)
+
+
+def read_batch(
+    stack: LayerStack,
+    input_ids: Tensor | None,
+    attention_mask: Tensor | None,
+    token_type_ids: Tensor | None,
+    position_ids: Tensor | None,
+    inputs_embeds: Tensor | None,
+    options: Options,
+    task_type_ids: Tensor | None = None,
+) -> tuple[Inputs, Probe | None]:
+    """What the arguments of `forward` are before the first layer, and who looks into attention."""
     head_mask = options.head_mask
     if head_mask is not None:
         shared = getattr(stack, "head_mask_rows", None)  # ALBERT's: some steps have one row
@@ -137,15 +169,7 @@ def pass_layers(
         # What is traced must not depend on the mask's values.
         pack=not (look or is_traced()),
     )
-    flow = run_layers(
-        stack,
-        inputs,
-        trace=options.output_hidden_states,
-        probe=Probe(head_mask, keeps=options.output_attentions) if look else None,
-        first_alone=first_alone and not _is_watched(stack),
-    )
-    shape = input_ids.shape if input_ids is not None else cast(Tensor, inputs_embeds).shape
-    return Passed(flow, shape[0], shape[1], options)
+    return inputs, Probe(head_mask, keeps=options.output_attentions) if look else None
 
 
 def _is_watched(stack: LayerStack) -> bool:

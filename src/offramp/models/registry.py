@@ -43,13 +43,21 @@ FAMILIES: dict[str, Family] = {
 """model_type: its family. Of several with one prefix the first is meant where nothing else says."""
 
 
-def find_class(model_type: str, task: str) -> type[PretrainedModel]:
+HEADS_OF_THEIR_OWN = ("DeeRobertaForSequenceClassification",)
+"""Classes of research code with a head that their family's class for the task does not have."""
+
+
+def find_class(model_type: str, task: str, architectures: object = None) -> type[PretrainedModel]:
     """The class of a family for a task: "Model", "ForSequenceClassification", ...
 
-    Raises ConfigError, naming those that there are, for a type or a task that is not here.
+    `architectures` are a configuration's, where there is one. Raises ConfigError, naming those that
+    there are, for a type or a task that is not here.
     """
     family = _family(model_type)
     name = family.classes + task
+    if isinstance(architectures, list):
+        own = [n for n in HEADS_OF_THEIR_OWN if n in architectures and n.endswith(name)]
+        name = own[0] if own else name
     if name not in offramp.__all__:
         known = [n for n in offramp.__all__ if n.startswith(family.classes + "For")]
         raise ConfigError(f"There is no {name}. {family.classes} has: {', '.join(known)}.")
@@ -65,8 +73,8 @@ def find_config_class(model_type: str) -> type[PretrainedConfig]:
 
 def sequence_classifier(directory: str | Path) -> type[PretrainedModel]:
     """The classification class of the family whose model lies in `directory`."""
-    model_type, _ = identify(directory)
-    return find_class(model_type, "ForSequenceClassification")
+    model_type, values = identify(directory)
+    return find_class(model_type, "ForSequenceClassification", values.get("architectures"))
 
 
 def identify(

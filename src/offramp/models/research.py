@@ -39,7 +39,8 @@ def from_research(weights: Weights, config: Mapping[str, Any]) -> tuple[Weights,
     PABEE's is the model's own head here, DeeBERT's stays under its name, since the model has a
     head of its own there.
     """
-    if config.get("exits") is not None:  # they are ours already
+    ours = any(name.startswith("exits.") for name in weights.tensors)
+    if ours and config.get("exits") is not None:
         return weights, dict(config)
     for pattern, read in ((_HIGHWAY, _from_deebert), (_CLASSIFIERS, _from_pabee)):
         numbers = {int(found["n"]) for name in weights.tensors if (found := pattern.match(name))}
@@ -180,9 +181,7 @@ def _is_regression(config: Mapping[str, Any]) -> bool:
 
 
 def _with_exits(config: Mapping[str, Any], layers: int) -> dict[str, Any]:
-    if config.get("exits") is not None:
-        return dict(config)
-    section = {
+    section = config.get("exits") or {
         "format": 1,
         "depths": list(range(1, layers)),
         "pooler": "first",

@@ -50,15 +50,17 @@ def self_attention(
     heads: list[int] | None = None,
     probe: Probe | None = None,
     bias_HLL: Tensor | None = None,
+    *,
+    one_a_row: bool = False,
 ) -> Tensor:
     """Each token attends to the tokens of its own row.
 
     query, key, value and the result are [B, L, D] or [T, D] as `layout` says; D is heads x width.
-    A packed query may be [R, D] in place of [T, D]: one token a row. A padded row without a single
+    With `one_a_row` a packed query is [R, D], of one token a row. A padded row without a single
     key gets zeros (torch's rule for an all-False mask). With a `probe` the probabilities are
     computed openly; `heads` are the heads' numbers in its mask. `bias_HLL` (query, key) is added to
     the scores; L is that of the longest row, and a shorter row has its upper left corner. It is
-    [R, H, 1, L] where the query is one token a row. Packed tokens behind those of the last row are
+    [R, H, 1, L] where the query is one token a row. Packed queries behind those of the last row are
     of no row, and get zeros.
     """
     if isinstance(layout, Padded):
@@ -66,10 +68,9 @@ def self_attention(
             return _attend(query, key, value, n_heads, dropout, layout.attention_mask)
         return _attend_openly(query, key, value, n_heads, dropout, layout, heads, probe, bias_HLL)
     if dropout == 0 and bias_HLL is None and _has_kernel(query, n_heads):
-        return _attend_at_once(query, key, value, layout, n_heads)
+        return _attend_at_once(query, key, value, layout, n_heads, one_a_row)
     outputs, row = [], 0
     quick = dropout == 0 and _products_are_quick(query, n_heads)
-    one_a_row = len(query) == layout.n_rows  # and if all rows are one token long, it is the same
     for block in layout.blocks:
         tokens, rows = slice(block.start, block.stop), slice(row, row + block.rows)
         row += block.rows
@@ -86,8 +87,9 @@ def self_attention(
         else:
             mixed = _attend(q, k, v, n_heads, dropout, bias)
         outputs.append(mixed.flatten(0, 1))
-    if not one_a_row and len(query) > layout.n_tokens:
-        outputs.append(query.new_zeros(len(query) - layout.n_tokens, query.shape[1]))
+    rest = len(query) - (layout.n_rows if one_a_row else layout.n_tokens)
+    if rest:
+        outputs.append(query.new_zeros(rest, query.shape[1]))
     if len(outputs) == 1:
         return outputs[0]
     return torch.cat(outputs) if outputs else torch.zeros_like(query)
@@ -102,16 +104,16 @@ def _has_kernel(query: Tensor, n_heads: int) -> bool:
 
 
 def _attend_at_once(
-    query: Tensor, key: Tensor, value: Tensor, layout: Packed, n_heads: int
+    query: Tensor, key: Tensor, value: Tensor, layout: Packed, n_heads: int, one_a_row: bool
 ) -> Tensor:
-    """All packed rows in one call. The query is [T, D], or [R, D] for one token a row."""
+    """All packed rows in one call."""
     from torch.nn.attention.varlen import varlen_attn  # here: it imports torch's compiler
 
     bounds = layout.bounds(query.device)
-    if len(query) == len(key):
-        asking, longest = bounds, layout.length
-    else:
+    if one_a_row:
         asking, longest = torch.arange(len(query) + 1, device=bounds.device, dtype=bounds.dtype), 1
+    else:
+        asking, longest = bounds, layout.length
     q, k, v = (x.view(len(x), n_heads, -1) for x in (query, key, value))
     mixed = varlen_attn(q, k, v, asking, bounds, longest, layout.length)
     return cast(Tensor, mixed).flatten(1)

@@ -170,6 +170,7 @@ class Heads(nn.Module):
             self.heads,
             probe,
             bias,
+            one_a_row=asking is not hidden,
         )
 
 

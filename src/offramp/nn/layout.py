@@ -6,6 +6,7 @@ norm and activation work on the last dimension of either; only attention and poo
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import NamedTuple, TypeAlias
 
@@ -123,9 +124,16 @@ Layout: TypeAlias = Padded | Packed
 
 
 def round_size(n_tokens: int) -> int:
-    """So many tokens or up to a thirty-second more: a number of six binary digits and zeros."""
-    unit = 1 << max(0, n_tokens.bit_length() - 6)
+    """So many tokens or some more, up to a thirty-second of them or sixteen."""
+    unit = max(16, 1 << max(0, n_tokens.bit_length() - 6))
     return -(-n_tokens // unit) * unit
+
+
+def fill(pieces: Sequence[Tensor]) -> Tensor:
+    """Tensors [.., D] one after the other, and zeros behind until their number is round."""
+    size = sum(map(len, pieces))
+    rest = pieces[0].new_zeros(round_size(size) - size, pieces[0].shape[1])
+    return torch.cat([*pieces, rest])
 
 
 def rows_of_tokens(layout: Packed) -> Tensor:

@@ -12,9 +12,7 @@ The operators are those that torch's compiler emits for frozen weights, and are 
 
 from __future__ import annotations
 
-import ctypes
 import functools
-import sys
 from collections.abc import Callable
 from typing import Any, cast
 
@@ -176,32 +174,6 @@ def keep_memory() -> None:
     forward. glibc keeps blocks as large as the largest one that was freed, up to 32 MiB.
     """
     torch.empty(32 * 2**20 - 2**16, dtype=torch.uint8)
-
-
-class _Freed:
-    """Gives what is free in the C library's heap back to the system, every so many tokens.
-
-    Hidden states of many sizes come and go between others that stay for a window, and leave gaps
-    that no later one fits: of a million rows the heap would grow to five gigabytes. It takes some
-    tenth of a second, a hundredth of what the tokens take.
-    """
-
-    EVERY = 30_000
-
-    def __init__(self) -> None:
-        self._passed = 0
-        library = ctypes.CDLL(None) if sys.platform == "linux" else None
-        self._trim = getattr(library, "malloc_trim", None)  # glibc has it
-
-    def passed(self, tokens: int) -> None:
-        """Count tokens of a window that is done."""
-        self._passed += tokens
-        if self._passed >= self.EVERY and self._trim is not None:
-            self._passed = 0
-            self._trim(0)
-
-
-freed = _Freed()
 
 
 @functools.cache

@@ -15,7 +15,7 @@ W = TypeVar("W")
 FEW = 256
 """Rows of a list that is hardly more than a window: nothing of it is worth a thread."""
 
-_PATIENCE = 3.0  # seconds that a stop waits for a source that is being read
+_PATIENCE = 5.0  # seconds that a stop waits for a source that is being read
 
 
 @contextmanager

@@ -16,9 +16,8 @@ from offramp.exits.attach import exits_of, task_of
 from offramp.exits.criteria import Criterion
 from offramp.models.base import PretrainedModel
 from offramp.models.flow import ExitableModel
-from offramp.nn.prepared import freed
 from offramp.runner.prepare import checked, prepared
-from offramp.runner.rows import BLOCK, gather, n_tokens, tokens_at_once
+from offramp.runner.rows import BLOCK, gather, tokens_at_once
 from offramp.runner.window import LeaveRates, Leavers, Route, Window
 from offramp.text.tokenizer import Encoded
 
@@ -80,7 +79,7 @@ class Runner:
         exits: bool = True,
         depth: int | None = None,
         window_rows: int = BLOCK,
-        window_tokens: int = 16_384,
+        window_tokens: int = 32_768,
         microbatch_tokens: int | None = None,
         prepare: bool = True,
     ) -> None:
@@ -236,7 +235,6 @@ class Runner:
         # Now and not before: the machine's part that a call may use is set around it.
         microbatch = self._microbatch_tokens or tokens_at_once(self.model.device)
         yield from Window(rows, route, microbatch, self._rates).leavers()
-        freed.passed(n_tokens(rows))
 
     def _blank(self, n_rows: int) -> Results:
         wide = torch.float64 if self.model.dtype == torch.float64 else torch.float32

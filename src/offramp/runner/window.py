@@ -27,7 +27,7 @@ from offramp.exits.criteria import Answer, Criterion, Task, ask_rows
 from offramp.models.base import PretrainedModel
 from offramp.models.flow import ExitableModel, Flow, Inputs, LayerStack, join, reads_first
 from offramp.nn.blocks import KeysValues
-from offramp.nn.layout import Packed
+from offramp.nn.layout import Packed, fill
 from offramp.runner.prepare import sums_alike
 from offramp.runner.rows import Row, by_length, split
 
@@ -39,8 +39,9 @@ digits with the batch's shape: by up to 2e-6 in a logit of all-MiniLM-L6-v2 in f
 (docs/notes.md); the figures for half precision are estimates from the formats' digits.
 """
 
-REDONE = 1 / 32
-"""The most that rows computed again may cost, of what the window costs at full depth.
+REDONE, ALONE = 1 / 64, 100
+"""The most that rows computed again may cost, of what the window costs at full depth; and how many
+tokens in a microbatch cost as much as a row alone does beside its own.
 
 Of a prepared model only, whose products give each row the same to the last bit in any batch, so
 that rows past the bound are decided as they would be alone; for others there is no bound.
@@ -237,12 +238,17 @@ class Window:
             return Passed(flow, self._task.logits(finished), known)
         return Passed(flow, exits_of(self._model).ramp(depth).pool(finished), known)
 
-    def _answer(self, read: Tensor, depth: int) -> Answer:
-        """What the exit after `depth` layers says, on the host."""
+    def _answer(self, reads: Sequence[Tensor], depth: int) -> Answer:
+        """What the exit after `depth` layers says of what it read, on the host."""
         if depth == self._stack.n_layers:
-            return Answer(read.cpu())
+            return Answer(torch.cat([*reads]).cpu())
+        n_rows = sum(map(len, reads))
+        filled = n_rows > 1 and getattr(self._stack, "fills", False)
+        read = fill(reads) if filled else torch.cat([*reads])
         logits_RC, certainty_R, _ = exits_of(self._model).answer(depth, read)
-        return Answer(logits_RC.cpu(), None if certainty_R is None else certainty_R.cpu())
+        if certainty_R is not None:
+            certainty_R = certainty_R[:n_rows].cpu()
+        return Answer(logits_RC[:n_rows].cpu(), certainty_R)
 
     def _ask(self, passed: Sequence[Passed], depth: int) -> tuple[Tensor, Leavers | None]:
         """Which rows leave, with which answers; doubtful ones are decided from a run of their own.
@@ -250,7 +256,7 @@ class Window:
         A row is doubtful whose answer hangs on the last digits, which depend on the batch.
         """
         names_R = torch.cat([flow.row_ids_R for flow, _, _ in passed])
-        answer = self._answer(torch.cat([read for _, read, _ in passed]), depth)
+        answer = self._answer([read for _, read, _ in passed], depth)
         asked = _decide(answer, _part(self._memory, names_R), depth, self._route)
         if len(self._rows) > 1:
             # Who leaves takes a label along, which must not hang on the last digits either.
@@ -260,12 +266,12 @@ class Window:
             places = torch.nonzero(doubtful).flatten()
             if self._sums_alike and len(places) and any(known for _, _, known in passed):
                 # A peek's last digits are not those of a row alone; a whole layer's are.
-                again = self._answer(self._unpeeked(passed, doubtful, depth), depth)
+                again = self._answer([self._unpeeked(passed, doubtful, depth)], depth)
                 memory = _part(self._memory, names_R[places])
                 _put(answer, asked, places, again, _decide(again, memory, depth, self._route))
             for place in places.tolist():
                 row = self._rows[int(names_R[place])]
-                cost = len(row.ids) * depth
+                cost = (len(row.ids) + ALONE) * depth
                 if cost > self._redo_left:
                     continue
                 self._redo_left -= cost
@@ -308,7 +314,7 @@ class Window:
         for asked in (*self._route.depths, self._route.last):
             # Without a peek: its last digits differ, and rows that ran before decide on it.
             passed = self._advance(flow, done, asked, peeks=False)
-            answer = self._answer(passed.read, asked)
+            answer = self._answer([passed.read], asked)
             decided = _decide(answer, memory, asked, self._route)
             if asked == depth:
                 break

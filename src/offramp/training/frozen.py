@@ -3,14 +3,16 @@
 Frozen, the ramps do not know of each other: while layer i's hidden states are in memory, its ramp
 is trained on them for all its epochs; then all rows pass layer i + 1. What is held is one
 layer's hidden states of the training and dev rows: tokens x width numbers.
+
+Ramps that learn from the model's own answers need those from the first layer on, so the training
+rows pass the body once before that: to hold every layer's hidden states would take N times as much.
 """
 
 from __future__ import annotations
 
 import math
 import time
-from collections.abc import Callable, Iterator
-from typing import Any, cast
+from typing import cast
 
 import torch
 from torch import Tensor
@@ -18,65 +20,95 @@ from torch import Tensor
 from offramp.exits.attach import exits_of
 from offramp.exits.ramps import Ramp
 from offramp.models.base import PretrainedModel
-from offramp.models.flow import ExitableModel, Flow, LayerStack, join
+from offramp.models.flow import ExitableModel, Flow, LayerStack, join, run_layers
 from offramp.models.losses import classification_loss
 from offramp.nn.layout import Packed
 from offramp.runner.rows import microbatches
 from offramp.training.examples import Examples
-from offramp.training.metrics import accuracy, finite, scores
+from offramp.training.loop import autocast, weight_of
+from offramp.training.metrics import accuracy, check_loss, scores
 from offramp.training.options import SCORE, TrainingOptions
+from offramp.training.run import Run
+from offramp.training.schedules import RampStage
 
 _BATCH = 128  # rows; a step costs little beside the taking of its rows
 
 
 def train_ramps(
     model: PretrainedModel,
+    stage: RampStage,
     training: Examples,
     dev: Examples,
     weights_C: Tensor | None,
-    options: TrainingOptions,
-    progress: Callable[[str, int, int], None],
-) -> Iterator[dict[str, Any]]:
-    """Train each ramp on its layer's hidden states; yields one log line at the end.
+    run: Run,
+) -> None:
+    """Train each ramp on its layer's hidden states; the run is told one log line at the end.
 
-    Each ramp keeps the epoch that was best on dev. The body and the model's head are not touched.
+    Each ramp keeps the epoch that was best on dev; a checkpoint is kept when it is done. The body
+    and the model's head are not touched.
     """
-    task = cast(ExitableModel, model)
+    options, task = run.options, cast(ExitableModel, model)
     stack, exits = task.stack, exits_of(model)
-    began = time.monotonic()
-    model.eval()
-    flows = [_start(stack, training), _start(stack, dev)]
     by_depth: dict[str, float] = {}
     losses: list[float] = []
+    seconds = 0.0
+    if kept := run.kept():
+        model.load_state_dict(kept.within("model"))
+        by_depth, losses, seconds = (kept.values[n] for n in ("by_depth", "losses", "seconds"))
+    began = time.monotonic() - seconds
+    model.eval()
+    own_RC = None
+    if stage.distils:
+        with autocast(model, options):
+            own_RC = _own_answers(task, training).float()
+    flows = [_start(stack, training), _start(stack, dev)]
     for i in range(stack.n_layers):
         depth = i + 1
-        flows = [_advance(stack, flow, i) for flow in flows]
-        if depth in exits.depths:
+        with autocast(model, options):
+            flows[0] = _advance(stack, flows[0], i)
+        flows[1] = _advance(stack, flows[1], i)
+        if depth in exits.depths and str(depth) not in by_depth:
             score, loss = _train_one(
+                model,
                 exits.ramp(depth),
+                stage,
                 [stack.finish(flow) for flow in flows],
                 [training.labels_R, dev.labels_R],
+                own_RC,
                 weights_C,
                 options,
                 seed=options.seed + depth,
             )
             by_depth[str(depth)] = round(score, 5)
             losses.append(loss)
-        progress("train", depth, stack.n_layers)
+            reached = {"by_depth": by_depth, "losses": losses, "seconds": time.monotonic() - began}
+            run.keep(reached, {f"model/{name}": x for name, x in model.state_dict().items()})
+        run.show(depth, stack.n_layers)
     with torch.inference_mode():
         finished = stack.finish(flows[1])
         own_R = task.logits(finished).argmax(-1)
     found = scores(own_R, dev.labels_R[finished.row_ids_R], model.config.num_labels)
     by_depth[str(stack.n_layers)] = round(found["accuracy"], 5)
-    yield {
-        "epoch": options.epochs,
-        "step": options.epochs * math.ceil(len(training) / _BATCH),
-        "loss": sum(losses) / max(1, len(losses)),
-        "score": found[options.score or SCORE],
-        "dev": found,
-        "dev_accuracy_by_depth": by_depth,
-        "seconds": round(time.monotonic() - began, 1),
-    }
+    run.tell(
+        {
+            "stage": stage.name,
+            "epoch": options.epochs,
+            "step": options.epochs * math.ceil(len(training) / _BATCH),
+            "loss": sum(losses) / max(1, len(losses)),
+            "score": found[options.score or SCORE],
+            "dev": found,
+            "dev_accuracy_by_depth": by_depth,
+            "seconds": round(time.monotonic() - began, 1),
+        }
+    )
+
+
+@torch.no_grad()
+def _own_answers(task: ExitableModel, examples: Examples) -> Tensor:
+    """The model's own logits [R, C], rows in order of length, as they are trained on."""
+    inputs = examples.inputs(range(len(examples)))
+    pieces = microbatches(cast(Packed, inputs.layout), 4096)
+    return torch.cat([task.logits(run_layers(task.stack, inputs.take(piece))) for piece in pieces])
 
 
 @torch.no_grad()
@@ -97,9 +129,12 @@ def _advance(stack: LayerStack, flow: Flow, i: int) -> Flow:
 
 
 def _train_one(
+    model: PretrainedModel,
     ramp: Ramp,
+    stage: RampStage,
     flows: list[Flow],
     labels: list[Tensor],
+    own_RC: Tensor | None,
     weights_C: Tensor | None,
     options: TrainingOptions,
     seed: int,
@@ -121,13 +156,18 @@ def _train_one(
         losses: list[float] = []
         for batch in torch.split(order, _BATCH):
             rows = batch.sort().values  # in order of length, as the flow is
-            logits_RC = ramp(flow.take(rows))
-            loss = classification_loss(logits_RC, labels_R[rows], class_weights_C=weights_C)
+            if not weight_of(labels_R[rows], weights_C):
+                continue
+            with autocast(model, options):
+                logits_RC = ramp(flow.take(rows)).float()
+                beside_RC = None if own_RC is None else own_RC[rows]
+                loss = stage.loss(logits_RC, beside_RC, labels_R[rows], weights_C)
             optimizer.zero_grad()
             loss.backward()  # type: ignore[no-untyped-call]
             optimizer.step()
-            losses.append(finite(loss, len(losses)))
-        mean_loss = sum(losses) / len(losses)
+            losses.append(loss.item())
+            check_loss(losses[-1], len(losses))
+        mean_loss = sum(losses) / max(1, len(losses))
         ramp.eval()
         with torch.no_grad():
             logits_RC = ramp(dev)

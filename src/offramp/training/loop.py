@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 import math
 import time
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from typing import Any
 
@@ -20,92 +22,167 @@ from offramp.models.base import PretrainedModel
 from offramp.models.loading import LoadingReport
 from offramp.models.opening import Opening, open_model
 from offramp.runner.text_model import TextModel
+from offramp.training.checkpoint import Checkpoint
 from offramp.training.examples import EncodedRows, batches
-from offramp.training.metrics import finite
+from offramp.training.metrics import check_loss
 from offramp.training.options import TrainingOptions
+from offramp.training.run import Line, Run
 
 LOG_FILE = "metrics.jsonl"
 
-Progress = Callable[[str, int, int], None]
-"""Told the stage, how much of it is done, and how much there is."""
 
-Line = dict[str, Any]
-"""One evaluation, as the metrics log has it."""
+@dataclass(frozen=True)
+class Lesson:
+    """What one stage of a run learns.
 
-
-def fit(
-    model: PretrainedModel,
-    training: EncodedRows[Any],
-    loss: Callable[[Sequence[int]], Tensor],
-    evaluate: Callable[[], Line],
-    options: TrainingOptions,
-    progress: Progress,
-) -> Iterator[Line]:
-    """Train all of the model; yields a log line an evaluation.
-
-    `loss` is that of a batch of row numbers, [], for a model in training mode. `evaluate` puts the
-    model into eval mode and gives a line's figures, of which `score` decides. At the end the model
-    has the weights of the best evaluation, the earliest of equals.
+    `loss` is that of a batch of row numbers at a step (from 1), [], for a model in training mode: a
+    mean, and `weigh` gives what it is divided by, so that batches can be put together. `evaluate`
+    puts the model into eval mode and gives a log line's figures, of which `score` decides.
+    `parameters` are those that learn.
     """
+
+    stage: str
+    training: EncodedRows[Any]
+    parameters: list[nn.Parameter]
+    loss: Callable[[Sequence[int], int], Tensor]
+    weigh: Callable[[Sequence[int]], float]
+    evaluate: Callable[[], Line]
+
+
+@dataclass
+class _Reached:
+    """How far a stage is; what a checkpoint has of it beside tensors."""
+
+    step: int = 0
+    best_score: float = -math.inf
+    since_best: int = 0
+    seconds: float = 0.0
+
+
+def fit(model: PretrainedModel, lesson: Lesson, run: Run) -> None:
+    """Train the model; the run is told a log line an evaluation, and keeps a checkpoint then.
+
+    At the end the model has the weights of the best evaluation, the earliest of equals.
+    """
+    options, training = run.options, lesson.training
     generator = torch.Generator().manual_seed(options.seed)
-    an_epoch = math.ceil(len(training) / options.batch_size)
+    rows_a_step = options.batch_size * options.accumulate
+    an_epoch = math.ceil(len(training) / rows_a_step)
     total = an_epoch * options.epochs
     every = math.ceil(an_epoch / options.evaluations_per_epoch)
-    optimizer, schedule = _optimizer(model, options, total)
-    parameters = [p for p in model.parameters() if p.requires_grad]
-    best_score, best_weights, since_best = -math.inf, None, 0
-    step, losses, began = 0, [], time.monotonic()
-    for epoch in range(1, options.epochs + 1):
-        for which in batches(training, options.batch_size, generator):
+    optimizer = _optimizer(model, lesson.parameters, options)
+    peaks = [group["lr"] for group in optimizer.param_groups]
+    at, best, losses = _Reached(), dict[str, Tensor](), list[float]()
+    if kept := run.kept():
+        at, best = _restore(kept, model, optimizer, generator)
+    began = time.monotonic() - at.seconds
+    while at.step < total and at.since_best < options.patience:
+        epoch_state = generator.get_state()
+        order = batches(training, rows_a_step, generator)
+        for which in itertools.islice(order, at.step % an_epoch, None):
             model.train()
-            batch_loss = loss(which)
-            losses.append(finite(batch_loss, step))
+            at.step += 1
             optimizer.zero_grad()
-            batch_loss.backward()  # type: ignore[no-untyped-call]
-            nn.utils.clip_grad_norm_(parameters, 1.0)
+            losses.append(_learn(model, lesson, which, at.step, options))
+            nn.utils.clip_grad_norm_(lesson.parameters, 1.0)
+            for group, peak in zip(optimizer.param_groups, peaks, strict=True):
+                group["lr"] = peak * _rate(at.step, total, options.warmup)
             optimizer.step()
-            schedule.step()
-            step += 1
-            progress("train", step, total)
-            in_epoch = step - (epoch - 1) * an_epoch
-            if in_epoch % every and in_epoch != an_epoch:
+            run.show(at.step, total)
+            in_epoch = at.step % an_epoch
+            if in_epoch % every:
                 continue
-            line = {
-                "epoch": epoch,
-                "step": step,
-                "loss": sum(losses) / len(losses),
-                **evaluate(),
-                "seconds": round(time.monotonic() - began, 1),
-            }
+            found = lesson.evaluate()
+            at.seconds = time.monotonic() - began
+            run.tell(
+                {
+                    "stage": lesson.stage,
+                    "epoch": math.ceil(at.step / an_epoch),
+                    "step": at.step,
+                    "loss": sum(losses) / len(losses),
+                    **found,
+                    "seconds": round(at.seconds, 1),
+                }
+            )
             losses = []
-            yield line
-            if line["score"] > best_score:
-                best_score, since_best = line["score"], 0
-                best_weights = {k: v.detach().clone() for k, v in model.state_dict().items()}
-            else:
-                since_best += 1
-                if since_best >= options.patience:
-                    break
-        else:
-            continue
-        break
-    assert best_weights is not None  # there is an evaluation at the end of each epoch
-    model.load_state_dict(best_weights)
+            at.since_best += 1
+            if found["score"] > at.best_score:
+                at.best_score, at.since_best = found["score"], 0
+                best = {name: x.detach().clone() for name, x in model.state_dict().items()}
+            order_state = epoch_state if in_epoch else generator.get_state()
+            run.keep(asdict(at), _tensors(model, optimizer, best, order_state))
+            if at.since_best >= options.patience:
+                break
+    model.load_state_dict(best)
 
 
-def told(lines: Iterable[Line], on_evaluation: Callable[[Line], None] | None) -> list[Line]:
-    """All lines; `on_evaluation` is told each as it is made."""
-    log = []
-    for line in lines:
-        log.append(line)
-        if on_evaluation is not None:
-            on_evaluation(line)
-    return log
+def _learn(
+    model: PretrainedModel,
+    lesson: Lesson,
+    which: Sequence[int],
+    step: int,
+    options: TrainingOptions,
+) -> float:
+    """Put the gradients of these rows' mean loss into the parameters; the loss.
+
+    A batch counts by its weight. One without any teaches nothing, and has no mean.
+    """
+    size = options.batch_size
+    parts = [which[start : start + size] for start in range(0, len(which), size)]
+    total, loss = lesson.weigh(which), 0.0
+    for part in parts:
+        if weight := lesson.weigh(part):
+            with autocast(model, options):
+                part_loss = lesson.loss(part, step) * (weight / total)
+            part_loss.backward()  # type: ignore[no-untyped-call]
+            loss += part_loss.item()
+    check_loss(loss, step)
+    return loss
 
 
-def best_of(log: Sequence[Line]) -> Line:
-    """The line whose weights `fit` keeps."""
-    return max(log, key=lambda line: line["score"])  # the earliest
+def autocast(model: PretrainedModel, options: TrainingOptions) -> torch.autocast:
+    """Where what passes the model has the precision that was asked for."""
+    enabled = options.precision == "bfloat16"
+    return torch.autocast(model.device.type, torch.bfloat16, enabled=enabled)
+
+
+def _tensors(
+    model: PretrainedModel,
+    optimizer: torch.optim.Optimizer,
+    best: Mapping[str, Tensor],
+    order_state: Tensor,
+) -> dict[str, Tensor]:
+    """What a stage goes on with. `order_state` is the batches' generator as the epoch began."""
+    state: dict[int, dict[str, Tensor]] = optimizer.state_dict()["state"]
+    return {
+        "random/order": order_state,
+        **{f"model/{name}": tensor for name, tensor in model.state_dict().items()},
+        **{f"best/{name}": tensor for name, tensor in best.items()},
+        **{
+            f"optimizer/{number}/{name}": tensor
+            for number, values in state.items()
+            for name, tensor in values.items()
+        },
+    }
+
+
+def _restore(
+    kept: Checkpoint,
+    model: PretrainedModel,
+    optimizer: torch.optim.Optimizer,
+    generator: torch.Generator,
+) -> tuple[_Reached, dict[str, Tensor]]:
+    """Put back what `_tensors` took; how far the stage was, and its best weights."""
+    model.load_state_dict(kept.within("model"))
+    state: dict[int, dict[str, Tensor]] = {}
+    for place, tensor in kept.within("optimizer").items():
+        number, _, name = place.partition("/")
+        state.setdefault(int(number), {})[name] = tensor.clone()
+    groups = optimizer.state_dict()["param_groups"]
+    optimizer.load_state_dict({"state": state, "param_groups": groups})
+    generator.set_state(kept.tensors["random/order"])
+    at = _Reached(**{field.name: kept.values[field.name] for field in fields(_Reached)})
+    return at, {name: tensor.clone() for name, tensor in kept.within("best").items()}
 
 
 def save_run(output: str | Path, model: TextModel, log: Sequence[Line]) -> None:
@@ -148,6 +225,11 @@ def class_weights(labels_N: Tensor, names: list[str], options: TrainingOptions) 
     return torch.tensor([float(wanted.get(label, 1.0)) for label in names])
 
 
+def weight_of(labels_N: Tensor, weights_C: Tensor | None) -> float:
+    """What the mean loss over these labels is divided by."""
+    return float(len(labels_N)) if weights_C is None else weights_C[labels_N].sum().item()
+
+
 @contextmanager
 def seeded(seed: int) -> Iterator[None]:
     """torch's random numbers from `seed` on, and afterwards those of before."""
@@ -156,32 +238,28 @@ def seeded(seed: int) -> Iterator[None]:
         yield
 
 
-def silent(stage: str, done: int, total: int) -> None:
-    """Progress that nobody asked for."""
-
-
 def _optimizer(
-    model: PretrainedModel, options: TrainingOptions, total: int
-) -> tuple[torch.optim.Optimizer, torch.optim.lr_scheduler.LRScheduler]:
+    model: PretrainedModel, parameters: list[nn.Parameter], options: TrainingOptions
+) -> torch.optim.Optimizer:
     body = {id(p) for p in model.base_model.parameters()}
     groups: dict[tuple[bool, bool], list[nn.Parameter]] = {}
-    for parameter in model.parameters():
+    for parameter in parameters:
         decays = parameter.dim() > 1  # biases and norms are not pulled to zero
         groups.setdefault((id(parameter) in body, decays), []).append(parameter)
-    optimizer = torch.optim.AdamW(
+    return torch.optim.AdamW(
         [
             {
-                "params": parameters,
+                "params": group,
                 "lr": options.learning_rate if of_body else options.ramp_learning_rate,
                 "weight_decay": options.weight_decay if decays else 0.0,
             }
-            for (of_body, decays), parameters in groups.items()
+            for (of_body, decays), group in groups.items()
         ],
         fused=True,  # the embedding's update costs as much as a forward otherwise
     )
-    rising = max(1, round(total * options.warmup))
 
-    def rate(step: int) -> float:
-        return min((step + 1) / rising, max(0.0, (total - step) / max(1, total - rising)))
 
-    return optimizer, torch.optim.lr_scheduler.LambdaLR(optimizer, rate)
+def _rate(step: int, total: int, warmup: float) -> float:
+    """What share of its peak the rate has at a step, from 1: up in a line, and down to 0."""
+    rising = max(1, round(total * warmup))
+    return min(step / rising, max(0.0, (total - step + 1) / max(1, total - rising)))

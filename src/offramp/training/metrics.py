@@ -47,11 +47,9 @@ def paired_difference(a_R: Tensor, b_R: Tensor) -> tuple[float, float, float]:
     return mean, mean - half, mean + half
 
 
-def finite(loss: Tensor, step: int) -> float:
-    """The loss as a number; TrainingError where it is none."""
-    value = loss.item()
-    if not math.isfinite(value):
+def check_loss(loss: float, step: int) -> None:
+    """TrainingError for a loss that is no number."""
+    if not math.isfinite(loss):
         raise TrainingError(
-            f"The loss at step {step} is {value}. Lower learning_rate or ramp_learning_rate."
+            f"The loss at step {step} is {loss}. Lower learning_rate or ramp_learning_rate."
         )
-    return value

@@ -6,27 +6,70 @@ import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from offramp.errors import ConfigError
+from offramp.errors import ConfigError, nearest
 from offramp.exits.criteria import Entropy
 
 SCORES = ("accuracy", "f1", "macro_f1")
 SCORE, TAGGER_SCORE = "accuracy", "f1"
 """Where none is asked for."""
 
+SCHEDULES = (
+    "joint",
+    "two-stage",
+    "alternating",
+    "self-distillation",
+    "joint-distillation",
+    "mixed",
+)
+"""What `offramp.training.schedules` knows."""
+PRECISIONS = ("float32", "bfloat16")
+_COUNTS = ("epochs", "batch_size", "accumulate", "patience", "evaluations_per_epoch", "queries")
+_FREEZABLE = ("joint", "two-stage", "self-distillation")
+_NUMBERS = (
+    "learning_rate",
+    "ramp_learning_rate",
+    "weight_decay",
+    "warmup",
+    "max_loss",
+    "distillation_weight",
+    "temperature",
+)
+_BALANCED = ("joint", "alternating", "joint-distillation", "mixed")
+
 
 @dataclass(frozen=True, kw_only=True)
 class TrainingOptions:
     """Settings of `offramp.train` and `offramp.train_tagger`.
 
-    The loss is the mean over exits weighted by depth (deeper counts more: Zhou et al. 2020,
-    PABEE), the model's own head included. With `freeze_backbone` the body and its head stay as they
-    are and only the ramps learn, from hidden states that the body computes once; then `epochs`,
-    `ramp_learning_rate`, `weight_decay`, `class_weights` and `seed` apply, and each ramp keeps the
-    epoch of its best dev accuracy. A tagger has no exits, and takes none of what is said of them.
+    A schedule is a stage or two; each stage has so many `epochs`, rates that rise and fall, a best
+    checkpoint and `patience` of its own. `freeze_backbone` is for a model that is fine-tuned
+    already: the body and its head stay as they are and only the ramps learn, from hidden states
+    that the body computes once. In that stage, and in the second one of `two-stage` and
+    `self-distillation`, `epochs`, `ramp_learning_rate`, `weight_decay`, `class_weights` and `seed`
+    apply, and each ramp keeps the epoch of its best dev accuracy. A tagger has no exits, and takes
+    none of what is said of them.
     """
+
+    schedule: str = "joint"
+    """What learns when, and by which loss:
+    `joint`, everything by the mean over exits weighted by depth (Zhou et al. 2020, PABEE);
+    `two-stage`, the model alone, then the ramps on the frozen body (Xin et al. 2020, DeeBERT);
+    `alternating`, the model's own loss and the mean over all exits in turn (Xin et al. 2021,
+    BERxiT);
+    `self-distillation`, the model alone, then the ramps by its answers (Liu et al. 2020, FastBERT);
+    `joint-distillation`, as `joint`, and the ramps by the last exit's answers (Phuong and Lampert
+    2019);
+    `mixed`, the model alone, then `joint` from there (Kubaty et al. 2024)."""
 
     epochs: int = 3
     batch_size: int = 32
+    """Rows that pass the model together."""
+    accumulate: int = 1
+    """Batches a step, whose gradients are added up: what `batch_size` times as many rows would
+    give, in the memory of one batch."""
+    precision: str = "float32"
+    """Of what passes the model in training: `bfloat16` is for hardware that is faster with it
+    (torch.autocast). Weights, losses and evaluations stay float32."""
     learning_rate: float = 5e-5
     """Peak rate of the body."""
     ramp_learning_rate: float = 5e-4
@@ -44,6 +87,15 @@ class TrainingOptions:
     """What the best checkpoint is best in, on dev, at full depth: accuracy, f1 or macro_f1.
     Accuracy by default; for a tagger f1, of entities (macro_f1: the mean over their types)."""
     freeze_backbone: bool = False
+    """Train ramps alone; with `joint` (or `two-stage`) by the labels, with `self-distillation` by
+    the answers of the model's own head."""
+    gradient_equilibrium: bool = False
+    """Let the gradient that a layer gets be the mean, not the sum, of those of the exits behind it
+    (Li et al. 2019), where several exits teach the body."""
+    distillation_weight: float = 1.0
+    """Of `joint-distillation`: how much what the last exit says counts beside the labels."""
+    temperature: float = 2.0
+    """Of `joint-distillation`: by what logits are divided before they are compared."""
     max_loss: float = 0.25
     """Points of dev accuracy, smoothed, that the threshold may lose against full depth."""
     growth: float | None = None
@@ -55,11 +107,11 @@ class TrainingOptions:
     queries: int = 4
 
     def __post_init__(self) -> None:
-        for name in ("epochs", "batch_size", "patience", "evaluations_per_epoch", "queries"):
+        for name in _COUNTS:
             value = getattr(self, name)
             if type(value) is not int or value < 1:  # isinstance would take True
                 raise ConfigError(f"{name} must be a whole number of at least 1; got {value!r}.")
-        for name in ("learning_rate", "ramp_learning_rate", "weight_decay", "warmup", "max_loss"):
+        for name in _NUMBERS:
             _check_number(name, getattr(self, name))
         if type(self.seed) is not int or not 0 <= self.seed < 2**63:
             raise ConfigError(f"seed must be a whole number from 0; got {self.seed!r}.")
@@ -69,6 +121,11 @@ class TrainingOptions:
             Entropy(growth=self.growth)  # refuses one that cannot be
         if self.score is not None and self.score not in SCORES:
             raise ConfigError(f"score is one of {', '.join(SCORES)}; got {self.score!r}.")
+        if self.precision not in PRECISIONS:
+            raise ConfigError(
+                f"precision is one of {', '.join(PRECISIONS)}; got {self.precision!r}."
+            )
+        self._check_schedule()
         if isinstance(self.class_weights, str) and self.class_weights != "balanced":
             raise ConfigError(
                 f"class_weights is 'balanced' or a weight for each label; got "
@@ -77,6 +134,32 @@ class TrainingOptions:
         if isinstance(self.class_weights, Mapping):
             for label, weight in self.class_weights.items():
                 _check_number(f"the class weight of {label!r}", weight)
+
+    def _check_schedule(self) -> None:
+        if self.schedule not in SCHEDULES:
+            raise ConfigError(
+                f"No schedule is named {self.schedule!r}. {nearest(str(self.schedule), SCHEDULES)}"
+            )
+        if self.freeze_backbone and self.schedule not in _FREEZABLE:
+            raise ConfigError(
+                f"freeze_backbone trains ramps alone, and in {self.schedule!r} the body learns "
+                f"with them. It goes with {', '.join(_FREEZABLE)}."
+            )
+        if self.gradient_equilibrium and (self.freeze_backbone or self.schedule not in _BALANCED):
+            raise ConfigError(
+                "gradient_equilibrium is for schedules in which several exits teach the body: "
+                f"{', '.join(_BALANCED)}, without freeze_backbone."
+            )
+        if self.temperature == 0:
+            raise ConfigError("temperature divides logits; expected a number above 0, got 0.")
+        for name in ("distillation_weight", "temperature"):
+            if getattr(self, name) != getattr(type(self), name) and (
+                self.schedule != "joint-distillation"
+            ):
+                raise ConfigError(
+                    f"{name} is of the schedule 'joint-distillation', and this one is "
+                    f"{self.schedule!r}; leave it out."
+                )
 
 
 def _check_number(name: str, value: object) -> None:

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import torch
 from torch import Tensor
 
 from offramp.checkpoints.directory import check_writable
@@ -20,18 +21,18 @@ from offramp.text.tagged import TaggedTable
 from offramp.text.tokenizer import Tokenizer
 from offramp.training.entities import entity_f1, word_accuracy
 from offramp.training.loop import (
-    Progress,
-    best_of,
+    Lesson,
     class_weights,
     fit,
     open_to_train,
     save_run,
     seeded,
-    silent,
-    told,
+    weight_of,
 )
 from offramp.training.options import TAGGER_SCORE, TrainingOptions
+from offramp.training.run import Progress, best_of, open_run
 from offramp.training.tagged import (
+    NO_LABEL,
     TaggedExamples,
     hold_out_sentences,
     known_tags,
@@ -39,7 +40,16 @@ from offramp.training.tagged import (
     to_tagged_examples,
 )
 
-_OF_EXITS = ("depths", "freeze_backbone", "growth", "max_loss", "pooler", "queries")
+_OF_EXITS = (
+    "depths",
+    "freeze_backbone",
+    "gradient_equilibrium",
+    "growth",
+    "max_loss",
+    "pooler",
+    "queries",
+    "schedule",
+)
 
 
 @dataclass(frozen=True)
@@ -58,6 +68,7 @@ def train_tagger(
     dev: TaggedTable | None = None,
     options: TrainingOptions | None = None,
     max_length: int | None = None,
+    resume: bool = False,
     progress: Progress | None = None,
     on_evaluation: Callable[[dict[str, Any]], None] | None = None,
 ) -> tuple[Tagger, TaggerReport]:
@@ -87,14 +98,27 @@ def train_tagger(
         tagger = Tagger(network, Tokenizer.from_pretrained(model, max_length=max_length))
         training = to_tagged_examples(data, tagger, network.config.label2id)
         weights_C = class_weights(training.class_numbers(), labels, options)
-        loss = _loss(tagger, training, weights_C)
+        loss, weigh = _loss(tagger, training, weights_C), _weigh(training, weights_C)
         evaluated = _evaluation(tagger, dev, options.score or TAGGER_SCORE)
-        log = told(
-            fit(network, training, loss, evaluated, options, progress or silent), on_evaluation
-        )
-    network.eval()
-    save_run(output, tagger, log)
-    return tagger, TaggerReport(log, best_of(log))
+        lesson = Lesson("backbone", training, list(network.parameters()), loss, weigh, evaluated)
+        rows = {"data": _pairs(data), "dev": _pairs(dev)}
+        with open_run(
+            output,
+            tagger,
+            rows,
+            options,
+            resume=resume,
+            progress=progress,
+            on_evaluation=on_evaluation,
+        ) as run:
+            fit(network, lesson, run)
+            network.eval()
+            save_run(output, tagger, run.log)
+    return tagger, TaggerReport(run.log, best_of(run.log))
+
+
+def _pairs(table: TaggedTable) -> Iterator[object]:
+    return zip(table.words, table.tags or [], strict=True)
 
 
 def tag_scores(
@@ -114,17 +138,27 @@ def tag_scores(
 
 def _loss(
     tagger: Tagger, training: TaggedExamples, weights_C: Tensor | None
-) -> Callable[[Sequence[int]], Tensor]:
+) -> Callable[[Sequence[int], int], Tensor]:
     """Mean cross-entropy over the words of a batch."""
     head = token_logits(tagger.model)
 
-    def loss(which: Sequence[int]) -> Tensor:
+    def loss(which: Sequence[int], step: int) -> Tensor:
         inputs = training.inputs(which)
         logits_TC = head(run_layers(tagger.stack, inputs))
         labels_T = training.beside(inputs.row_ids_R)
-        return classification_loss(logits_TC, labels_T, class_weights_C=weights_C)
+        return classification_loss(logits_TC.float(), labels_T, class_weights_C=weights_C)
 
     return loss
+
+
+def _weigh(training: TaggedExamples, weights_C: Tensor | None) -> Callable[[Sequence[int]], float]:
+    """By what the loss of a batch counts: its words."""
+
+    def weigh(which: Sequence[int]) -> float:
+        labels_T = training.beside(torch.tensor(which))
+        return weight_of(labels_T[labels_T != NO_LABEL], weights_C)
+
+    return weigh
 
 
 def _evaluation(tagger: Tagger, dev: TaggedTable, score: str) -> Callable[[], dict[str, Any]]:

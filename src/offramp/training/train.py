@@ -13,7 +13,7 @@ from offramp.checkpoints.directory import check_writable
 from offramp.errors import ConfigError, TrainingError
 from offramp.exits.attach import add_exits, exits_of, logits_by_depth
 from offramp.models.base import PretrainedModel
-from offramp.models.losses import classification_loss
+from offramp.models.flow import ExitableModel, run_layers
 from offramp.models.registry import sequence_classifier
 from offramp.runner.classifier import Classifier
 from offramp.runner.sweep import EveryExit, every_exit
@@ -22,18 +22,18 @@ from offramp.text.tokenizer import Tokenizer
 from offramp.training.examples import Examples, class_names, hold_out, to_examples
 from offramp.training.frozen import train_ramps
 from offramp.training.loop import (
-    Progress,
-    best_of,
+    Lesson,
     class_weights,
     fit,
     open_to_train,
     save_run,
     seeded,
-    silent,
-    told,
+    weight_of,
 )
 from offramp.training.metrics import accuracy, scores
 from offramp.training.options import SCORE, TrainingOptions
+from offramp.training.run import Progress, Run, best_of, open_run
+from offramp.training.schedules import RampStage, Stage, stages
 from offramp.training.thresholds import Choice, calibration, choose_threshold, default_growth
 
 
@@ -54,19 +54,25 @@ def train(
     dev: Table | None = None,
     options: TrainingOptions | None = None,
     max_length: int | None = None,
+    resume: bool = False,
     progress: Progress | None = None,
     on_evaluation: Callable[[dict[str, Any]], None] | None = None,
 ) -> tuple[Classifier, TrainingReport]:
     """Fine-tune the model in directory `model` on `data` and write the classifier to `output`.
 
-    The best checkpoint by dev score is kept; its exit threshold is chosen on dev (the fastest whose
+    What learns when and by which loss is said by `options.schedule`. The best checkpoint by dev
+    score is kept; its exit threshold is chosen on dev (the fastest whose
     smoothed loss is at most `options.max_loss` points). Without `dev` a tenth of the rows is held
     out by hash of the text. `output` is written only when training is done, whole, with the metrics
-    log `metrics.jsonl`, whose lines `on_evaluation` is told as they are made. Raises DataError,
-    ConfigError, CheckpointError, SaveError or TrainingError.
+    log `metrics.jsonl`, whose lines `on_evaluation` is told as they are made.
+
+    Until then a checkpoint is kept at every evaluation in a hidden folder beside `output`. With
+    `resume` a run that was stopped, or killed, goes on from it and ends in the same weights and log
+    as one that never was (but for the seconds); where there is none it begins. Data, model and
+    options have to be the same. Raises DataError, ConfigError, CheckpointError, SaveError or
+    TrainingError.
     """
     options = options or TrainingOptions()
-    progress = progress or silent
     check_writable(output)
     labels = class_names(data)
     if options.score == "f1" and len(labels) != 2:
@@ -84,52 +90,81 @@ def train(
         training = to_examples(data, tokenizer, label2id)
         held = to_examples(dev, tokenizer, label2id)
         weights_C = class_weights(training.labels_R, labels, options)
-        steps = train_ramps if options.freeze_backbone else train_jointly
-        log = told(steps(network, training, held, weights_C, options, progress), on_evaluation)
-    network.eval()
-    answers = _finite_answers(network, held)
+        rows = {"data": _pairs(data), "dev": _pairs(dev)}
+        with open_run(
+            output,
+            classifier,
+            rows,
+            options,
+            resume=resume,
+            progress=progress,
+            on_evaluation=on_evaluation,
+        ) as run:
+            for stage in run.stages({stage.name: stage for stage in stages(options)}):
+                if isinstance(stage, RampStage):
+                    train_ramps(network, stage, training, held, weights_C, run)
+                else:
+                    train_exits(network, stage, training, held, weights_C, run)
+            network.eval()
+            choice = _choose(network, held, options)
+            save_run(output, classifier, run.log)
+    return classifier, TrainingReport(run.log, best_of(run.log), choice)
+
+
+def _choose(model: PretrainedModel, held: Examples, options: TrainingOptions) -> Choice:
+    """Choose the exits' threshold on dev, and set it."""
+    answers, exits = _finite_answers(model, held), exits_of(model)
     growth = default_growth(answers.depths[-1]) if options.growth is None else options.growth
     choice = choose_threshold(answers, held.labels_R, options.max_loss, growth)
-    exits_of(network).criterion = choice.criterion
-    exits_of(network).calibration = calibration(choice, options.max_loss, len(held))
-    save_run(output, classifier, log)
-    return classifier, TrainingReport(log, best_of(log), choice)
+    exits.criterion = choice.criterion
+    exits.calibration = calibration(choice, options.max_loss, len(held))
+    return choice
 
 
-def train_jointly(
+def _pairs(table: Table) -> Iterator[object]:
+    return zip(table.texts, table.labels or [], strict=True)
+
+
+def train_exits(
     model: PretrainedModel,
+    stage: Stage,
     training: Examples,
     dev: Examples,
     weights_C: Tensor | None,
-    options: TrainingOptions,
-    progress: Progress,
-) -> Iterator[dict[str, Any]]:
-    """Train body, head and ramps together; yields a log line an evaluation.
+    run: Run,
+) -> None:
+    """Train body and head, and ramps unless the stage leaves them, as `fit` does.
 
     At the end the model has the weights of the best evaluation.
     """
+    options, task = run.options, cast(ExitableModel, model)
+    of_ramps = {id(parameter) for parameter in exits_of(model).parameters()}
 
-    def loss(which: Sequence[int]) -> Tensor:
+    def loss(which: Sequence[int], step: int) -> Tensor:
         inputs = training.inputs(which)
-        return depth_weighted_loss(
-            logits_by_depth(model, inputs), training.labels_R[inputs.row_ids_R], weights_C
-        )
+        if stage.last_alone(step):
+            logits = {task.stack.n_layers: task.logits(run_layers(task.stack, inputs))}
+        else:
+            logits = logits_by_depth(model, inputs, equilibrium=options.gradient_equilibrium)
+        logits = {depth: logits_RC.float() for depth, logits_RC in logits.items()}
+        return stage.loss(logits, training.labels_R[inputs.row_ids_R], step, weights_C)
+
+    def weigh(which: Sequence[int]) -> float:
+        return weight_of(training.labels_R[which], weights_C)
 
     def evaluated() -> dict[str, Any]:
-        return evaluate_exits(model, dev, options.score or SCORE)
+        found = evaluate_exits(model, dev, options.score or SCORE)
+        if stage.backbone_alone:  # the ramps know nothing yet
+            last = str(task.stack.n_layers)
+            found["dev_accuracy_by_depth"] = {last: found["dev_accuracy_by_depth"][last]}
+        return found
 
-    yield from fit(model, training, loss, evaluated, options, progress)
-
-
-def depth_weighted_loss(
-    logits: dict[int, Tensor], labels_R: Tensor, weights_C: Tensor | None = None
-) -> Tensor:
-    """Mean over exits of the classification loss, each weighted by its depth, []."""
-    total = sum(
-        depth * classification_loss(logits_RC, labels_R, class_weights_C=weights_C)
-        for depth, logits_RC in logits.items()
-    )
-    return cast(Tensor, total) / sum(logits)
+    learning = [
+        parameter
+        for parameter in model.parameters()
+        if not (stage.backbone_alone and id(parameter) in of_ramps)
+    ]
+    fit(model, Lesson(stage.name, training, learning, loss, weigh, evaluated), run)
 
 
 def evaluate_exits(model: PretrainedModel, dev: Examples, score: str) -> dict[str, Any]:

@@ -11,6 +11,7 @@ from offramp.exits.criteria.combined import AllOf, AnyOf
 from offramp.exits.criteria.confidence import (
     Energy,
     Entropy,
+    LayerEntropy,
     Margin,
     MaxProbability,
     NormalizedEntropy,
@@ -40,6 +41,7 @@ __all__ = [
     "Entropy",
     "FixedDepth",
     "JensenShannonPatience",
+    "LayerEntropy",
     "LearnedToExit",
     "Margin",
     "MaxProbability",

@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 from typing_extensions import Self
 
+from offramp.errors import ConfigError
 from offramp.exits.criteria.base import Criterion, Decision, above, check_number, lacking
 from offramp.exits.criteria.task import CLASSES, LARGEST, SINGLE_LABEL, finite
 
@@ -59,6 +60,35 @@ class Entropy(Criterion):
         if "threshold" not in values:  # for a file without one, "no row leaves" would be a guess
             raise lacking(cls.name, "threshold")
         return super().from_dict(values)
+
+
+@dataclass(frozen=True)
+class LayerEntropy(Criterion):
+    """`Entropy` with a threshold of its own for each layer, as DeeBERT's code keeps them."""
+
+    name: ClassVar[str] = "layer_entropy"
+    fits = CLASSES
+    thresholds: tuple[float, ...]
+    """Nats, one for each layer from the first on; of 0 or below: no row leaves there."""
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "thresholds", tuple(self.thresholds))  # a file has a list
+        for value in self.thresholds:
+            check_number(value, -LARGEST, LARGEST, "LayerEntropy takes a number of nats a layer")
+
+    def update(self, state_RS: Tensor, depth: int, logits_RC: Tensor) -> Decision:
+        """Rows leave whose entropy is strictly below the layer's threshold."""
+        if depth > len(self.thresholds):
+            raise ConfigError(
+                f"LayerEntropy has thresholds for {len(self.thresholds)} layers, and the exit "
+                f"after layer {depth} asks. Give one for each layer."
+            )
+        threshold = max(0.0, self.thresholds[depth - 1])
+        return Entropy(threshold).update(state_RS, depth, logits_RC)
+
+    def to_dict(self) -> dict[str, Any]:
+        """The name, and the thresholds as a list."""
+        return {"name": self.name, "thresholds": list(self.thresholds)}
 
 
 @dataclass(frozen=True)

@@ -1,0 +1,352 @@
+"""DeeBERT and DeeRoBERTa, by the names of their research code.
+
+Xin et al. 2020, "DeeBERT: Dynamic Early Exiting for Accelerating BERT Inference",
+https://arxiv.org/abs/2004.12993. After every layer a highway (a pooler and a classifier of its own)
+answers, and a row leaves at the first whose entropy is strictly below that layer's threshold. Their
+checkpoints open as they are, and `model.exits` shows the highways to everything else here: the
+runner, calibration, training.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any, ClassVar, TypeAlias, cast
+
+from torch import Tensor, nn
+
+from offramp.errors import ConfigError, UnsupportedError
+from offramp.exits.asking import Departures, ask_along
+from offramp.exits.attach import OwnedExits
+from offramp.exits.criteria import Criterion, Entropy, LayerEntropy, logits_entropy
+from offramp.models.bert import BertPreTrainedModel
+from offramp.models.config import PretrainedConfig
+from offramp.models.encoder import EncoderBody
+from offramp.models.flow import Flow
+from offramp.models.heads import SequenceClassification
+from offramp.models.losses import classification_loss
+from offramp.models.modules import Embeddings, Encoder, Pooler
+from offramp.models.passing import Options, read_batch
+from offramp.models.roberta import RobertaConfig
+from offramp.nn.layout import Packed
+from offramp.nn.pooling import pool_first
+
+Batch: TypeAlias = tuple[Tensor | None, Tensor | None, Tensor | None, Tensor | None, Tensor | None]
+"""Ids, mask, types, positions and embeddings, as `forward` has them."""
+
+NEVER = -1.0
+"""The threshold at which the research code starts: no entropy is below it."""
+
+
+class HighwayException(Exception):  # noqa: N818 (its name in the research code)
+    """Every row of a batch left before the last layer.
+
+    `message` is what the body would have returned, the last highway's logits in the place of the
+    hidden states; `exit_layer` the layer, counted from 1, or [B] for several rows.
+    """
+
+    def __init__(self, message: tuple[Any, ...], exit_layer: int | Tensor) -> None:
+        super().__init__(f"left after layer {exit_layer}")
+        self.message = message
+        self.exit_layer = exit_layer
+
+
+def entropy(x: Tensor) -> Tensor:
+    """Entropy of softmax(`x`) over the last dimension of [B, C], in nats, [B].
+
+    The research code divided by a sum of exponentials, and gave NaN for the surest rows: from
+    logits of 89 on in float32, and of 12 in float16.
+    """
+    return logits_entropy(x).to(x.dtype)
+
+
+class Highway(nn.Module):
+    """A ramp of DeeBERT's: a pooler over the first token, and a classifier."""
+
+    pools_one = True
+
+    def __init__(self, config: PretrainedConfig) -> None:
+        super().__init__()
+        self.pooler = Pooler(config.hidden_size)
+        self.dropout = nn.Dropout(config.hidden_dropout_prob)
+        self.classifier = nn.Linear(config.hidden_size, config.num_labels)
+
+    def tokens(self, layout: Packed) -> Tensor:
+        """The token that it reads of each row, [R] on the host."""
+        return layout.starts_R
+
+    def forward(self, flow: Flow) -> Tensor:
+        """The logits [R, C] of a finished flow, in its row order."""
+        return self.answer(self.pool(flow))
+
+    def pool(self, flow: Flow) -> Tensor:
+        """The pooled first tokens, [R, D]."""
+        pooled_RD: Tensor = self.pooler(pool_first(flow.hidden, flow.layout))
+        return pooled_RD
+
+    def answer(self, pooled: Tensor) -> Tensor:
+        """The logits [R, C] of pooled rows."""
+        logits_RC: Tensor = self.classifier(self.dropout(pooled))
+        return logits_RC
+
+
+class DeeBertEncoder(Encoder):
+    """BERT's layers, a highway after each, and the thresholds of their entropies in nats."""
+
+    def __init__(self, config: PretrainedConfig) -> None:
+        super().__init__(config)
+        n_layers = config.num_hidden_layers
+        self.highway = nn.ModuleList(Highway(config) for _ in range(n_layers))
+        self.early_exit_entropy = [NEVER] * n_layers
+        self._has_entropy = config.num_labels > 1
+
+    def set_early_exit_entropy(self, x: float | Sequence[float]) -> None:
+        """The entropy, in nats, below which a row leaves: of every layer, or a list of all.
+
+        Raises ConfigError for one output, which has no entropy (the research code let every row
+        leave after the first layer).
+        """
+        n_layers = len(self.early_exit_entropy)
+        values = [x] * n_layers if isinstance(x, (int, float)) else list(x)
+        if len(values) != n_layers:
+            raise ConfigError(
+                f"set_early_exit_entropy takes a number of nats, or one for each of {n_layers} "
+                f"layers; got {x!r}."
+            )
+        self.criterion = LayerEntropy(tuple(values))
+
+    @property
+    def criterion(self) -> Criterion:
+        """The thresholds as a criterion; one that is set must be of entropies."""
+        return LayerEntropy(tuple(self.early_exit_entropy))
+
+    @criterion.setter
+    def criterion(self, value: Criterion) -> None:
+        n_layers = len(self.early_exit_entropy)
+        thresholds: list[float] = []
+        if isinstance(value, Entropy):
+            thresholds = [value.threshold * value.growth**power for power in range(n_layers)]
+        elif isinstance(value, LayerEntropy):
+            thresholds = list(value.thresholds)
+        if len(thresholds) != n_layers:
+            raise ConfigError(
+                f"DeeBERT's rows leave by their entropy: set an Entropy, or a LayerEntropy of "
+                f"{n_layers} thresholds; got {value!r}. For other criteria open the model as "
+                "BertForSequenceClassification."
+            )
+        if max(thresholds) > 0 and not self._has_entropy:
+            raise ConfigError(
+                "One output has no entropy, so no row can leave by it (num_labels is 1). Open the "
+                "model as BertForSequenceClassification, and take RegressionPatience."
+            )
+        self.early_exit_entropy = thresholds
+
+    def init_highway_pooler(self, pooler: nn.Module) -> None:
+        """Give every highway's pooler the weights of `pooler`."""
+        for highway in self.highway:
+            cast(Highway, highway).pooler.load_state_dict(pooler.state_dict())
+
+
+class DeeBertModel(EncoderBody, BertPreTrainedModel):
+    """BERT's body with a highway after every layer."""
+
+    optional_modules = ("pooler", "encoder.highway")
+    encoder: DeeBertEncoder
+    pooler: nn.Module
+
+    def __init__(self, config: Any) -> None:
+        super().__init__(config)
+        self.embeddings = self._embeddings(config)
+        self.encoder = DeeBertEncoder(config)
+        self.pooler = Pooler(config.hidden_size)
+        self.init_weights()
+
+    def _embeddings(self, config: Any) -> nn.Module:
+        return Embeddings(config)
+
+    def init_highway_pooler(self) -> None:
+        """Start every highway's pooler with the weights of the model's own."""
+        self.encoder.init_highway_pooler(self.pooler)
+
+    def forward(  # type: ignore[override]
+        self,
+        input_ids: Tensor | None = None,
+        attention_mask: Tensor | None = None,
+        token_type_ids: Tensor | None = None,
+        position_ids: Tensor | None = None,
+        head_mask: Tensor | None = None,
+        inputs_embeds: Tensor | None = None,
+        encoder_hidden_states: Tensor | None = None,
+        encoder_attention_mask: Tensor | None = None,
+    ) -> tuple[Any, ...]:
+        """(hidden states [B, L, D], pooled [B, D], .., highways), for a padded batch.
+
+        A highway is (logits [B, C], pooled [B, D]), and in eval mode its entropy [B] beside; before
+        them are hidden states and attentions where the configuration asks for these. In eval
+        mode rows that left are zeros from there on (NaN in later highways), and a batch that
+        left as a whole raises `HighwayException`. The arguments are those of `BertModel.forward`;
+        an encoder has no other's hidden states to look at.
+        """
+        if encoder_hidden_states is not None or encoder_attention_mask is not None:
+            raise UnsupportedError(
+                "DeeBERT is an encoder: leave encoder_hidden_states and encoder_attention_mask out."
+            )
+        n_classes = self.config.num_labels
+        left = self._passed(
+            (input_ids, attention_mask, token_type_ids, position_ids, inputs_embeds),
+            head_mask,
+            lambda flow: flow.hidden.new_zeros(len(flow.row_ids_R), n_classes),
+        )
+        more = self._more_of(left)
+        if left.flow is None:
+            raise HighwayException((left.logits_BC, *more), exit_layer(left))
+        flow = left.flow
+        n_rows, length = cast(Tensor, inputs_embeds if input_ids is None else input_ids).shape[:2]
+        pooled_BD = flow.hidden.new_zeros(n_rows, flow.hidden.shape[-1])
+        pooled_BD = pooled_BD.index_copy(0, flow.row_ids_R.to(pooled_BD.device), self.pool(flow))
+        return (flow.to_padded(flow.hidden, n_rows, length), pooled_BD, *more)
+
+    def _passed(
+        self,
+        batch: Batch,
+        head_mask: Tensor | None,
+        last: Callable[[Flow], Tensor],
+        frozen: bool = False,
+    ) -> Departures:
+        """A batch through the layers, asked by every highway; in training mode no row leaves.
+
+        A `frozen` body has no dropout and gets no gradient.
+        """
+        options = Options.asked(self.config, None, None, head_mask, None)
+        ids, mask, types, positions, embeds = batch
+        inputs, probe = read_batch(self, ids, mask, types, positions, embeds, options)
+        n_rows, length = cast(Tensor, embeds if ids is None else ids).shape[:2]
+        never = LayerEntropy((NEVER,) * self.n_layers)
+        return ask_along(
+            self,
+            inputs,
+            {i + 1: cast(Highway, one) for i, one in enumerate(self.encoder.highway)},
+            never if self.training else self.encoder.criterion,
+            last,
+            probe=probe,
+            shape=(n_rows, length) if options.output_hidden_states else None,
+            frozen=frozen,
+        )
+
+    def _more_of(self, left: Departures) -> tuple[Any, ...]:
+        """Hidden states and attentions where asked for, and the highways."""
+        highways = tuple(
+            (logits_BC, pooled_BD, *(() if self.training else (entropy(logits_BC),)))
+            for _, logits_BC, pooled_BD in left.asked
+        )
+        attentions = left.probe.probabilities if left.probe is not None else ()
+        return (
+            *(() if left.trace is None else (left.trace,)),
+            *((tuple(attentions),) if self.config.output_attentions else ()),
+            highways,
+        )
+
+
+def exit_layer(left: Departures) -> int | Tensor:
+    """The layer, from 1, after which a batch of one row left; [B] of several."""
+    return int(left.layers_B) if len(left.layers_B) == 1 else left.layers_B
+
+
+class DeeRobertaModel(DeeBertModel):
+    """RoBERTa's body with a highway after every layer."""
+
+    config_class: ClassVar[Any] = RobertaConfig
+    base_model_prefix = "roberta"
+
+    def _embeddings(self, config: Any) -> nn.Module:
+        self.padding_id = config.pad_token_id
+        return Embeddings(config, padding_id=config.pad_token_id)
+
+
+class DeeBertForSequenceClassification(SequenceClassification, BertPreTrainedModel):
+    """BERT with a classifier over the pooled row, and DeeBERT's highways.
+
+    `labels` [B] are as of `BertForSequenceClassification`.
+    """
+
+    base_model_class: ClassVar[Any] = DeeBertModel
+    optional_modules = DeeBertModel.optional_modules
+
+    @property
+    def exits(self) -> OwnedExits:
+        """The highways, as `offramp.Runner` and training take exits.
+
+        All but the last, which comes after the last layer: there the model's own head answers,
+        except in `forward`.
+        """
+        highways, config = self._encoder.highway, self.config
+        shape = {
+            "pooler": "first",
+            "queries": 1,
+            "hidden": config.hidden_size,
+            "dropout": config.hidden_dropout_prob,
+        }
+        return OwnedExits(self, dict(enumerate(highways[:-1], start=1)), shape)
+
+    @property
+    def owned_criterion(self) -> Criterion:
+        """The thresholds as a criterion; one that is set must be of entropies."""
+        return self._encoder.criterion
+
+    @owned_criterion.setter
+    def owned_criterion(self, value: Criterion) -> None:
+        self._encoder.criterion = value
+
+    @property
+    def _encoder(self) -> DeeBertEncoder:
+        return cast(DeeBertModel, self.base_model).encoder
+
+    def forward(  # type: ignore[override]
+        self,
+        input_ids: Tensor | None = None,
+        attention_mask: Tensor | None = None,
+        token_type_ids: Tensor | None = None,
+        position_ids: Tensor | None = None,
+        head_mask: Tensor | None = None,
+        inputs_embeds: Tensor | None = None,
+        labels: Tensor | None = None,
+        output_layer: int = -1,
+        train_highway: bool = False,
+    ) -> tuple[Any, ...]:
+        """(loss, logits [B, C], .., highways) and, in eval mode, entropies and the exit layer.
+
+        The loss, where there are `labels`, is that of the logits or, with `train_highway`, the sum
+        of those of all highways but the last; the body is frozen then. The entropies are
+        that of the logits and a list of the highways'; the exit layer, from 1, is [B] for several
+        rows. With `output_layer`, from 0, the logits are that highway's. The rest is said of
+        `DeeBertModel.forward`.
+        """
+        body = cast(DeeBertModel, self.base_model)
+        batch = (input_ids, attention_mask, token_type_ids, position_ids, inputs_embeds)
+        left = body._passed(batch, head_mask, self.logits, frozen=train_highway)
+        more = body._more_of(left)
+        outputs: tuple[Any, ...] = (left.logits_BC, *more)
+        if labels is not None:
+            losses = [self._loss(logits_BC, labels) for logits_BC, *_ in more[-1]]
+            ramps = sum(losses[:-1], left.logits_BC.new_zeros(()))
+            own = ramps if train_highway else self._loss(left.logits_BC, labels)
+            outputs = (own, *outputs)
+        if self.training:
+            return outputs
+        entropies = [said for _, _, said in more[-1]]
+        if output_layer >= 0:
+            at = 0 if labels is None else 1
+            outputs = (*outputs[:at], more[-1][output_layer][0], *outputs[at + 1 :])
+        return (*outputs, (entropy(left.logits_BC), entropies), exit_layer(left))
+
+    def _loss(self, logits_BC: Tensor, labels: Tensor) -> Tensor:
+        """The loss of the rows that were asked."""
+        asked_B = ~logits_BC.isnan().all(-1)
+        return classification_loss(logits_BC[asked_B], labels[asked_B], self.config.problem_type)
+
+
+class DeeRobertaForSequenceClassification(DeeBertForSequenceClassification):
+    """RoBERTa with a classifier over the pooled row, and DeeBERT's highways."""
+
+    config_class: ClassVar[Any] = RobertaConfig
+    base_model_prefix = "roberta"
+    base_model_class = DeeRobertaModel

@@ -1,0 +1,262 @@
+"""PABEE, by the names of its research code.
+
+Zhou et al. 2020, "BERT Loses Patience: Fast and Robust Inference with Early Exit",
+https://arxiv.org/abs/2006.04152. A classifier after every layer, all over the model's one pooler;
+a row leaves when `patience` successive ones agree with the one before them.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any, ClassVar, cast
+
+from torch import Tensor, nn
+
+from offramp.errors import ConfigError, UnsupportedError
+from offramp.exits.asking import ask_along
+from offramp.exits.attach import OwnedExits
+from offramp.exits.criteria import Criterion, Patience, RegressionPatience
+from offramp.models.albert import AlbertModel, AlbertPreTrainedModel
+from offramp.models.bert import BertModel, BertPreTrainedModel
+from offramp.models.encoder import EncoderBody
+from offramp.models.flow import Flow
+from offramp.models.heads import SequenceClassification, head_dropout
+from offramp.models.losses import classification_loss
+from offramp.models.passing import Options, read_batch
+from offramp.nn.layout import Packed
+
+Call = Callable[[Tensor], Tensor]
+
+
+class PabeeRamp(nn.Module):
+    """One of the classifiers, over the body's pooler."""
+
+    pools_one = True
+
+    def __init__(self, body: EncoderBody, dropout: Call | None, classifier: Call) -> None:
+        super().__init__()
+        self._parts = (body, dropout or nn.Identity(), classifier)  # none of this module's own
+
+    def tokens(self, layout: Packed) -> Tensor:
+        """The token that it reads of each row, [R] on the host."""
+        return layout.starts_R
+
+    def forward(self, flow: Flow) -> Tensor:
+        """The logits [R, C] of a finished flow, in its row order."""
+        return self.answer(self.pool(flow))
+
+    def pool(self, flow: Flow) -> Tensor:
+        """The pooled first tokens, [R, D]."""
+        return self._parts[0].pool(flow)
+
+    def answer(self, pooled: Tensor) -> Tensor:
+        """The logits [R, C] of pooled rows."""
+        _, dropout, classifier = self._parts
+        return classifier(dropout(pooled))
+
+
+class PabeeBody(EncoderBody):
+    """A body that passes rows until its classifiers agree, and counts the layers that it passed.
+
+    `patience` is how many successive classifiers must agree with the one before; 0 means all
+    layers. For regression two agree that are closer than `regression_threshold`. The counts
+    are of rows that were run with patience: `inference_layers_num` layers,
+    `inference_instances_num` rows.
+    """
+
+    patience = 0
+    regression_threshold = 0.0
+    inference_instances_num = 0
+    inference_layers_num = 0
+
+    def set_patience(self, patience: int) -> None:
+        """How many successive classifiers must agree with the one before them; 0: all layers."""
+        self.patience = Patience(patience).patience
+
+    def set_regression_threshold(self, threshold: float) -> None:
+        """How close two answers must be to agree, for regression."""
+        self.regression_threshold = RegressionPatience(1, threshold).threshold
+
+    def reset_stats(self) -> None:
+        """Count from zero."""
+        self.inference_instances_num = self.inference_layers_num = 0
+
+    def log_stats(self) -> None:
+        """Print the mean number of layers, and the share of all layers that was not run."""
+        rows = self.inference_instances_num
+        layers = self.inference_layers_num / rows if rows else 0.0
+        saved = 1 - layers / self.n_layers if rows else 0.0
+        print(
+            f"patience {self.patience}: {rows} rows, {layers:.2f} layers a row, "
+            f"{saved:.2f} of all layers saved"
+        )
+
+    def forward(  # type: ignore[override]
+        self,
+        input_ids: Tensor | None = None,
+        attention_mask: Tensor | None = None,
+        token_type_ids: Tensor | None = None,
+        position_ids: Tensor | None = None,
+        head_mask: Tensor | None = None,
+        inputs_embeds: Tensor | None = None,
+        encoder_hidden_states: Tensor | None = None,
+        encoder_attention_mask: Tensor | None = None,
+        output_dropout: Call | None = None,
+        output_layers: Sequence[Call] = (),
+        regression: bool = False,
+    ) -> list[Tensor]:
+        """Logits [B, C]: of every classifier in training mode, and otherwise of each row's last.
+
+        `output_layers` are the classifiers, one a layer, and `output_dropout` comes before each.
+        The other arguments are those of `BertModel.forward`; this is an encoder, and has no other's
+        hidden states to look at.
+        """
+        if encoder_hidden_states is not None or encoder_attention_mask is not None:
+            raise UnsupportedError(
+                "PABEE is an encoder: leave encoder_hidden_states and encoder_attention_mask out."
+            )
+        if len(output_layers) != self.n_layers:
+            raise ConfigError(
+                f"output_layers are {self.n_layers} classifiers, one a layer; got "
+                f"{len(output_layers)}."
+            )
+        options = Options.asked(self.config, None, None, head_mask, None)
+        batch = (input_ids, attention_mask, token_type_ids, position_ids, inputs_embeds)
+        inputs, probe = read_batch(self, *batch, options)
+        dropout = output_dropout if self.training else None
+        ramps = {
+            depth: PabeeRamp(self, dropout, layer)
+            for depth, layer in enumerate(output_layers, start=1)
+        }
+        last = ramps.pop(self.n_layers)
+        waits = 0 if self.training else self.patience
+        criterion = waiting(waits, self.regression_threshold if regression else None)
+        asked = ramps if self.training or waits else {}
+        left = ask_along(self, inputs, asked, criterion, last, probe=probe)
+        if self.training:
+            return [*(asked.logits_BC for asked in left.asked), left.logits_BC]
+        if waits:
+            self.inference_layers_num += int(left.layers_B.sum())
+            self.inference_instances_num += len(left.layers_B)
+        return [left.logits_BC]
+
+
+def waiting(patience: int, regression_threshold: float | None) -> Criterion:
+    """Patience, by distance for regression."""
+    if regression_threshold is None:
+        return Patience(patience)
+    return RegressionPatience(patience, regression_threshold)
+
+
+class BertModelWithPabee(PabeeBody, BertModel):
+    """BERT's body with PABEE's patience."""
+
+
+class AlbertModelWithPabee(PabeeBody, AlbertModel):
+    """ALBERT's body with PABEE's patience."""
+
+
+class PabeeClassification(SequenceClassification):
+    """A classifier after every layer, all over one pooler.
+
+    `labels` [B] are class numbers, or targets of regression where there is one label.
+    """
+
+    dropout: nn.Dropout
+    classifiers: nn.ModuleList
+
+    def build_head(self, config: Any) -> None:
+        """The classifiers, the last of which is the model's own head."""
+        self.dropout = head_dropout(config)
+        self.classifiers = nn.ModuleList(
+            nn.Linear(config.hidden_size, config.num_labels)
+            for _ in range(config.num_hidden_layers)
+        )
+
+    @property
+    def regresses(self) -> bool:
+        """Whether answers are numbers: two agree that are close."""
+        return bool(self.config.num_labels == 1)
+
+    @property
+    def exits(self) -> OwnedExits:
+        """The classifiers but the last, which is the model's own head, as others take exits."""
+        body = cast(PabeeBody, self.base_model)
+        ramps = {
+            depth: PabeeRamp(body, self.dropout, cast(Call, classifier))
+            for depth, classifier in enumerate(self.classifiers[:-1], start=1)
+        }
+        shape = {
+            "pooler": "first",
+            "queries": 1,
+            "hidden": self.config.hidden_size,
+            "dropout": self.dropout.p,
+        }
+        return OwnedExits(self, ramps, shape)
+
+    @property
+    def owned_criterion(self) -> Criterion:
+        """The body's patience; what is set must be of the same kind."""
+        body = cast(PabeeBody, self.base_model)
+        return waiting(body.patience, body.regression_threshold if self.regresses else None)
+
+    @owned_criterion.setter
+    def owned_criterion(self, value: Criterion) -> None:
+        body, wanted = cast(PabeeBody, self.base_model), type(self.owned_criterion)
+        if not isinstance(value, (Patience, RegressionPatience)) or type(value) is not wanted:
+            raise ConfigError(
+                f"PABEE's rows leave by patience: set a {wanted.__name__}; got {value!r}. For "
+                f"other criteria open it as {type(self).__name__.removesuffix('WithPabee')}."
+            )
+        body.patience = value.patience
+        if isinstance(value, RegressionPatience):
+            body.regression_threshold = value.threshold
+
+    def score(self, pooled_RD: Tensor) -> Tensor:
+        """[R, C] from pooled rows, by the last classifier."""
+        logits_RC: Tensor = self.classifiers[-1](self.dropout(pooled_RD))
+        return logits_RC
+
+    def forward(  # type: ignore[override]
+        self,
+        input_ids: Tensor | None = None,
+        attention_mask: Tensor | None = None,
+        token_type_ids: Tensor | None = None,
+        position_ids: Tensor | None = None,
+        head_mask: Tensor | None = None,
+        inputs_embeds: Tensor | None = None,
+        labels: Tensor | None = None,
+    ) -> tuple[Any, ...]:
+        """(loss, logits [B, C]) for a padded batch; the loss where there are `labels`.
+
+        It is the mean of the classifiers' losses, weighted by their layer's number, from 1; in eval
+        mode that of the logits. The other arguments are those of `BertModel.forward`.
+        """
+        said = self.base_model(
+            input_ids=input_ids,
+            attention_mask=attention_mask,
+            token_type_ids=token_type_ids,
+            position_ids=position_ids,
+            head_mask=head_mask,
+            inputs_embeds=inputs_embeds,
+            output_dropout=self.dropout,
+            output_layers=list(self.classifiers),
+            regression=self.regresses,
+        )
+        if labels is None:
+            return (said[-1],)
+        losses = [classification_loss(one, labels, self.config.problem_type) for one in said]
+        total = sum(loss * weight for weight, loss in enumerate(losses, start=1))
+        return (total / sum(range(1, len(losses) + 1)), said[-1])
+
+
+class BertForSequenceClassificationWithPabee(PabeeClassification, BertPreTrainedModel):
+    """BERT with PABEE's classifiers."""
+
+    base_model_class: ClassVar[Any] = BertModelWithPabee
+
+
+class AlbertForSequenceClassificationWithPabee(PabeeClassification, AlbertPreTrainedModel):
+    """ALBERT with PABEE's classifiers."""
+
+    base_model_class: ClassVar[Any] = AlbertModelWithPabee

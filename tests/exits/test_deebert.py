@@ -1,0 +1,326 @@
+"""DeeBERT by its own names, against what its research code gave and a loop written here."""
+
+from __future__ import annotations
+
+import itertools
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+import offramp
+from offramp.errors import ConfigError, UnsupportedError
+
+DIRECTORY = Path(__file__).resolve().parents[2].parent / "shared/samples/deebert_tiny"
+THRESHOLDS = ["-1", "0.2", "0.5", "0.8", "1.0", "1.2"]
+with_sample = pytest.mark.skipif(not DIRECTORY.is_dir(), reason="shared/samples is not here")
+LABELS = torch.tensor([0, 1, 2, 0, 1, 2])  # those of the reference's losses
+
+
+@pytest.fixture(scope="module")
+def reference() -> Any:
+    return np.load(DIRECTORY / "_ref_outputs.npz")
+
+
+def opened(**changes: Any) -> Any:
+    return offramp.DeeBertForSequenceClassification.from_pretrained(DIRECTORY, **changes)
+
+
+def tiny(kind: str = "Bert", **changes: Any) -> Any:
+    """A model whose rows leave after different layers."""
+    torch.manual_seed(4)
+    config = getattr(offramp, f"{kind}Config")(
+        vocab_size=60, hidden_size=24, num_hidden_layers=4, num_attention_heads=3,
+        intermediate_size=30, initializer_range=0.6, pad_token_id=1, **{"num_labels": 3, **changes},
+    )  # fmt: skip
+    return getattr(offramp, f"Dee{kind}ForSequenceClassification")(config).eval()
+
+
+def batch(rows: int = 9) -> dict[str, Tensor]:
+    draw = torch.Generator().manual_seed(7)
+    mask = torch.arange(8) < torch.randint(2, 9, (rows, 1), generator=draw)
+    ids = torch.randint(2, 60, (rows, 8), generator=draw).masked_fill(~mask, 1)
+    return {"input_ids": ids, "attention_mask": mask.long()}
+
+
+# ---------------------------------------------------------------------------------------------
+# The research code's own figures.
+
+
+@with_sample
+@pytest.mark.parametrize("threshold", THRESHOLDS)
+def test_logits_and_layers_are_the_research_code_s(reference: Any, threshold: str) -> None:
+    model = opened()
+    model.bert.encoder.set_early_exit_entropy(float(threshold))
+    ids = torch.tensor(reference["input_ids"])
+    logits, layers = reference[f"logits_{threshold}"], reference[f"exit_{threshold}"]
+    with torch.no_grad():
+        together = model(input_ids=ids)
+        assert together[-1].tolist() == layers.tolist()
+        np.testing.assert_allclose(together[0].numpy(), logits, atol=2e-6)
+        for row in range(len(ids)):
+            alone = model(input_ids=ids[row : row + 1])
+            assert alone[-1] == layers[row]
+            np.testing.assert_allclose(alone[0].numpy(), logits[row : row + 1], atol=2e-6)
+
+
+@with_sample
+def test_highways_and_losses_are_the_research_code_s(reference: Any) -> None:
+    model = opened(hidden_dropout_prob=0.0, attention_probs_dropout_prob=0.0)
+    ids = torch.tensor(reference["input_ids"])
+    with torch.no_grad():
+        outputs = model(input_ids=ids[:1], labels=torch.tensor([1]))
+    assert len(outputs) == reference["n_outputs"]
+    loss, _, highways, (own, entropies), layer = outputs
+    assert layer == 4
+    assert loss.item() == pytest.approx(reference["loss0"].item(), abs=1e-6)
+    said = torch.stack([logits for logits, _, _ in highways]).numpy()
+    np.testing.assert_allclose(said, reference["all_highway_logits0"], atol=2e-6)
+    np.testing.assert_allclose(torch.cat(entropies), reference["all_highway_entropy0"], atol=2e-6)
+    np.testing.assert_allclose(own, offramp.entropy(outputs[1]))
+    model.train()
+    for stage_two, name in ((False, "train_loss"), (True, "train_highway_loss")):
+        loss, logits, highways = model(input_ids=ids, labels=LABELS, train_highway=stage_two)
+        assert loss.item() == pytest.approx(reference[name].item(), abs=2e-6)
+        assert [len(highway) for highway in highways] == [2] * 4
+        assert logits.shape == (6, 3)
+
+
+@with_sample
+@pytest.mark.parametrize("threshold", THRESHOLDS)
+def test_the_generic_class_leaves_where_the_research_code_left(
+    reference: Any, threshold: str
+) -> None:
+    """But for rows that only the last highway let go, which the model's own head answers."""
+    model = offramp.BertForSequenceClassification.from_pretrained(DIRECTORY)
+    logits, layers = reference[f"logits_{threshold}"], reference[f"exit_{threshold}"]
+    rows = [offramp.Encoded(row, row * 0) for row in reference["input_ids"]]
+    criterion = offramp.Entropy(max(0.0, float(threshold)))
+    for kind in (model, opened()):
+        found = offramp.Runner(kind, criterion=criterion).run(rows)
+        assert found.exit_layers_R.tolist() == layers.tolist()
+        early = layers < 4
+        np.testing.assert_allclose(found.logits_RC[early], logits[early], atol=2e-6)
+        np.testing.assert_allclose(
+            found.logits_RC[~early], reference["logits_-1"][~early], atol=2e-6
+        )
+
+
+@with_sample
+def test_names_of_tensors_are_the_file_s(tmp_path: Path) -> None:
+    model = opened()
+    stored = torch.load(DIRECTORY / "pytorch_model.bin", weights_only=True)
+    state = model.state_dict()
+    unused = {"bert.embeddings.position_ids"}
+    assert set(state) == set(stored) - unused
+    assert all(torch.equal(state[name], stored[name]) for name in state)
+    model.bert.encoder.set_early_exit_entropy([0.1, 0.9, 0.8, 1.0])
+    model.save_pretrained(tmp_path)
+    again = offramp.DeeBertForSequenceClassification.from_pretrained(tmp_path)
+    assert again.bert.encoder.early_exit_entropy == [0.1, 0.9, 0.8, 1.0]
+    assert set(again.state_dict()) == set(state)
+    generic = offramp.BertForSequenceClassification.from_pretrained(tmp_path)
+    assert generic.exits.criterion == offramp.LayerEntropy((0.1, 0.9, 0.8, 1.0))
+
+
+# ---------------------------------------------------------------------------------------------
+# Against a loop over transformers' layers.
+
+
+def by_hand(model: Any, inputs: dict[str, Tensor], row: int) -> tuple[Tensor, int]:
+    """A row alone: plain layers, and the rule of the paper."""
+    kind = model.base_model_prefix
+    body = model.base_model
+    plain = getattr(offramp, {"bert": "BertModel", "roberta": "RobertaModel"}[kind])(model.config)
+    plain.load_state_dict(body.state_dict(), strict=False)
+    length = int(inputs["attention_mask"][row].sum())
+    with torch.no_grad():
+        states = plain.eval()(
+            inputs["input_ids"][row : row + 1, :length], output_hidden_states=True
+        ).hidden_states
+        for number, highway in enumerate(body.encoder.highway):
+            first = states[number + 1][:, 0]
+            logits = highway.classifier(torch.tanh(highway.pooler.dense(first)))
+            p = F.softmax(logits.double(), -1)
+            if -(p * p.log()).sum() < body.encoder.early_exit_entropy[number]:
+                return logits, number + 1
+        return model.classifier(torch.tanh(body.pooler.dense(states[-1][:, 0]))), 4
+
+
+@pytest.mark.parametrize("kind", ["Bert", "Roberta"])
+@pytest.mark.parametrize("thresholds", [0.5, 0.9, [0.2, 0.6, 0.9, 0.9]])
+def test_a_batch_is_its_rows_by_hand(kind: str, thresholds: Any) -> None:
+    model = tiny(kind)
+    model.base_model.encoder.set_early_exit_entropy(thresholds)
+    inputs = batch()
+    with torch.no_grad():
+        outputs = model(**inputs)
+    seen = set()
+    for row in range(9):
+        logits, layer = by_hand(model, inputs, row)
+        assert int(outputs[-1][row]) == layer
+        torch.testing.assert_close(outputs[0][row], logits[0], rtol=1e-5, atol=1e-5)
+        seen.add(layer)
+        asked = [bool(highway[0][row].isfinite().all()) for highway in outputs[-3]]
+        assert asked == [depth <= layer for depth in range(1, len(asked) + 1)]
+    assert len(seen) > 1, "or it shows little"
+    found = offramp.Runner(model).run(
+        [
+            offramp.Encoded(ids[: int(mask.sum())].numpy(), ids[: int(mask.sum())].numpy() * 0)
+            for ids, mask in zip(inputs["input_ids"], inputs["attention_mask"], strict=True)
+        ]
+    )
+    assert torch.equal(found.exit_layers_R, outputs[-1])
+
+
+def test_bodies_raise_where_a_whole_batch_left() -> None:
+    model, inputs = tiny(), batch()
+    model.bert.encoder.set_early_exit_entropy(10)
+    with torch.no_grad(), pytest.raises(offramp.HighwayException) as raised:
+        model.bert(**inputs)
+    assert raised.value.exit_layer.tolist() == [1] * 9
+    torch.testing.assert_close(raised.value.message[0], model(**inputs)[0])
+    with torch.no_grad(), pytest.raises(offramp.HighwayException) as raised:
+        model.bert(**{name: value[:1] for name, value in inputs.items()})
+    assert raised.value.exit_layer == 1
+    model.bert.encoder.set_early_exit_entropy(-1)
+    hidden, pooled, highways = model.bert(**inputs)
+    plain = offramp.BertModel(model.config).eval()
+    plain.load_state_dict(model.bert.state_dict(), strict=False)
+    expected = plain(**inputs)
+    torch.testing.assert_close(hidden, expected.last_hidden_state)
+    torch.testing.assert_close(pooled, expected.pooler_output)
+    assert len(highways) == 4
+
+
+def test_states_masks_and_outputs_that_are_asked_for() -> None:
+    model, inputs = tiny(output_hidden_states=True, output_attentions=True), batch()
+    outputs = model(**inputs, head_mask=torch.tensor([1.0, 0.0, 1.0]), output_layer=2)
+    logits, states, attentions, highways, _, _ = outputs
+    assert [state.shape for state in states] == [(9, 8, 24)] * 5
+    assert [layer.shape for layer in attentions] == [(9, 3, 8, 8)] * 4
+    assert all(not layer[:, 1].any() for layer in attentions)
+    assert logits is highways[2][0]
+    with pytest.raises(UnsupportedError, match="encoder"):
+        model.bert(**inputs, encoder_hidden_states=torch.zeros(1))
+
+
+# ---------------------------------------------------------------------------------------------
+# Where the research code is wrong.
+
+
+@pytest.mark.parametrize(("dtype", "most"), [(torch.float32, 95.0), (torch.float16, 12.0)])
+def test_entropies_of_the_surest_rows_are_numbers(dtype: torch.dtype, most: float) -> None:
+    logits = torch.tensor([[most, 0.0], [most, most], [0.0, 0.0]], dtype=dtype)
+    found = offramp.entropy(logits)
+    assert found.dtype == dtype
+    np.testing.assert_allclose(found.float(), [0.0, np.log(2), np.log(2)], atol=1e-3)
+
+
+def test_the_surest_rows_leave() -> None:
+    model, inputs = tiny(), batch()
+    with torch.no_grad():
+        model.bert.encoder.highway[0].classifier.bias[:] = torch.tensor([500.0, 0.0, 0.0])
+    model.bert.encoder.set_early_exit_entropy(0.1)
+    assert model(**inputs)[-1].tolist() == [1] * 9
+
+
+def test_stage_two_trains_the_highways_alone() -> None:
+    model, inputs = tiny(), batch(6)
+    model.train()
+    losses = [model(**inputs, labels=LABELS, train_highway=True)[0].item() for _ in range(2)]
+    assert losses[0] != losses[1], "the highways have dropout, and these numbers show it"
+    for part in model.modules():
+        if isinstance(part, torch.nn.Dropout) and part is not model.dropout:
+            part.p = 0.0
+    model.bert.embeddings.dropout.p = 0.5  # the body's, which is not in force
+    losses = [model(**inputs, labels=LABELS, train_highway=True)[0] for _ in range(2)]
+    assert losses[0].item() == losses[1].item()
+    losses[0].backward()
+    trained = {name for name, p in model.named_parameters() if p.grad is not None}
+    assert trained == {
+        f"bert.encoder.highway.{n}.{part}.{kind}"
+        for n, part, kind in itertools.product(
+            range(3), ("pooler.dense", "classifier"), ("weight", "bias")
+        )
+    }
+    assert all(module.training for module in model.modules())
+
+
+def test_stage_one_trains_the_rest() -> None:
+    model, inputs = tiny(), batch(6)
+    model.train()
+    model(**inputs, labels=LABELS)[0].backward()
+    trained = {name for name, p in model.named_parameters() if p.grad is not None}
+    assert trained == {n for n, _ in model.named_parameters() if ".highway." not in n}
+
+
+def test_poolers_start_as_the_model_s() -> None:
+    model = tiny()
+    model.bert.init_highway_pooler()
+    for highway in model.bert.encoder.highway:
+        assert torch.equal(highway.pooler.dense.weight, model.bert.pooler.dense.weight)
+
+
+def test_a_plain_model_gets_new_highways(tmp_path: Path) -> None:
+    plain = offramp.BertForSequenceClassification(tiny().config)
+    plain.save_pretrained(tmp_path)
+    with pytest.warns(offramp.NewWeightsWarning, match="highway"):
+        model = offramp.DeeBertForSequenceClassification.from_pretrained(tmp_path)
+    assert torch.equal(model.classifier.weight, plain.classifier.weight)
+
+
+@pytest.mark.parametrize("kind", ["Bert", "Roberta"])
+def test_files_of_the_research_code_find_their_class(kind: str, tmp_path: Path) -> None:
+    """DeeRoBERTa's head is none of RoBERTa's; DeeBERT's is BERT's, and its highways are exits."""
+    model, inputs = tiny(kind), batch()
+    prefix = model.base_model_prefix
+    state = {**model.state_dict(), f"{prefix}.embeddings.position_ids": torch.arange(512)[None]}
+    torch.save(state, tmp_path / "pytorch_model.bin")
+    values = {**model.config.to_dict(), "architectures": [type(model).__name__]}
+    (tmp_path / "config.json").write_text(json.dumps(values))
+    expected = model(**inputs)[0]
+    own = type(model).from_pretrained(tmp_path)
+    torch.testing.assert_close(own(**inputs)[0], expected)
+    found = offramp.AutoModelForSequenceClassification.from_pretrained(tmp_path)
+    meant = {"Bert": offramp.BertForSequenceClassification, "Roberta": type(model)}
+    assert type(found) is meant[kind]
+    torch.testing.assert_close(found(**inputs)[0], expected)
+    assert found.exits.depths == (1, 2, 3)
+
+
+def test_exits_are_a_view() -> None:
+    model = tiny()
+    assert model.exits.ramp(2) is model.bert.encoder.highway[1]
+    assert not any(name.startswith("exits") for name in model.state_dict())
+    model.exits.criterion = offramp.Entropy(0.5, growth=2.0)
+    assert model.bert.encoder.early_exit_entropy == [0.5, 1.0, 2.0, 4.0]
+    model.exits.calibration = {"rule": "mine"}
+    assert model.exits.section()["calibration"] == {"rule": "mine"}
+    fast = offramp.prepare(model)
+    assert fast.exits.ramp(2) is fast.bert.encoder.highway[1]
+    with pytest.raises(ConfigError, match="has exits after layers"):
+        offramp.add_exits(model)
+
+
+def test_bad_input() -> None:
+    encoder = tiny().bert.encoder
+    for wrong in ([0.1, 0.2], float("nan"), [0.1, 0.2, 0.3, float("nan")]):
+        with pytest.raises(ConfigError, match="number of nats"):
+            encoder.set_early_exit_entropy(wrong)
+    with pytest.raises(ConfigError, match="LayerEntropy of 4 thresholds"):
+        encoder.criterion = offramp.LayerEntropy((0.1,))
+    with pytest.raises(ConfigError, match="number of nats"):
+        offramp.LayerEntropy((float("nan"),))
+
+
+def test_one_output_has_no_entropy() -> None:
+    model = tiny(num_labels=1)
+    assert model(**batch())[-1].tolist() == [4] * 9
+    with pytest.raises(ConfigError, match="One output has no entropy"):
+        model.bert.encoder.set_early_exit_entropy(0.5)
