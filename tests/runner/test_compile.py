@@ -69,6 +69,19 @@ def test_programs_do_not_depend_on_rows_or_lengths(dtype: torch.dtype) -> None:
 
 
 @needs_compiler
+def test_rows_alone_after_peeks() -> None:
+    model = tiny_model(3, pooler="first")
+    fast = prepare(model, compile=True)
+    rows = random_rows(40, longest=30)
+    # With keys and values that were made before, then without: at 0 nobody leaves.
+    for some, threshold in ((rows, 0.0), (rows[:1], 0.0), (rows, 0.6), (rows[:1], 0.6)):
+        expected = Runner(model, prepare=False, criterion=Entropy(threshold)).run(some)
+        found = Runner(fast, criterion=Entropy(threshold)).run(some)
+        torch.testing.assert_close(found.logits_RC, expected.logits_RC, rtol=1e-4, atol=1e-4)
+        assert torch.equal(found.exit_layers_R, expected.exit_layers_R)
+
+
+@needs_compiler
 @pytest.mark.slow
 @pytest.mark.parametrize("family", FAMILIES)
 def test_every_family(family: str) -> None:

@@ -8,7 +8,8 @@ arithmetic under others.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
-from typing import Any, ClassVar, NamedTuple, TypeAlias, cast
+from dataclasses import dataclass
+from typing import Any, ClassVar, NamedTuple, cast
 
 import torch
 from torch import Tensor, nn
@@ -20,8 +21,16 @@ from offramp.nn.attention import Probe, self_attention
 from offramp.nn.layout import Layout
 from offramp.nn.prepared import PreparedLinear, activated, added
 
-KeysValues: TypeAlias = tuple[Tensor, Tensor]
-"""What attention looks at in the tokens it reads, each beside their hidden states."""
+
+@dataclass(frozen=True, slots=True, eq=False)
+class KeysValues:
+    """What attention looks at in the tokens it reads, each beside their hidden states.
+
+    Not a tuple: torch's compiler looks into those, and fails where a call has none.
+    """
+
+    key: Tensor
+    value: Tensor
 
 
 class CheckpointedLayer(nn.Module):
@@ -138,10 +147,9 @@ class Heads(nn.Module):
     def keys_values(self, hidden: Tensor) -> KeysValues:
         """The tokens' keys and values, beside `hidden`."""
         if self.joint is not None:
-            key, value = self.joint.keys_values(hidden).chunk(2, -1)
-            return key, value
+            return KeysValues(*self.joint.keys_values(hidden).chunk(2, -1))
         _, key, value = (getattr(self, name) for name in self.projections)
-        return key(hidden), value(hidden)
+        return KeysValues(key(hidden), value(hidden))
 
     def mix(
         self,
@@ -157,7 +165,8 @@ class Heads(nn.Module):
             query, key, value = self.joint.all(hidden).chunk(3, -1)
         else:
             query = getattr(self, self.projections[0])(asking)
-            key, value = self.keys_values(hidden) if known is None else known
+            known = self.keys_values(hidden) if known is None else known
+            key, value = known.key, known.value
         if bias is not None and len(self.heads) < self.n_heads:
             bias = bias[..., self.heads, :, :]
         return self_attention(

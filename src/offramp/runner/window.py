@@ -418,8 +418,7 @@ def _put(answer: Answer, decided: Decided, places: Tensor, new: Answer, newly: D
 def _of_rows(known: KeysValues, flow: Flow, rows: Tensor) -> KeysValues:
     """The keys and values of some rows' tokens."""
     _, tokens = flow.layout.take(rows)
-    key, value = known
-    return key[tokens], value[tokens]
+    return KeysValues(known.key[tokens], known.value[tokens])
 
 
 def _regrouped(flows: Sequence[Flow], tokens: int) -> list[Flow]:
