@@ -18,6 +18,7 @@ class ChainExits(Exits):
     def __init__(self, depths: tuple[int, ...]) -> None:
         nn.ModuleDict.__init__(self, {str(depth): Reads() for depth in depths})
         self.depths = depths
+        self.certainty = None
 
 
 class Reads(nn.Module):
