@@ -39,10 +39,10 @@ from offramp.exits.criteria import (
 from offramp.exits.ramps import POOLERS
 from offramp.models.bert import BertForSequenceClassification
 from offramp.models.flow import Inputs
-from offramp.runner import window as windows
+from offramp.runner import peeks
+from offramp.runner.peeks import LeaveRates
 from offramp.runner.run import Runner
 from offramp.runner.sweep import EveryExit, every_exit
-from offramp.runner.window import LeaveRates
 from offramp.text.tokenizer import Encoded
 
 
@@ -254,8 +254,8 @@ CRITERIA: list[Callable[[float], Criterion]] = [
 def test_batched_equals_one_by_one(
     pooler: str, as_it_is: bool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(windows, "worth_a_peek", lambda n_rows, n_tokens: 0.0)
-    monkeypatch.setattr(LeaveRates, "expected", lambda self, depth: 1.0)
+    monkeypatch.setattr(peeks, "worth_a_peek", lambda n_rows, n_tokens: 0.0)
+    monkeypatch.setattr(LeaveRates, "expected", lambda self, depth, unknown: 1.0)
     model, rows, rng = learned_model(pooler), random_rows(40, seed=2), random.Random(pooler)
     if as_it_is:  # with a hook it is not prepared
         model.register_forward_hook(lambda module, inputs, output: None)

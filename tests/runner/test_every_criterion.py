@@ -36,10 +36,10 @@ from offramp.exits.criteria import (
 )
 from offramp.exits.criteria.patience import jensen_shannon
 from offramp.models.base import PretrainedModel
-from offramp.runner import window as windows
+from offramp.runner import peeks, window as windows
+from offramp.runner.peeks import LeaveRates
 from offramp.runner.run import Results, Runner
 from offramp.runner.sweep import every_exit
-from offramp.runner.window import LeaveRates
 from offramp.text.tokenizer import Encoded
 
 ROWS = 40
@@ -77,8 +77,8 @@ def pooler(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> s
     """Ramps that read all tokens, such as are run as they are, and such as are peeked at."""
     found: str = request.param.partition(",")[0]
     if found == "first":
-        monkeypatch.setattr(windows, "worth_a_peek", lambda n_rows, n_tokens: 0.0)
-        monkeypatch.setattr(LeaveRates, "expected", lambda self, depth: 1.0)
+        monkeypatch.setattr(peeks, "worth_a_peek", lambda n_rows, n_tokens: 0.0)
+        monkeypatch.setattr(LeaveRates, "expected", lambda self, depth, unknown: 1.0)
         if found != request.param:
             monkeypatch.setattr(windows, "sums_alike", lambda model: False)
     return found

@@ -10,7 +10,10 @@ from exit_models import random_rows, tiny_model, toy_rows, write_tokenizer
 
 import offramp
 from offramp.exits.attach import exits_of
+from offramp.exits.criteria import logits_entropy
 from offramp.nn.prepared import Int8Linear, PreparedLinear, can_prepare
+from offramp.runner import peeks
+from offramp.runner.peeks import LeaveRates
 from offramp.runner.sweep import every_exit
 from offramp.text.tables import Table
 from offramp.training.examples import to_examples
@@ -42,6 +45,34 @@ def test_rows_are_answered_as_alone() -> None:
     assert together.exit_layers_R.tolist() == [int(one.exit_layers_R) for one in alone]
     assert len(set(together.exit_layers_R.tolist())) > 1
     torch.testing.assert_close(together.logits_RC, torch.cat([one.logits_RC for one in alone]))
+
+
+@pytest.mark.parametrize("pooler", ["first", "last"])
+@pytest.mark.parametrize("seed", range(4))
+def test_ramps_that_read_one_token_answer_as_alone(
+    seed: int, pooler: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A peek's last digits may make another step of eight bits: far more than last digits."""
+    monkeypatch.setattr(peeks, "worth_a_peek", lambda n_rows, n_tokens: 0.0)
+    monkeypatch.setattr(LeaveRates, "expected", lambda self, depth, unknown: 1.0)
+    model = tiny_model(seed, pooler=pooler, hidden_size=64, intermediate_size=128)
+    quick, rows = offramp.prepare(model, int8=True), random_rows(60, seed=seed)
+    alone = torch.cat([every_exit(quick, [row]).logits_ERC for row in rows], 1)
+    entropies = logits_entropy(alone[0])
+    for threshold in entropies.sort().values[10::10]:  # exactly where a row lies
+        runner = offramp.Runner(quick, criterion=offramp.Entropy(threshold.item()))
+        together = runner.run(rows)
+        each = [runner.run([row]) for row in rows]
+        assert together.exit_layers_R.tolist() == [int(one.exit_layers_R) for one in each]
+        assert torch.equal(together.logits_RC, torch.cat([one.logits_RC for one in each]))
+
+
+def test_a_prepared_model_is_not_made_another(toy_classifier: offramp.Classifier) -> None:
+    ready = toy_classifier.prepared()
+    assert offramp.prepare(ready.model) is ready.model
+    for option in ("int8", "compile"):
+        with pytest.raises(offramp.ConfigError, match="prepared already"):
+            ready.prepared(**{option: True})
 
 
 def test_other_types_are_refused() -> None:

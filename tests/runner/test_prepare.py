@@ -321,9 +321,13 @@ def test_two_threads_make_one_copy(monkeypatch: pytest.MonkeyPatch) -> None:
     at_once = threading.Barrier(4)
     is_prepared = preparing.is_prepared
 
+    asked: list[int] = []
+
     def slow(model: nn.Module) -> bool:
         found = is_prepared(model)
-        at_once.wait(20)  # all four have asked before one makes
+        if threading.get_ident() not in asked:
+            asked.append(threading.get_ident())
+            at_once.wait(20)  # all four have asked before one makes
         return found
 
     def counted(model: PretrainedModel) -> PretrainedModel:
@@ -573,6 +577,19 @@ def test_a_hook_sees_what_it_would(kind: str, when: str, part: str) -> None:
     run(model)
     assert len(seen) == 2 * by_itself
     assert prepared(model) is not model
+
+
+@pytest.mark.parametrize("kind", [*HOOKS][:2])
+def test_hooks_of_a_copy_and_of_the_model_are_their_own(kind: str) -> None:
+    model, seen = tiny_model(2), list[str]()
+    fast, name = prepare(model), "bert.encoder.layer.0.output"
+    HOOKS[kind](fast.get_submodule(name), lambda: seen.append("copy"))
+    HOOKS[kind](model.get_submodule(name), lambda: seen.append("model"))
+    run(model, prepare=False)
+    assert set(seen) == {"model"}
+    seen.clear()
+    run(fast)
+    assert set(seen) == {"copy"}
 
 
 def test_a_forward_that_was_replaced() -> None:

@@ -653,10 +653,28 @@ def test_training_mode_is_refused() -> None:
             use(random_rows(2))
 
 
+@pytest.mark.parametrize("value", [0, -1, 2.5, float("nan"), "3"])
 @pytest.mark.parametrize("name", ["window_rows", "window_tokens", "microbatch_tokens"])
-def test_limits_are_at_least_one(name: str) -> None:
-    with pytest.raises(ConfigError, match=f"{name} must be at least 1; got 0"):
-        Runner(real_model("three classes"), **{name: 0})
+def test_limits_are_whole_numbers_from_one(name: str, value: Any) -> None:
+    with pytest.raises(ConfigError, match=f"{name} must be a whole number of at least 1; got"):
+        Runner(real_model("three classes"), **{name: value})
+
+
+@pytest.mark.parametrize(("name", "value"), [("deadline", "1"), ("max_depth", 2.5)])
+def test_limits_of_a_call_are_numbers(name: str, value: Any) -> None:
+    with pytest.raises(ConfigError, match=f"{name} is a .*; got {value!r}"):
+        Runner(real_model("three classes")).run(random_rows(2), **{name: value})
+
+
+def test_rows_before_an_error_are_answered() -> None:
+    def breaking() -> Iterator[Encoded]:
+        yield from random_rows(3)
+        raise KeyError("row 3")
+
+    answers = Runner(real_model("three classes")).stream(breaking())
+    assert [next(answers) for _ in range(3)]
+    with pytest.raises(KeyError, match="row 3"):
+        next(answers)
 
 
 def test_a_depth_without_an_exit_is_refused() -> None:

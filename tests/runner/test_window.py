@@ -21,17 +21,18 @@ from torch import Tensor
 import offramp
 from offramp.errors import ConfigError
 from offramp.exits.attach import add_exits, exits_of
-from offramp.exits.criteria import Decision, Entropy, logits_entropy
+from offramp.exits.criteria import Criterion, Decision, Entropy, Patience, logits_entropy
 from offramp.models.base import PretrainedModel
 from offramp.models.encoder import EncoderBody
 from offramp.models.flow import Flow
 from offramp.nn.blocks import Intermediate
 from offramp.nn.layout import Packed
-from offramp.runner import run as running, window as windows
+from offramp.runner import peeks, run as running, window as windows
+from offramp.runner.peeks import LeaveRates
 from offramp.runner.prepare import prepare
 from offramp.runner.run import Results, Runner
 from offramp.runner.sweep import every_exit
-from offramp.runner.window import REDONE, LeaveRates
+from offramp.runner.window import REDONE
 from offramp.text.tokenizer import Encoded
 
 ALWAYS, NEVER = 0.0, 2.0
@@ -41,10 +42,10 @@ ALWAYS, NEVER = 0.0, 2.0
 @pytest.fixture
 def peek(monkeypatch: pytest.MonkeyPatch) -> Callable[[float], None]:
     def from_share(share: float) -> None:
-        monkeypatch.setattr(windows, "worth_a_peek", lambda n_rows, n_tokens: share)
+        monkeypatch.setattr(peeks, "worth_a_peek", lambda n_rows, n_tokens: share)
         # Rates of rows that never leave are 0, and peeks are made all the same.
         if share == ALWAYS:
-            monkeypatch.setattr(LeaveRates, "expected", lambda self, depth: 1.0)
+            monkeypatch.setattr(LeaveRates, "expected", lambda self, depth, unknown: 1.0)
 
     return from_share
 
@@ -213,7 +214,7 @@ def test_the_end_of_a_cut_is_run_for_first_tokens_alone(peek: Callable[[float], 
 
 def test_a_peek_is_made_where_rows_are_expected_to_leave(kept: list[tuple[int, int]]) -> None:
     model, rows = tiny_model(4, pooler="first"), random_rows(40, longest=60)
-    never, always = (Runner(model, criterion=Entropy(x), microbatch_tokens=200) for x in (0, 9))
+    never, always = (Runner(model, criterion=Entropy(x), microbatch_tokens=100) for x in (0, 9))
     # Nothing is known yet: one peek at each exit, and none after nobody left.
     never.run(rows)
     assert [layer for layer, _ in kept] == [0, 1]
@@ -224,6 +225,57 @@ def test_a_peek_is_made_where_rows_are_expected_to_leave(kept: list[tuple[int, i
     always.run(rows)
     assert {layer for layer, _ in kept} == {0}
     assert sum(n_rows for _, n_rows in kept) == 2 * len(rows)
+
+
+def test_few_rows_are_peeked_at_when_it_is_known_that_they_leave(
+    kept: list[tuple[int, int]],
+) -> None:
+    model, rows = tiny_model(4, pooler="first"), random_rows(40, longest=60)
+    shared = LeaveRates()
+    runners = [Runner(model, criterion=Entropy(9), rates=rates) for rates in (None, shared, shared)]
+    for runner in runners[:2]:
+        runner.run(rows)
+    assert kept == []  # one in vain would be a good part of what such a window costs
+    runners[2].run(rows)
+    assert kept == [(0, len(rows))]
+
+
+@pytest.mark.parametrize("criterion", [Patience(1), Entropy(9.0) & Patience(1)], ids=str)
+def test_no_peeks_where_a_criterion_carries_numbers_along(
+    criterion: Criterion, peek: Callable[[float], None], kept: list[tuple[int, int]]
+) -> None:
+    peek(ALWAYS)
+    Runner(tiny_model(4, pooler="first"), criterion=criterion).run(random_rows(40))
+    assert kept == []
+
+
+class InDoubt(Criterion):
+    """Nobody leaves, and any change of the logits might change that."""
+
+    name = "in_doubt"
+
+    def update(self, state_RS: Tensor, depth: int, logits_RC: Tensor) -> Decision:
+        zeros_R = torch.zeros(len(logits_RC), dtype=torch.float64)
+        return Decision(zeros_R > 0, zeros_R, state_RS)
+
+
+def test_doubt_ends_peeks(monkeypatch: pytest.MonkeyPatch) -> None:
+    """At most one microbatch is peeked at in vain, and little is run again alone."""
+    rows = random_rows(400, longest=60)
+    model = prepare(tiny_model(4, pooler="first", num_hidden_layers=5))
+    n_tokens = sum(len(row.ids) for row in rows)
+    passed: list[int] = []
+    own = EncoderBody.step
+
+    def counted(self: EncoderBody, flow: Flow, i: int, *args: Any, **kwargs: Any) -> Flow:
+        passed.append(flow.layout.n_tokens)
+        return own(self, flow, i, *args, **kwargs)
+
+    monkeypatch.setattr(EncoderBody, "step", counted)
+    results = Runner(model, criterion=InDoubt(), microbatch_tokens=n_tokens // 20).run(rows)
+    assert set(results.exit_layers_R.tolist()) == {5}
+    # Peeked at once: for first tokens, whole for those in doubt, and whole to go on.
+    assert 5 < sum(passed) / n_tokens < 5 * (1 + REDONE) + 3 / 20
 
 
 @pytest.mark.parametrize("pooler", ["attention", "mean"])
@@ -616,4 +668,4 @@ def test_survivors_are_packed_in_their_order(parts: list[list[int]], tokens: int
 def test_what_pays_a_peek() -> None:
     # Measured: from 9, 4 and 19 in a hundred leavers at 64 x 25, 64 x 128 and 8 x 25 tokens.
     for n_rows, length, share in ((64, 25, 0.09), (64, 128, 0.04), (8, 25, 0.19)):
-        assert windows.worth_a_peek(n_rows, n_rows * length) == pytest.approx(share, abs=0.02)
+        assert peeks.worth_a_peek(n_rows, n_rows * length) == pytest.approx(share, abs=0.02)

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
-from typing import Any, Protocol, TypeVar, cast
+from typing import Any, Protocol, TypeVar, cast, runtime_checkable
 
 import numpy as np
 import numpy.typing as npt
@@ -18,6 +18,7 @@ from torch import Tensor
 from offramp.errors import InputError
 from offramp.models.outputs import ModelOutput
 from offramp.nn.attention import Probe
+from offramp.nn.blocks import KeysValues
 from offramp.nn.layout import (
     Index,
     Layout,
@@ -376,6 +377,19 @@ class LayerStack(Protocol):
 
     def pool(self, flow: Flow) -> Tensor:
         """One vector a row of a finished flow, [R, D]."""
+
+
+@runtime_checkable
+class PeekableStack(LayerStack, Protocol):
+    """A stack whose layers may be asked for some tokens first, and for the rest afterwards."""
+
+    def keys_values(self, flow: Flow, i: int) -> KeysValues:
+        """What layer i, from 0, attends to; it may be given to `step`."""
+
+    def step(
+        self, flow: Flow, i: int, queries: Tensor | None = None, known: KeysValues | None = None
+    ) -> Flow:
+        """Pass layer i, from 0, with this flow's `keys_values` where they were made before."""
 
 
 class ExitableModel(Protocol):

@@ -13,6 +13,7 @@ from offramp.exits.attach import exits_of, task_of
 from offramp.exits.criteria import Criterion, Entropy
 from offramp.models.base import PretrainedModel
 from offramp.runner.ahead import ahead
+from offramp.runner.peeks import LeaveRates
 from offramp.runner.progress import Meter, OnProgress
 from offramp.runner.rows import n_tokens
 from offramp.runner.run import Runner
@@ -49,6 +50,7 @@ class Classifier(TextModel):
                 f"outputs of this model is {model.config.num_labels}, its problem_type "
                 f"{model.config.problem_type}. Use offramp.Runner for its logits."
             )
+        self._rates = LeaveRates()
 
     @property
     def labels(self) -> list[str]:
@@ -142,7 +144,7 @@ class Classifier(TextModel):
         """
         check_call(texts, threads)
         criterion = None if threshold is None else replace(self._entropy, threshold=threshold)
-        runner = Runner(self.model, criterion=criterion)
+        runner = Runner(self.model, criterion=criterion, rates=self._rates)
         route = runner.route()
         if ordered:
             return self._in_order(texts, runner, route, threads, progress)

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from offramp.runner.ahead import ahead
 from offramp.runner.progress import Meter, OnProgress
-from offramp.runner.rows import BLOCK, Row, n_tokens
+from offramp.runner.rows import BLOCK, TOKENS, Row, n_tokens
 from offramp.runner.text_model import TextModel
 from offramp.runner.threads import cpu_threads
 from offramp.runner.window import MARGIN
@@ -80,7 +80,7 @@ def _read(
 
 
 def _gather(
-    groups: Iterable[Group[T, R]], most_rows: int = BLOCK, most_tokens: int = 65_536
+    groups: Iterable[Group[T, R]], most_rows: int = BLOCK, most_tokens: int = TOKENS
 ) -> Iterator[list[Group[T, R]]]:
     """Groups in windows of bounded size, and of one group at least.
 

@@ -44,6 +44,13 @@ def prepare(model: M, *, int8: bool = False, compile: bool = False) -> M:
     where either is impossible, and InputError for a model in training mode.
     """
     checked(model)
+    if is_prepared(model):
+        if int8 or compile:
+            raise ConfigError(
+                "The model is prepared already, and its weights are laid out for that; prepare the "
+                "model that it was made of."
+            )
+        return model
     if compile:
         return _compiled(model, int8)
     if not _is_plain(model, int8):
@@ -71,6 +78,7 @@ def prepare(model: M, *, int8: bool = False, compile: bool = False) -> M:
             if isinstance(module, EncoderBody):
                 vars(module)["fills"] = True
     vars(copy)["_is_prepared"] = True
+    vars(copy)["_is_int8"] = int8
     vars(copy)["_sums_alike"] = _is_of_known_layers(copy)
     return copy
 
@@ -176,6 +184,9 @@ def _has_hook_for_all() -> bool:
     return bool(_has_any_global_hook())  # type: ignore[no-untyped-call]
 
 
+_OWN = ["_parameters", *(name for name in vars(nn.Module()) if "_hooks" in name)]
+
+
 def _copied(module: nn.Module, copies: dict[int, nn.Module]) -> nn.Module:
     """The module with parts of its own; everything else is the same."""
     if id(module) in copies:
@@ -183,6 +194,8 @@ def _copied(module: nn.Module, copies: dict[int, nn.Module]) -> nn.Module:
     copy: nn.Module = object.__new__(type(module))
     copies[id(module)] = copy
     vars(copy).update(vars(module))
+    for name in _OWN:  # so that a hook put on one is not the other's
+        vars(copy)[name] = vars(module)[name].copy()
     vars(copy)["_modules"] = {
         name: None if part is None else _copied(part, copies)
         for name, part in module._modules.items()
@@ -196,7 +209,7 @@ def _swap(module: nn.Module, kind: type[PreparedLinear], made: dict[int, nn.Modu
     for name, part in module._modules.items():
         if type(part) is nn.Linear and name not in idle:
             if id(part) not in made:
-                # Heads and exits stay exact: they are small, and what they say decides.
+                # Narrow ones, as heads are, stay exact: they are cheap, and what they say decides.
                 wide = min(part.in_features, part.out_features) >= NARROW
                 made[id(part)] = (kind if wide else PreparedLinear)(part)
             module._modules[name] = made[id(part)]
@@ -234,6 +247,11 @@ def prepared(model: M) -> M:
 def is_prepared(model: nn.Module) -> bool:
     """Whether it is what `prepare` makes, and not a model that it gives back as it is."""
     return "_is_prepared" in vars(model)
+
+
+def is_int8(model: nn.Module) -> bool:
+    """Whether products are of eight-bit whole numbers."""
+    return bool(vars(model).get("_is_int8", False))
 
 
 def sums_alike(model: nn.Module) -> bool:

@@ -6,6 +6,7 @@ import math
 import time
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from numbers import Integral, Real
 from typing import Literal, cast, overload
 
 import torch
@@ -16,9 +17,10 @@ from offramp.exits.attach import exits_of, task_of
 from offramp.exits.criteria import Criterion
 from offramp.models.base import PretrainedModel
 from offramp.models.flow import ExitableModel
+from offramp.runner.peeks import LeaveRates
 from offramp.runner.prepare import checked, prepared
-from offramp.runner.rows import BLOCK, gather, tokens_at_once
-from offramp.runner.window import LeaveRates, Leavers, Route, Window
+from offramp.runner.rows import BLOCK, TOKENS, gather, tokens_at_once
+from offramp.runner.window import Leavers, Route, Window
 from offramp.text.tokenizer import Encoded
 
 
@@ -64,7 +66,8 @@ class Runner:
 
     On CPUs, and in float32, it is a copy of the model that is run, whose weights are laid out for
     the processor (`offramp.prepare`); `prepare=False` runs the model itself, which takes half the
-    memory.
+    memory. `rates` are for runners of one model that follow each other, so that the next one knows
+    where rows left before; by default a runner has its own.
 
     Two limits hold for a call. After `deadline` seconds rows leave with the answer of the exit that
     they passed last; all pass the first. With `max_depth` none passes more layers than that: the
@@ -79,9 +82,10 @@ class Runner:
         exits: bool = True,
         depth: int | None = None,
         window_rows: int = BLOCK,
-        window_tokens: int = 32_768,
+        window_tokens: int = TOKENS,
         microbatch_tokens: int | None = None,
         prepare: bool = True,
+        rates: LeaveRates | None = None,
     ) -> None:
         if not hasattr(model, "logits"):
             raise ConfigError(
@@ -93,12 +97,12 @@ class Runner:
             ("window_tokens", window_tokens),
             ("microbatch_tokens", microbatch_tokens),
         ):
-            if value is not None and value < 1:
-                raise ConfigError(f"{name} must be at least 1; got {value}.")
+            if value is not None and not (_is_number(value, Integral) and value >= 1):
+                raise ConfigError(f"{name} must be a whole number of at least 1; got {value!r}.")
         self.model = model
         self._n_layers = cast(ExitableModel, model).stack.n_layers
         self._prepares = prepare
-        self._rates = LeaveRates()
+        self._rates = rates or LeaveRates()
         self._criterion = criterion
         self._use_exits = exits and (criterion is not None or hasattr(model, "exits"))
         self._depth = self._check_depth(depth)
@@ -199,8 +203,12 @@ class Runner:
         The time until the `deadline` begins here. Raises InputError for a model in training mode
         and ConfigError for limits that cannot be kept, or a criterion that does not fit the task.
         """
-        if deadline is not None and not (deadline > 0 and math.isfinite(deadline)):
-            raise ConfigError(f"deadline is a time from now in seconds, above 0; got {deadline}.")
+        if deadline is not None and not (
+            _is_number(deadline, Real) and deadline > 0 and math.isfinite(deadline)
+        ):
+            raise ConfigError(f"deadline is a time from now in seconds, above 0; got {deadline!r}.")
+        if max_depth is not None and not _is_number(max_depth, Integral):
+            raise ConfigError(f"max_depth is a whole number of layers; got {max_depth!r}.")
         until = None if deadline is None else time.monotonic() + deadline
         model = prepared(self.model) if self._prepares else checked(self.model)
         last, criterion, cut = self._depth, None, False
@@ -255,3 +263,8 @@ class Runner:
                 f"last, {n_layers}; got {depth}."
             )
         return depth
+
+
+def _is_number(value: object, kind: type) -> bool:
+    """Whether it is a number of that kind, whatever its type says."""
+    return isinstance(value, kind)

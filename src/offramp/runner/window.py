@@ -16,7 +16,7 @@ import time
 import warnings
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
-from typing import Any, NamedTuple, cast
+from typing import NamedTuple, cast
 
 import torch
 from torch import Tensor
@@ -25,9 +25,18 @@ from offramp.errors import NaNLogitsWarning
 from offramp.exits.attach import exits_of
 from offramp.exits.criteria import Answer, Criterion, Task, ask_rows
 from offramp.models.base import PretrainedModel
-from offramp.models.flow import ExitableModel, Flow, Inputs, LayerStack, join, reads_first
+from offramp.models.flow import (
+    ExitableModel,
+    Flow,
+    Inputs,
+    LayerStack,
+    PeekableStack,
+    join,
+    reads_first,
+)
 from offramp.nn.blocks import KeysValues
 from offramp.nn.layout import Packed, fill
+from offramp.runner.peeks import LeaveRates, Peeks
 from offramp.runner.prepare import sums_alike
 from offramp.runner.rows import Row, by_length, split
 
@@ -103,24 +112,6 @@ class Leavers:
     depth: int
 
 
-class LeaveRates:
-    """Which share of rows left at each depth, of those that a run asked lately."""
-
-    def __init__(self) -> None:
-        self._of_depth: dict[int, tuple[float, float]] = {}
-
-    def add(self, depth: int, asked: int, left: int) -> None:
-        """So many were asked there, and so many of them left."""
-        before, left_before = self._of_depth.get(depth, (0.0, 0.0))
-        fade = 0.5 if before > 1024 else 1.0
-        self._of_depth[depth] = (before * fade + asked, left_before * fade + left)
-
-    def expected(self, depth: int) -> float:
-        """The share that is to be expected; all, before any was asked."""
-        asked, left = self._of_depth.get(depth, (0.0, 0.0))
-        return left / asked if asked else 1.0
-
-
 class Passed(NamedTuple):
     """A microbatch at an exit: its flow, what the exit reads, and a peek's keys and values.
 
@@ -145,6 +136,7 @@ class Window:
         self._model = route.model
         self._task = cast(ExitableModel, route.model)
         self._stack: LayerStack = self._task.stack
+        self._body = cast(PeekableStack, self._stack)  # where there are peeks
         self._reads_first = reads_first(self._task)
         n_rows = len(rows)
         wide = torch.float64 if self._model.dtype == torch.float64 else torch.float32
@@ -152,6 +144,9 @@ class Window:
         self._answers_RC = torch.zeros(n_rows, n_labels, dtype=wide)
         self._memory = _blank(route, n_rows, n_labels)
         n_tokens = sum(len(row.ids) for row in rows)
+        self._peeks = Peeks(
+            route.model, route.criterion, route.last, n_rows, n_tokens / tokens, self._rates
+        )
         bound = REDONE * n_tokens * self._stack.n_layers
         self._sums_alike = sums_alike(route.model)
         self._redo_left = bound if self._sums_alike else math.inf
@@ -171,7 +166,8 @@ class Window:
                     yield self._forced(batch, done)
                     continue
                 passed = [
-                    self._advance(flow, done, depth, self._peeks(flow, depth)) for flow in batch
+                    self._advance(flow, done, depth, self._peeks.wanted(flow, depth))
+                    for flow in batch
                 ]
                 leave_R, leavers = self._ask(passed, depth)
                 if leavers is not None:
@@ -191,28 +187,8 @@ class Window:
         Peeks are made a microbatch at a time, while its keys and values are in the processor's
         cache, and so is everything where time may be up in between.
         """
-        apart = self._route.deadline is not None or self._peeks(flows[-1], depth)
+        apart = self._route.deadline is not None or self._peeks.wanted(flows[-1], depth)
         return iter([[flow] for flow in flows] if apart else [flows])
-
-    def _peeks(self, flow: Flow, depth: int) -> bool:
-        """Whether layer `depth` is run for the token that its exit reads, and then for who stays.
-
-        Never for a row alone: it is what others are held to, and must not depend on former rows.
-        """
-        if (
-            len(self._rows) == 1
-            or depth == self._stack.n_layers
-            or not hasattr(self._stack, "keys_values")
-        ):
-            return False
-        ramp = exits_of(self._model).ramp(depth)
-        possible = hasattr(self._stack, "keys_values") and getattr(ramp, "pools_one", False)
-        if not possible or flow.hidden.device.type != "cpu":
-            return False
-        if depth == self._route.last:
-            return True
-        layout = cast(Packed, flow.layout)
-        return self._rates.expected(depth) > worth_a_peek(layout.n_rows, layout.n_tokens)
 
     def _advance(self, flow: Flow, done: int, depth: int, peeks: bool) -> Passed:
         """Pass the layers from `done` to `depth`, and take what the exit there reads.
@@ -228,7 +204,7 @@ class Window:
         if narrow:
             layout = cast(Packed, flow.layout)
             if peeks:
-                body, read_R = cast(Any, stack), exits_of(self._model).ramp(depth).tokens(layout)
+                body, read_R = self._body, exits_of(self._model).ramp(depth).tokens(layout)
                 known = body.keys_values(flow, depth - 1)
                 seen = body.step(flow, depth - 1, read_R.to(flow.hidden.device), known)
             else:
@@ -258,13 +234,17 @@ class Window:
         names_R = torch.cat([flow.row_ids_R for flow, _, _ in passed])
         answer = self._answer([read for _, read, _ in passed], depth)
         asked = _decide(answer, _part(self._memory, names_R), depth, self._route)
+        peeked = any(known for _, _, known in passed)
+        doubtful = torch.zeros_like(asked.leave_R)
         if len(self._rows) > 1:
             # Who leaves takes a label along, which must not hang on the last digits either.
             firm_R = asked.slack_R.minimum(self._route.task.lead(answer.logits_RC))
             slack_R = torch.where(asked.leave_R, firm_R, asked.slack_R)
             doubtful = slack_R < answer.size() * MARGIN.get(self._model.dtype, 0.1)
             places = torch.nonzero(doubtful).flatten()
-            if self._sums_alike and len(places) and any(known for _, _, known in passed):
+            if peeked:
+                self._peeks.doubted(len(places) / len(names_R))
+            if self._sums_alike and len(places) and peeked:
                 # A peek's last digits are not those of a row alone; a whole layer's are.
                 again = self._answer([self._unpeeked(passed, doubtful, depth)], depth)
                 memory = _part(self._memory, names_R[places])
@@ -276,17 +256,12 @@ class Window:
                     continue
                 self._redo_left -= cost
                 _put(answer, asked, torch.tensor([place]), *self._alone(row, depth))
-        remembers = self._memory is not None and self._memory.state_RS.shape[1] > 0
-        if remembers and any(known for _, _, known in passed):
-            # What is remembered may have a peek's last digits from here on, so that rows which are
-            # past the bound would no longer be decided as they are alone.
-            self._redo_left = math.inf
         leave_R = asked.leave_R
         self._answers_RC[names_R] = answer.logits_RC.to(self._answers_RC.dtype)
         _remember(self._memory, names_R, asked.memory)
         left_R = names_R[leave_R]
         if depth != self._route.last:  # where all leave, which says nothing of another route
-            self._rates.add(depth, len(names_R), len(left_R))
+            self._rates.add(depth, len(names_R), int((leave_R & ~doubtful).sum()))
         if not len(left_R):
             return leave_R, None
         forced_R = asked.forced_R[leave_R]
@@ -300,7 +275,7 @@ class Window:
             start += len(flow.row_ids_R)
             if known is not None and len(rows):
                 part = flow.take(rows), depth - 1, None, _of_rows(known, flow, rows)
-                whole = self._stack.finish(cast(Any, self._stack).step(*part))
+                whole = self._stack.finish(self._body.step(*part))
                 reads.append(exits_of(self._model).ramp(depth).pool(whole))
             else:
                 reads.append(read[rows.to(read.device)])
@@ -334,7 +309,7 @@ class Window:
                 known = None if known is None else _of_rows(known, flow, rows)
                 flow = flow.take(rows)
             if known is not None:
-                flow = cast(Any, self._stack).step(flow, depth - 1, known=known)
+                flow = self._body.step(flow, depth - 1, known=known)
             kept.append(flow)
         return kept
 
@@ -382,15 +357,6 @@ class Decided(NamedTuple):
     forced_R: Tensor
     slack_R: Tensor
     memory: Memory | None
-
-
-def worth_a_peek(n_rows: int, n_tokens: int) -> float:
-    """The share of a microbatch's rows that must leave for a peek to pay.
-
-    A fit of what was measured (docs/notes.md): a peek computes first tokens twice, and calls twice
-    as many kernels.
-    """
-    return 0.02 + 1.5 * n_rows / n_tokens + 20 / n_tokens
 
 
 def _decide(answer: Answer, memory: Memory | None, depth: int, route: Route) -> Decided:
