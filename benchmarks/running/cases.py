@@ -1,15 +1,26 @@
-"""Random batches, windows, orders and thresholds: always the answers that rows have alone."""
+"""Random batches, windows, orders, criteria and models: always the answers that rows have alone."""
 
 from __future__ import annotations
 
 import random
 import time
+from collections.abc import Mapping
 from dataclasses import dataclass
+from pathlib import Path
 
 import torch
 from torch import Tensor
 
-from offramp.exits.criteria import Entropy, logits_entropy
+import offramp
+from offramp.exits.attach import add_exits, exits_of
+from offramp.exits.criteria import (
+    ConfidentPatience,
+    Criterion,
+    Entropy,
+    Margin,
+    Patience,
+    logits_entropy,
+)
 from offramp.models.base import PretrainedModel
 from offramp.runner.run import Results, Runner
 from offramp.runner.sweep import EveryExit, every_exit
@@ -17,23 +28,27 @@ from offramp.text.tokenizer import Encoded
 from running.setting import Setting, spread
 
 POOL = 400  # different rows
+WAYS = ("trained", "trained, int8", "first", "first, int8", "last", "attention")
+"""The trained model, and ones whose ramps are random and read the token or tokens that it says."""
 ROWS = (1, 2, 3, 5, 8, 13, 24, 40)
 WINDOW_ROWS = (1, 2, 7, 16, 64, 4096)
 WINDOW_TOKENS = (100, 1000, 65_536)
 MICROBATCH = (1, 64, 256, 1024, 4096)
 GROWTH = 1.5
+SCALE = 2.0  # of random ramps' classifiers, so that rows leave everywhere
 EVERY = 500  # cases from one line of progress to the next
 
 
 @dataclass(frozen=True)
 class Case:
-    """Which rows in which order, the runner's limits, and the threshold."""
+    """Which model, which rows in which order, the runner's limits, and the criterion."""
 
+    way: str
     rows: list[int]
     window_rows: int
     window_tokens: int
     microbatch_tokens: int
-    criterion: Entropy
+    criterion: Criterion
 
     def runner(self, model: PretrainedModel) -> Runner:
         """Its runner."""
@@ -50,12 +65,14 @@ def cases(setting: Setting) -> None:
     """Each case is a function of its number; `--first-case` goes on where a run was stopped."""
     first, count = setting.options.first_case, setting.options.cases
     setting.report.begin("cases", f"random cases {first} to {count - 1}")
-    model, rows = setting.classifier.model, spread(setting.rows, POOL)
-    alone = _alone(model, rows)
+    rows = spread(setting.rows, POOL)
+    models = {way: _model(setting.directories[0], way) for way in WAYS}
+    each = {way: _alone(model, rows) for way, model in models.items()}
     wrong = near = answered = 0
     began = time.perf_counter()
     for number in range(first, count):
-        case = _case(number, alone)
+        case = _case(number, each)
+        model, alone = models[case.way], each[case.way]
         picked = [rows[i] for i in case.rows]
         found = case.runner(model).run(picked)
         differ_R = _differ(found, _picked(alone.apply(case.criterion), case.rows))
@@ -76,19 +93,43 @@ def cases(setting: Setting) -> None:
     setting.report.figure("answers that are not the row's own", wrong, most=0, digits=0)
 
 
-def _case(number: int, alone: EveryExit) -> Case:
+def _model(directory: Path, way: str) -> PretrainedModel:
+    """One of `WAYS`."""
+    model = offramp.load(directory, task="classify").model
+    pooler, _, int8 = way.partition(", ")
+    if pooler != "trained":
+        del model.exits
+        with torch.random.fork_rng():
+            torch.manual_seed(0)
+            add_exits(model, pooler=pooler).eval()
+            for depth in exits_of(model).depths:
+                torch.nn.init.normal_(exits_of(model).ramp(depth).classifier.weight, std=SCALE)
+    return offramp.prepare(model, int8=bool(int8))
+
+
+def _case(number: int, each: Mapping[str, EveryExit]) -> Case:
     picker = random.Random(number)
+    way = picker.choice(WAYS)
+    alone = each[way]
     n_rows = alone.logits_ERC.shape[1]
     picked = [picker.randrange(n_rows) for _ in range(picker.choice(ROWS))]
     window_rows, window_tokens, microbatch_tokens = (
         picker.choice(some) for some in (WINDOW_ROWS, WINDOW_TOKENS, MICROBATCH)
     )
-    threshold = picker.uniform(0.0, 0.4)
-    if picker.random() < 0.5:  # exactly where one of the rows lies at one of the exits
-        exit_ = picker.randrange(len(alone.depths) - 1)
-        entropy = logits_entropy(alone.logits_ERC[exit_, picker.choice(picked)][None]).item()
-        threshold = entropy / GROWTH ** (alone.depths[exit_] - 1)
-    return Case(picked, window_rows, window_tokens, microbatch_tokens, Entropy(threshold, GROWTH))
+    exit_ = picker.randrange(len(alone.depths) - 1)
+    logits_C = alone.logits_ERC[exit_, picker.choice(picked)]
+    exactly = picker.random() < 0.5  # where one of the rows lies at one of the exits
+    entropy = logits_entropy(logits_C[None]).item() if exactly else picker.uniform(0.0, 0.6)
+    margin = (logits_C.double().softmax(-1).amax() * 2 - 1).item()
+    criteria: list[Criterion] = [
+        Entropy(entropy / GROWTH ** (alone.depths[exit_] - 1), GROWTH),
+        Margin(margin if exactly else picker.random()),
+        Patience(picker.randrange(1, 4)),
+        ConfidentPatience(picker.randrange(1, 3), entropy),
+        Entropy(entropy) | Patience(2),
+    ]
+    criterion = criteria[picker.choice((0, 0, 0, 1, 2, 3, 4))]
+    return Case(way, picked, window_rows, window_tokens, microbatch_tokens, criterion)
 
 
 def _alone(model: PretrainedModel, rows: list[Encoded]) -> EveryExit:

@@ -7,9 +7,11 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import torch
+from torch import nn
 from torch.utils.flop_counter import FlopCounterMode
 
 from offramp.models.base import PretrainedModel
+from offramp.nn.prepared import PreparedLinear
 from offramp.runner.rows import tokens_at_once
 from offramp.runner.run import Runner
 from offramp.text.tokenizer import Encoded
@@ -43,22 +45,24 @@ def rate(setting: Setting) -> None:
     work = useful_work(shape, rows)
     counted = counted_work(model, rows)
     runner = Runner(model, exits=False)
-    seconds = time_in_turn(
-        {"forward": lambda: runner.run(rows), "bare": bare}, setting.options.rounds
-    )
-    pairs = zip(seconds["forward"], seconds["bare"], strict=True)
+    seconds = time_in_turn({"forward": lambda: runner.run(rows), **bare}, setting.options.rounds)
+    rates = {
+        name: (work if name == "forward" else bare_work) / statistics.median(times) / 1e9
+        for name, times in seconds.items()
+    }
+    fastest = max(bare, key=rates.__getitem__)
+    pairs = zip(seconds["forward"], seconds[fastest], strict=True)
     shares = [100 * (work / one) / (bare_work / other) for one, other in pairs]
     setting.report.figure(
-        "of the rate of bare products",
+        "of the rate of the faster bare products",
         statistics.median(shares),
         least=LEAST,
         unit="%",
         more=f"[{min(shares):.1f}, {max(shares):.1f}]",
         digits=1,
     )
-    for name, operations in (("forward", work), ("bare", bare_work)):
-        rates = operations / statistics.median(seconds[name]) / 1e9
-        print(f"    ({name}: {rates:.1f} GFLOP/s)")
+    for name, found in rates.items():
+        print(f"    ({name}: {found:.1f} GFLOP/s)")
     print(f"    (torch counts {counted / work:.3f} of these operations in the forward)")
 
 
@@ -85,28 +89,36 @@ def counted_work(model: PretrainedModel, rows: Sequence[Encoded]) -> float:
     return float(counter.get_total_flops())
 
 
-def bare_products(shape: Shape, tokens: int) -> tuple[Callable[[], object], float]:
-    """A call with the products of as many microbatches as the forward has, and its operations."""
+def bare_products(shape: Shape, tokens: int) -> tuple[dict[str, Callable[[], object]], float]:
+    """Calls with the products of as many microbatches as the forward has, and their operations.
+
+    In two ways: torch's `mm`, and oneDNN's with the weights laid out for it, as the forward's are.
+    """
     width, middle = shape.width, shape.middle
     sides = [(width, width)] * 4 + [(width, middle), (middle, width)]
-    generator = torch.Generator().manual_seed(0)
-    products = [
-        (
-            torch.randn(MICROBATCH, inside, generator=generator),
-            # A linear layer's weight is stored the other way round.
-            torch.randn(outside, inside, generator=generator).T,
-            torch.empty(MICROBATCH, outside),
-        )
+    inputs = {inside: torch.randn(MICROBATCH, inside) for inside in {width, middle}}
+    linears = [
+        nn.Linear(inside, outside, bias=False)
         for _ in range(shape.layers)
         for inside, outside in sides
     ]
+    laid_out = [PreparedLinear(linear) for linear in linears]
+    results = {outside: torch.empty(MICROBATCH, outside) for outside in {width, middle}}
     times = max(1, round(tokens / MICROBATCH))
 
     @torch.inference_mode()
-    def run() -> None:
+    def plain() -> None:
         for _ in range(times):
-            for one, other, out in products:
-                torch.mm(one, other, out=out)
+            for linear in linears:
+                out = results[linear.out_features]
+                torch.mm(inputs[linear.in_features], linear.weight.T, out=out)
+
+    @torch.inference_mode()
+    def prepacked() -> None:
+        for _ in range(times):
+            for linear in laid_out:
+                linear(inputs[linear.in_features])
 
     a_token = 2 * (4 * width * width + 2 * width * middle)
-    return run, float(times * MICROBATCH * shape.layers * a_token)
+    work = float(times * MICROBATCH * shape.layers * a_token)
+    return {"torch.mm": plain, "oneDNN, weights laid out": prepacked}, work

@@ -58,7 +58,7 @@ class Scripted(Criterion):
 class InDoubt(Criterion):
     """No row leaves, and any change of its logits might change that."""
 
-    name = "in-doubt"
+    name = "in doubt"
 
     def update(self, state_RS: Tensor, depth: int, logits_RC: Tensor) -> Decision:
         """Nobody leaves, without slack."""
@@ -73,3 +73,17 @@ class InDoubt(Criterion):
     def from_dict(cls, values: Mapping[str, Any]) -> Self:
         """The criterion, which has no settings."""
         return cls()
+
+
+class CountsDoubt(InDoubt):
+    """The same, of a criterion that remembers: how often a row was asked."""
+
+    name = "in doubt and remembered"
+
+    def start(self, n_rows: int, n_classes: int) -> Tensor:
+        """A number for each row."""
+        return torch.zeros(n_rows, 1, dtype=torch.float64)
+
+    def update(self, state_RS: Tensor, depth: int, logits_RC: Tensor) -> Decision:
+        """Nobody leaves, without slack, and it was one time more."""
+        return super().update(state_RS, depth, logits_RC)._replace(state_RS=state_RS + 1)

@@ -18,9 +18,9 @@ from offramp.text.tokenizer import Encoded
 from offramp.training.metrics import paired_difference
 from offramp.training.timing import speed, time_in_turn
 from running.figures import Report
-from running.scripted import InDoubt, Scripted
+from running.scripted import CountsDoubt, InDoubt, Scripted
 from running.setting import CT2, CT2_INT8, IN_FILE_ORDER, ONNX, SORTED, Setting, spread
-from sst2 import cost_of_exits, dev_file, layers_saved
+from sst2 import NEVER, cost_of_exits, dev_file, layers_saved
 
 PLAIN_BARS = {IN_FILE_ORDER: 1.8, SORTED: 1.05, ONNX: 1.05, CT2: 1.0}
 EXITS_BARS = {IN_FILE_ORDER: 5.0, SORTED: 2.7, CT2_INT8: 1.5}
@@ -29,6 +29,7 @@ MOST_POINTS = 0.5
 RATIO_BARS = {"1": 0.95, "512": 1.0, "all": 1.0}
 PEEK_BAR, PEEK_TOKENS = 1.05, 64
 PAIRS = 20
+FEW = (1, 8)  # rows of a call
 COST_BARS = (1.02, 1.05)
 
 
@@ -100,12 +101,16 @@ def layers_saved_in_time(
 ) -> None:
     """At batch 1 (every eighth row), in windows of 512, and in one window of all rows.
 
+    Of fewer than 1,024 rows, which are hardly more than such a window, in one of all.
+
     The model is prepared by hand: whoever asks for one row at a time would not have it checked for
     changes each time.
     """
     model = offramp.prepare(model)
     tokens = sum(len(row.ids) for row in rows)
     cases = {"1": (1, rows[::8]), "512": (512, rows), "all": (len(rows), rows)}
+    if len(rows) < 2 * 512:  # it would be the same window twice
+        del cases["512"]
     for name, (window, some) in cases.items():
         report_ratio(
             report,
@@ -152,12 +157,12 @@ def report_ratio(
     results = with_exits.run(rows)
     n_layers = without.run(rows[:1]).mean_layers
     by_rows, by_tokens = layers_saved(results, rows, n_layers)
-    alone = name.endswith("of 1")
-
-    def call(runner: Runner) -> Callable[[], object]:
-        return lambda: [runner.run([row]) for row in rows] if alone else runner.run(rows)
-
-    seconds = time_in_turn({"exits": call(with_exits), "plain": call(without)}, rounds)
+    size = 1 if name.endswith("of 1") else len(rows)
+    calls = {
+        "exits": in_calls(with_exits, rows, size),
+        "plain": in_calls(without, rows, size),
+    }
+    seconds = time_in_turn(calls, rounds)
     saved = speed(seconds["exits"], seconds["plain"])
     more = f"[{saved.low / by_rows:.2f}, {saved.high / by_rows:.2f}]"
     report.figure(f"{name}, by rows", saved.median / by_rows, least=bar, more=more)
@@ -169,9 +174,26 @@ def report_ratio(
 
 
 def never(setting: Setting) -> None:
-    """Exits that no row takes."""
+    """Exits that no row takes: in windows, and in calls of a few rows."""
     setting.report.begin("never", f"rows that never leave, {PAIRS} alternating pairs")
-    never_leaves(setting.report, setting.classifier.model, spread(setting.rows, 600))
+    model, rows = setting.classifier.model, spread(setting.rows, 600)
+    never_leaves(setting.report, model, rows)
+    ready = offramp.prepare(model)
+    exits, plain = Runner(ready, criterion=NEVER), Runner(ready, exits=False)
+    for few in FEW:
+        some = rows[: 25 * few]
+        calls = {"exits": in_calls(exits, some, few), "plain": in_calls(plain, some, few)}
+        seconds = time_in_turn(calls, PAIRS)
+        cost = speed(seconds["plain"], seconds["exits"])
+        setting.report.figure(
+            f"calls of {few}: median time", cost.median, most=COST_BARS[0], digits=3
+        )
+
+
+def in_calls(runner: Runner, rows: Sequence[Encoded], size: int) -> Callable[[], object]:
+    """All rows, so many in a call."""
+    parts = [rows[i : i + size] for i in range(0, len(rows), size)]
+    return lambda: [runner.run(part) for part in parts]
 
 
 def never_leaves(report: Report, model: PretrainedModel, rows: Sequence[Encoded]) -> None:
@@ -182,13 +204,24 @@ def never_leaves(report: Report, model: PretrainedModel, rows: Sequence[Encoded]
 
 
 def doubt(setting: Setting) -> None:
-    """The worst that rows can do: none leaves, and each has to be decided again at each exit."""
+    """The worst that rows can do: none leaves, and each has to be decided again at each exit.
+
+    Of the trained model, and of one whose random ramps read first tokens, with peeks or without.
+    """
     setting.report.begin("doubt", f"rows in doubt at every exit, {PAIRS} alternating pairs")
     rows = spread(setting.rows, 600)
-    cost = cost_of_exits(setting.classifier.model, rows, PAIRS, 3, InDoubt())
-    setting.report.figure(
-        "median time of the plain model's", cost.median, most=COST_BARS[1], digits=3
-    )
+    first = offramp.load(setting.directories[0], task="classify").model
+    del first.exits
+    add_exits(first, pooler="first").eval()
+    for pooler, model in (("trained", setting.classifier.model), ("first-token", first)):
+        for criterion in (InDoubt(), CountsDoubt()):
+            cost = cost_of_exits(model, rows, PAIRS, 3, criterion)
+            setting.report.figure(
+                f"{pooler} ramps, {criterion.name}: of the plain model's time",
+                cost.median,
+                most=COST_BARS[1],
+                digits=3,
+            )
 
 
 def long_rows(rows: Sequence[Encoded]) -> list[Encoded]:
