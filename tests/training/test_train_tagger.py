@@ -318,6 +318,7 @@ def test_a_tagged_table_is_no_classifiers(body: Path, tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
+        ({"certainty": True}, "certainty is of exits"),
         ({"depths": (1,)}, "depths is of exits"),
         ({"freeze_backbone": True}, "freeze_backbone is of exits"),
         ({"growth": 1.2}, "growth is of exits"),

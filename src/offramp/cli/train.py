@@ -65,6 +65,9 @@ if TYPE_CHECKING:
 @click.option(
     "--pooler", default="attention", show_default=True, help="attention, mean, first or last."
 )
+@click.option(
+    "--certainty", is_flag=True, help="Exits learn how sure they are, too (LearnedToExit)."
+)
 @click.option("--depths", help="Layers with an exit: `2,4`; all but the last by default.")
 @click.option(
     "--max-loss", default=0.25, show_default=True, help="Points of dev accuracy exits may cost."

@@ -32,7 +32,7 @@ class Exits(nn.ModuleDict):
 
     `criterion` may be replaced at any time; a run keeps the one it began with. With `certainty`
     there is a regressor that all ramps share: of what one of them pooled, how sure it is that the
-    ramp is right.
+    ramp is right. What it learns sends no gradient to the ramps or the body.
     """
 
     certainty: nn.Linear | None
@@ -60,7 +60,9 @@ class Exits(nn.ModuleDict):
     def answer(self, depth: int, pooled: Tensor) -> Answer:
         """What the ramp after `depth` layers says of rows that it pooled."""
         logits_RC = self.ramp(depth).answer(pooled)
-        return Answer(logits_RC, None if self.certainty is None else self.certainty(pooled)[:, 0])
+        if self.certainty is None:
+            return Answer(logits_RC)
+        return Answer(logits_RC, self.certainty(pooled.detach())[:, 0])
 
     def read(self, depth: int, flow: Flow) -> Answer:
         """What the ramp after `depth` layers says of a finished flow."""

@@ -4,6 +4,9 @@ Frozen, the ramps do not know of each other: while layer i's hidden states are i
 is trained on them for all its epochs; then all rows pass layer i + 1. What is held is one
 layer's hidden states of the training and dev rows: tokens x width numbers.
 
+A regressor of certainty, which all ramps share, learns when they are done, of what each of them
+pooled: that is held until then, rows x ramps x what a ramp pools.
+
 Ramps that learn from the model's own answers need those from the first layer on, so the training
 rows pass the body once before that: to hold every layer's hidden states would take N times as much.
 """
@@ -24,6 +27,7 @@ from offramp.models.flow import ExitableModel, Flow, LayerStack, join, run_layer
 from offramp.models.losses import classification_loss
 from offramp.nn.layout import Packed
 from offramp.runner.rows import microbatches
+from offramp.training.certainty import Pooled, is_right, regressor_accuracy, train_regressor
 from offramp.training.examples import Examples
 from offramp.training.loop import autocast, weight_of
 from offramp.training.metrics import accuracy, check_loss, scores
@@ -62,6 +66,7 @@ def train_ramps(
         with autocast(model, options):
             own_RC = _own_answers(task, training).float()
     flows = [_start(stack, training), _start(stack, dev)]
+    pooled: tuple[list[Pooled], list[Pooled]] = ([], [])
     for i in range(stack.n_layers):
         depth = i + 1
         with autocast(model, options):
@@ -83,12 +88,22 @@ def train_ramps(
             losses.append(loss)
             reached = {"by_depth": by_depth, "losses": losses, "seconds": time.monotonic() - began}
             run.keep(reached, {f"model/{name}": x for name, x in model.state_dict().items()})
+        if depth in exits.depths and exits.certainty is not None:  # those kept pool it again
+            for kept_of, flow, examples in zip(pooled, flows, (training, dev), strict=True):
+                kept_of.append(_pooled(exits.ramp(depth), stack.finish(flow), examples))
         run.show(depth, stack.n_layers)
     with torch.inference_mode():
         finished = stack.finish(flows[1])
         own_R = task.logits(finished).argmax(-1)
     found = scores(own_R, dev.labels_R[finished.row_ids_R], model.config.num_labels)
     by_depth[str(stack.n_layers)] = round(found["accuracy"], 5)
+    of_certainty = {}
+    if exits.certainty is not None and pooled[0]:
+        train_regressor(exits.certainty, pooled[0], options)
+        with torch.inference_mode():
+            certainty_XR = torch.stack([exits.certainty(x)[:, 0] for x, _ in pooled[1]])
+        sure = regressor_accuracy(certainty_XR, torch.stack([right_R for _, right_R in pooled[1]]))
+        of_certainty = {"dev_certainty_accuracy": round(sure, 5)}
     run.tell(
         {
             "stage": stage.name,
@@ -98,6 +113,7 @@ def train_ramps(
             "score": found[options.score or SCORE],
             "dev": found,
             "dev_accuracy_by_depth": by_depth,
+            **of_certainty,
             "seconds": round(time.monotonic() - began, 1),
         }
     )
@@ -109,6 +125,14 @@ def _own_answers(task: ExitableModel, examples: Examples) -> Tensor:
     inputs = examples.inputs(range(len(examples)))
     pieces = microbatches(cast(Packed, inputs.layout), 4096)
     return torch.cat([task.logits(run_layers(task.stack, inputs.take(piece))) for piece in pieces])
+
+
+@torch.no_grad()
+def _pooled(ramp: Ramp, flow: Flow, examples: Examples) -> Pooled:
+    """What a ramp that is done reads of all rows, and whether it is right about them."""
+    parts = [ramp.pool(flow.take(rows)) for rows in microbatches(cast(Packed, flow.layout), 4096)]
+    pooled_RP = torch.cat(parts)
+    return Pooled(pooled_RP, is_right(ramp.answer(pooled_RP), examples.labels_R[flow.row_ids_R]))
 
 
 @torch.no_grad()

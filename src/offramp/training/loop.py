@@ -9,7 +9,7 @@ import time
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass, fields
+from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
 from typing import Any
 
@@ -38,7 +38,8 @@ class Lesson:
     `loss` is that of a batch of row numbers at a step (from 1), [], for a model in training mode: a
     mean, and `weigh` gives what it is divided by, so that batches can be put together. `evaluate`
     puts the model into eval mode and gives a log line's figures, of which `score` decides.
-    `parameters` are those that learn.
+    `parameters` are those that learn; `beside` learn too, of what nothing else depends on: their
+    gradients are clipped by themselves.
     """
 
     stage: str
@@ -47,6 +48,7 @@ class Lesson:
     loss: Callable[[Sequence[int], int], Tensor]
     weigh: Callable[[Sequence[int]], float]
     evaluate: Callable[[], Line]
+    beside: list[nn.Parameter] = field(default_factory=list)
 
 
 @dataclass
@@ -70,7 +72,7 @@ def fit(model: PretrainedModel, lesson: Lesson, run: Run) -> None:
     an_epoch = math.ceil(len(training) / rows_a_step)
     total = an_epoch * options.epochs
     every = math.ceil(an_epoch / options.evaluations_per_epoch)
-    optimizer = _optimizer(model, lesson.parameters, options)
+    optimizer = _optimizer(model, [*lesson.parameters, *lesson.beside], options)
     peaks = [group["lr"] for group in optimizer.param_groups]
     at, best, losses = _Reached(), dict[str, Tensor](), list[float]()
     if kept := run.kept():
@@ -84,7 +86,8 @@ def fit(model: PretrainedModel, lesson: Lesson, run: Run) -> None:
             at.step += 1
             optimizer.zero_grad()
             losses.append(_learn(model, lesson, which, at.step, options))
-            nn.utils.clip_grad_norm_(lesson.parameters, 1.0)
+            for parameters in (lesson.parameters, lesson.beside):
+                nn.utils.clip_grad_norm_(parameters, 1.0)
             for group, peak in zip(optimizer.param_groups, peaks, strict=True):
                 group["lr"] = peak * _rate(at.step, total, options.warmup)
             optimizer.step()
@@ -181,7 +184,7 @@ def _restore(
     groups = optimizer.state_dict()["param_groups"]
     optimizer.load_state_dict({"state": state, "param_groups": groups})
     generator.set_state(kept.tensors["random/order"])
-    at = _Reached(**{field.name: kept.values[field.name] for field in fields(_Reached)})
+    at = _Reached(**{part.name: kept.values[part.name] for part in fields(_Reached)})
     return at, {name: tensor.clone() for name, tensor in kept.within("best").items()}
 
 

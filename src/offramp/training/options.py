@@ -105,6 +105,9 @@ class TrainingOptions:
     """Layers with an exit after them, from 1; all but the last by default."""
     pooler: str = "attention"
     queries: int = 4
+    certainty: bool = False
+    """Teach the exits, too, to say how sure they are (`add_exits(certainty=True)`): what
+    `LearnedToExit` asks. The chosen criterion is an entropy nevertheless; set another after it."""
 
     def __post_init__(self) -> None:
         for name in _COUNTS:
@@ -115,6 +118,8 @@ class TrainingOptions:
             _check_number(name, getattr(self, name))
         if type(self.seed) is not int or not 0 <= self.seed < 2**63:
             raise ConfigError(f"seed must be a whole number from 0; got {self.seed!r}.")
+        if not isinstance(self.certainty, bool):
+            raise ConfigError(f"certainty is True or False; got {self.certainty!r}.")
         if self.warmup > 1:
             raise ConfigError(f"warmup is a share of the steps, from 0 to 1; got {self.warmup}.")
         if self.growth is not None:

@@ -41,6 +41,7 @@ from offramp.training.tagged import (
 )
 
 _OF_EXITS = (
+    "certainty",
     "depths",
     "freeze_backbone",
     "gradient_equilibrium",

@@ -7,11 +7,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, cast
 
+import torch
 from torch import Tensor
 
 from offramp.checkpoints.directory import check_writable
 from offramp.errors import ConfigError, TrainingError
-from offramp.exits.attach import add_exits, exits_of, logits_by_depth
+from offramp.exits.attach import add_exits, answers_by_depth, exits_of
+from offramp.exits.criteria import Answer
 from offramp.models.base import PretrainedModel
 from offramp.models.flow import ExitableModel, run_layers
 from offramp.models.registry import sequence_classifier
@@ -19,6 +21,7 @@ from offramp.runner.classifier import Classifier
 from offramp.runner.sweep import EveryExit, every_exit
 from offramp.text.tables import Table
 from offramp.text.tokenizer import Tokenizer
+from offramp.training.certainty import certainty_loss, is_right, regressor_accuracy
 from offramp.training.examples import Examples, class_names, hold_out, to_examples
 from offramp.training.frozen import train_ramps
 from offramp.training.loop import (
@@ -137,17 +140,21 @@ def train_exits(
 
     At the end the model has the weights of the best evaluation.
     """
-    options, task = run.options, cast(ExitableModel, model)
-    of_ramps = {id(parameter) for parameter in exits_of(model).parameters()}
+    options, task, exits = run.options, cast(ExitableModel, model), exits_of(model)
+    of_ramps = {id(parameter) for parameter in exits.parameters()}
+    beside = [] if exits.certainty is None else list(exits.certainty.parameters())
 
     def loss(which: Sequence[int], step: int) -> Tensor:
         inputs = training.inputs(which)
         if stage.last_alone(step):
-            logits = {task.stack.n_layers: task.logits(run_layers(task.stack, inputs))}
+            answers = {task.stack.n_layers: Answer(task.logits(run_layers(task.stack, inputs)))}
         else:
-            logits = logits_by_depth(model, inputs, equilibrium=options.gradient_equilibrium)
-        logits = {depth: logits_RC.float() for depth, logits_RC in logits.items()}
-        return stage.loss(logits, training.labels_R[inputs.row_ids_R], step, weights_C)
+            answers = answers_by_depth(model, inputs, equilibrium=options.gradient_equilibrium)
+        logits = {depth: answer.logits_RC.float() for depth, answer in answers.items()}
+        labels_R = training.labels_R[inputs.row_ids_R]
+        of_certainty = certainty_loss(answers, labels_R, weights_C)
+        own = stage.loss(logits, labels_R, step, weights_C)
+        return own if of_certainty is None else own + of_certainty
 
     def weigh(which: Sequence[int]) -> float:
         return weight_of(training.labels_R[which], weights_C)
@@ -157,18 +164,21 @@ def train_exits(
         if stage.backbone_alone:  # the ramps know nothing yet
             last = str(task.stack.n_layers)
             found["dev_accuracy_by_depth"] = {last: found["dev_accuracy_by_depth"][last]}
+            found.pop("dev_certainty_accuracy", None)
         return found
 
-    learning = [
-        parameter
-        for parameter in model.parameters()
-        if not (stage.backbone_alone and id(parameter) in of_ramps)
-    ]
-    fit(model, Lesson(stage.name, training, learning, loss, weigh, evaluated), run)
+    apart = of_ramps if stage.backbone_alone else {id(parameter) for parameter in beside}
+    learning = [parameter for parameter in model.parameters() if id(parameter) not in apart]
+    if stage.backbone_alone:
+        beside = []
+    fit(model, Lesson(stage.name, training, learning, loss, weigh, evaluated, beside), run)
 
 
 def evaluate_exits(model: PretrainedModel, dev: Examples, score: str) -> dict[str, Any]:
-    """Dev accuracy of each exit by depth, the scores at full depth, and the one that counts."""
+    """Dev accuracy of each exit by depth, the scores at full depth, and the one that counts.
+
+    Where the exits say how sure they are, the accuracy of that too (`regressor_accuracy`).
+    """
     model.eval()
     return exit_scores(_finite_answers(model, dev), dev.labels_R, score)
 
@@ -180,7 +190,12 @@ def exit_scores(answers: EveryExit, labels_R: Tensor, score: str) -> dict[str, A
         str(depth): round(accuracy(logits_RC.argmax(-1), labels_R), 5)
         for depth, logits_RC in zip(answers.depths, answers.logits_ERC, strict=True)
     }
-    return {"score": at_full[score], "dev": at_full, "dev_accuracy_by_depth": by_depth}
+    found = {"score": at_full[score], "dev": at_full, "dev_accuracy_by_depth": by_depth}
+    if answers.certainty_XR is not None:
+        right_XR = torch.stack([is_right(x, labels_R) for x in answers.logits_ERC[:-1]])
+        sure = regressor_accuracy(answers.certainty_XR, right_XR)
+        found["dev_certainty_accuracy"] = round(sure, 5)
+    return found
 
 
 def _finite_answers(model: PretrainedModel, dev: Examples) -> EveryExit:
@@ -205,7 +220,13 @@ def _prepare(model: str | Path, labels: list[str], options: TrainingOptions) -> 
             f"freeze_backbone keeps the head of {model}, and it lacks "
             f"{', '.join(report.initialised)}. Fine-tune the model first."
         )
-    return add_exits(network, options.depths, pooler=options.pooler, queries=options.queries)
+    return add_exits(
+        network,
+        options.depths,
+        pooler=options.pooler,
+        queries=options.queries,
+        certainty=options.certainty,
+    )
 
 
 def _head_labels(head: list[str], labels: list[str]) -> list[str]:

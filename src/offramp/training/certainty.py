@@ -1,0 +1,87 @@
+"""What teaches the exits how sure they are: the regressor that `LearnedToExit` asks.
+
+Xin et al. 2021, "BERxiT: Early Exiting for BERT with Better Fine-Tuning and Extension to
+Regression": one linear layer, which all ramps share, learns of what a ramp pooled whether the ramp
+is right. There it learns by squared error, and together with all the rest, whose loss it is added
+to. Here it is a cross-entropy, and of a pooled vector without its gradient: body and ramps learn
+what they would learn without it, and it can be had beside any schedule.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import NamedTuple, cast
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from offramp.exits.criteria import Answer
+from offramp.training.metrics import check_loss
+from offramp.training.options import TrainingOptions
+
+_BATCH = 512  # rows of a ramp; a step is one product with a vector
+
+
+class Pooled(NamedTuple):
+    """What a ramp pooled of rows, [R, P], and whether its answers to them were right, [R]."""
+
+    pooled_RP: Tensor
+    right_R: Tensor
+
+
+def is_right(logits_RC: Tensor, labels_R: Tensor) -> Tensor:
+    """1 for a row whose label was said, and else 0; [R]."""
+    return (logits_RC.detach().argmax(-1) == labels_R).float()
+
+
+def certainty_loss(
+    answers: Mapping[int, Answer], labels_R: Tensor, weights_C: Tensor | None = None
+) -> Tensor | None:
+    """Mean over ramps and rows of the cross-entropy of their certainties, []; None without any.
+
+    A row counts by its label's class weight, as in the losses that it is added to.
+    """
+    weights_R = torch.ones(len(labels_R)) if weights_C is None else weights_C[labels_R]
+    losses = [
+        _loss(certainty_R.float(), is_right(logits_RC, labels_R), weights_R)
+        for logits_RC, certainty_R, *_ in answers.values()
+        if certainty_R is not None
+    ]
+    return cast(Tensor, sum(losses)) / len(losses) if losses else None
+
+
+def train_regressor(regressor: nn.Linear, seen: Sequence[Pooled], options: TrainingOptions) -> None:
+    """Teach the regressor on what ramps that learn no more have pooled, of all of them alike."""
+    optimizer = torch.optim.AdamW(
+        regressor.parameters(), lr=options.ramp_learning_rate, weight_decay=options.weight_decay
+    )
+    generator = torch.Generator().manual_seed(options.seed)
+    n_rows = len(seen[0].right_R) if seen else 0
+    regressor.train()
+    for _ in range(options.epochs):
+        for rows in torch.split(torch.randperm(n_rows, generator=generator), _BATCH):
+            losses = [
+                _loss(regressor(pooled_RP[rows])[:, 0], right_R[rows], torch.ones(len(rows)))
+                for pooled_RP, right_R in seen
+            ]
+            loss = cast(Tensor, sum(losses)) / len(losses)
+            optimizer.zero_grad()
+            loss.backward()  # type: ignore[no-untyped-call]
+            optimizer.step()
+            check_loss(loss.item(), 1)
+    regressor.eval()
+
+
+@torch.no_grad()
+def regressor_accuracy(certainty_XR: Tensor, right_XR: Tensor) -> float:
+    """Share of the ramps' answers of which the regressor says rightly that they are right or not.
+
+    Log-odds and 1 or 0, a row of them a ramp. It says right where it gives that one half or more.
+    """
+    return ((certainty_XR >= 0) == (right_XR > 0.5)).double().mean().item()
+
+
+def _loss(certainty_R: Tensor, right_R: Tensor, weights_R: Tensor) -> Tensor:
+    losses_R = F.binary_cross_entropy_with_logits(certainty_R, right_R, reduction="none")
+    return (losses_R * weights_R).sum() / weights_R.sum()
