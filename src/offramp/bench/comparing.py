@@ -100,9 +100,9 @@ def compare(
 
     All run the same rows, encoded beforehand (for the peers in padded batches of `batch_size`),
     with so many CPU threads, each peer in a process of its own; offramp sorts and packs them in the
-    time that is measured. A peer that
-    is not installed, or cannot run the model, is named with the reason. `int8`, as
-    `offramp.prepare` makes it of the model, is measured beside it, with its exits if it has some.
+    time that is measured. A peer that is not installed, or cannot run the model, is named with the
+    reason. `int8`, as `offramp.prepare` makes it of the model, is measured beside it, with its
+    exits if it has some.
     """
     for name, value in (("rounds", rounds), ("batch_size", batch_size), ("threads", threads)):
         if value is not None and value < 1:
