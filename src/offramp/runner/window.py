@@ -208,7 +208,9 @@ class Window:
                 known = body.keys_values(flow, depth - 1)
                 seen = body.step(flow, depth - 1, read_R.to(flow.hidden.device), known)
             else:
-                seen = stack.step(flow, depth - 1, layout.starts_R.to(flow.hidden.device))
+                seen = stack.step(
+                    flow, depth - 1, layout.starts_R.to(flow.hidden.device, non_blocking=True)
+                )
         finished = stack.finish(seen)
         if at_end:
             return Passed(flow, self._task.logits(finished), known)
