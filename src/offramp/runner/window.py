@@ -48,7 +48,7 @@ digits with the batch's shape: by up to 2e-6 in a logit of all-MiniLM-L6-v2 in f
 (docs/notes.md); the figures for half precision are estimates from the formats' digits.
 """
 
-REDONE, ALONE = 1 / 64, 100
+REDONE, ALONE = 1 / 128, 100
 """The most that rows computed again may cost, of what the window costs at full depth; and how many
 tokens in a microbatch cost as much as a row alone does beside its own.
 
@@ -239,9 +239,11 @@ class Window:
         peeked = any(known for _, _, known in passed)
         doubtful = torch.zeros_like(asked.leave_R)
         if len(self._rows) > 1:
-            # Who leaves takes a label along, which must not hang on the last digits either.
-            firm_R = asked.slack_R.minimum(self._route.task.lead(answer.logits_RC))
-            slack_R = torch.where(asked.leave_R, firm_R, asked.slack_R)
+            slack_R = asked.slack_R
+            if bool(asked.leave_R.any()):
+                # Who leaves takes a label along, which must not hang on the last digits either.
+                firm_R = slack_R.minimum(self._route.task.lead(answer.logits_RC))
+                slack_R = torch.where(asked.leave_R, firm_R, slack_R)
             doubtful = slack_R < answer.size() * MARGIN.get(self._model.dtype, 0.1)
             places = torch.nonzero(doubtful).flatten()
             if peeked:
