@@ -1,0 +1,80 @@
+"""Operating points: a threshold chosen on dev for a speed, and what it gives on test."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from exiting.clock import Clock, share_of
+from exiting.families import FAMILIES
+from exiting.models import Model
+from exiting.scoring import Scored, scored
+from offramp.exits.criteria import Criterion
+
+TARGETS = (1.5, 2.0, 3.0)
+"""Times as fast as the plain model, by the wall clock."""
+
+
+@dataclass(frozen=True)
+class Chosen:
+    """The criterion of a family for a target: what it does on dev."""
+
+    family: str
+    target: float
+    criterion: Criterion
+    dev_score: float
+
+
+@dataclass(frozen=True)
+class Point:
+    """What was chosen, on test: `full` is its model without exits, `truncation` the same model cut
+    off where it is as fast. `measured` says that `speed` is, and not read off a line.
+    """
+
+    chosen: Chosen
+    speed: float
+    measured: bool
+    way: Scored
+    full: Scored
+    truncation: Scored
+
+
+def choose(model: Model, clock: Clock, family: str) -> dict[float, Chosen]:
+    """For each target the slowest criterion of the path that reaches it on dev, where one does.
+
+    It is the most accurate one too, once accuracy is smoothed by isotonic regression as a falling
+    function of speed; read literally, the most accurate of those that reach it is the luckiest
+    (docs/notes.md).
+    """
+    dev = model.dev
+    speeds = []
+    for number, criterion in enumerate(FAMILIES[model.data.recipe.kind][family](dev.exits)):
+        results = dev.exits.apply(criterion)
+        speeds.append((1 / clock.time(family, share_of(dev, results)), number, criterion, results))
+    found = {}
+    for target in TARGETS:
+        if reaching := [entry for entry in speeds if entry[0] >= target]:
+            _, _, criterion, results = min(reaching, key=lambda entry: entry[:2])
+            score = scored(model.data.recipe.kind, results.logits_RC, dev.labels_R).score()
+            found[target] = Chosen(family, target, criterion, score)
+    return found
+
+
+def on_test(model: Model, clock: Clock, chosen: Chosen, time: float | None = None) -> Point:
+    """The point on test rows; its time as measured, or else as its family's line says."""
+    test, kind = model.test, model.data.recipe.kind
+    logits_ERC, labels_R = test.exits.logits_ERC, test.labels_R
+    results = test.exits.apply(chosen.criterion)
+    taken = clock.time(chosen.family, share_of(test, results)) if time is None else time
+    depth, share = clock.depth_at(taken, test.n_layers)
+    cut = scored(kind, logits_ERC[depth - 1], labels_R)
+    if share < 1:
+        deeper = scored(kind, logits_ERC[depth], labels_R)
+        cut = Scored(kind, cut.parts_RK, deeper.parts_RK, share)
+    return Point(
+        chosen=chosen,
+        speed=1 / taken,
+        measured=time is not None,
+        way=scored(kind, results.logits_RC, labels_R),
+        full=scored(kind, logits_ERC[-1], labels_R),
+        truncation=cut,
+    )

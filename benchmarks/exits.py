@@ -1,0 +1,67 @@
+"""Early exits: which schedule and which criterion, on several sets, by the wall clock.
+
+    python benchmarks/exits.py --data ../shared/data
+
+all-MiniLM-L6-v2 is fine-tuned with exits on each set; a criterion's threshold is chosen on dev for
+a speed of 1.5, 2 and 3 times the plain model's, and what it loses there is read on test. Truncation
+is the same model cut off where it is as fast: between two depths, a draw between them.
+
+- grid: all schedules with all criteria, by one seed
+- best: the pairs of a schedule and a criterion that were best on dev (or `--pairs`), by all seeds;
+  their points are measured, and the first of them is held against the bars
+- speeds: forget the times and measure them again, on a machine that does nothing else
+
+What is trained and measured is kept under `--runs`, and a run that was stopped goes on. The recipes
+are those of benchmarks/exiting/sets.py. `--only` picks sections.
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from pathlib import Path
+
+import torch
+
+from exiting.grid import grid
+from exiting.sets import RECIPES
+from exiting.setting import Setting
+from offramp.training.evaluation import machine
+from offramp.training.options import SCHEDULES
+
+SECTIONS = {section.__name__: section for section in (grid,)}
+
+
+def main() -> None:
+    options = arguments()
+    if options.threads is not None:
+        torch.set_num_threads(options.threads)
+    print(f"machine: {machine()}")
+    print(f"rows timed: {options.rows}; rounds: {options.rounds}; seeds: {options.seeds}")
+    setting = Setting(options)
+    for name in options.only:
+        SECTIONS[name](setting)
+    missed = setting.report.missed
+    print("\n" + ("every bar is met" if not missed else f"missed: {', '.join(missed)}"))
+    if options.check and missed:
+        sys.exit(1)
+
+
+def arguments() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--data", type=Path, required=True, help="the folder of all sets")
+    parser.add_argument("--runs", type=Path, default=Path("runs/exits"))
+    parser.add_argument("--only", nargs="+", choices=SECTIONS, default=["grid"])
+    parser.add_argument("--sets", nargs="+", choices=RECIPES, default=list(RECIPES))
+    parser.add_argument("--seeds", type=int, nargs="+", default=[3, 4, 5])
+    parser.add_argument("--schedules", nargs="+", choices=SCHEDULES, default=list(SCHEDULES))
+    parser.add_argument("--rows", type=int, default=500, help="test rows timed, evenly spread")
+    parser.add_argument("--rows-cap", type=int, help="rows of each split at most, for trials")
+    parser.add_argument("--rounds", type=int, default=5)
+    parser.add_argument("--threads", type=int)
+    parser.add_argument("--check", action="store_true", help="exit 1 where a bar is missed")
+    return parser.parse_args()
+
+
+if __name__ == "__main__":
+    main()
