@@ -3,8 +3,9 @@
 What is kept are times as a part of the plain model's (no exits, the same kernels and windows), each
 from sides that were measured in turn in one run. The time of a criterion is nearly a straight line
 over the layers that its rows take, counted in tokens: `curves` holds some points of each family's
-line, measured on one model for all of its set and shape; what lies between is interpolated, and
-`points` holds those that were chosen and then measured on the model itself.
+line, measured on one model for all of its set and shape; what lies between is interpolated.
+`points` holds criteria that were chosen and then measured on the model itself, beside its own
+truncations.
 """
 
 from __future__ import annotations
@@ -42,7 +43,7 @@ class Times:
     machine: dict[str, Any] = field(default_factory=dict)
     curves: dict[str, Line] = field(default_factory=dict)
     depths: dict[str, float] = field(default_factory=dict)
-    points: dict[str, float] = field(default_factory=dict)
+    points: dict[str, dict[str, float]] = field(default_factory=dict)
 
 
 class Clock:
@@ -62,34 +63,22 @@ class Clock:
         """The part of the plain model's time that a criterion of this family takes."""
         return interpolated([(x, y) for x, y in self.times.curves[family]], share)
 
-    def depth_at(self, time: float, n_layers: int) -> tuple[int, float]:
-        """The truncated models that take this much: a depth, and the share of it.
+    def measure(self, model: Model, criteria: Sequence[Criterion]) -> dict[str, float]:
+        """What these criteria take on this model, by their names, and its truncations, by depth.
 
-        The rest of the rows take one layer more. A whole depth where none takes so little.
+        Measured in one run if some are not there.
         """
-        at = [self.times.depths[str(depth)] for depth in range(1, n_layers)] + [1.0]
-        above = min(bisect_left(at, time), n_layers - 1)
-        if above == 0:
-            return 1, 1.0
-        low, high = at[above - 1], at[above]
-        return above, min(1.0, max(0.0, (high - time) / (high - low)))
-
-    def measure(self, model: Model, criteria: Sequence[Criterion]) -> dict[Criterion, float]:
-        """The times of these criteria on this model, measured if they were not before."""
-        known = self.times.points
-        fresh = {c: _key(model, c) for c in criteria if _key(model, c) not in known}
-        if fresh:
-            found, _ = self._in_turn(model, {key: {"criterion": c} for c, key in fresh.items()})
+        known = self.times.points.setdefault(f"{model.schedule} seed {model.seed}", {})
+        if fresh := {str(c): {"criterion": c} for c in criteria if str(c) not in known}:
+            found, _ = self._in_turn(model, {**_truncations(model), **fresh})
             known |= found
             self._keep()
-        return {criterion: known[_key(model, criterion)] for criterion in criteria}
+        return known
 
     def _measure_curves(self) -> None:
         """Each family's line, and the truncated models, on one model."""
         model = self._model
-        ways: dict[str, dict[str, Any]] = {
-            str(depth): {"depth": depth, "exits": False} for depth in model.test.exits.depths[:-1]
-        }
+        ways = _truncations(model)
         paths = FAMILIES[model.data.recipe.kind]
         chosen: dict[str, list[str]] = {}
         for family, path in paths.items():
@@ -139,6 +128,26 @@ def interpolated(line: Line, x: float) -> float:
     return y0 + (y1 - y0) * (x - x0) / (x1 - x0)
 
 
+def depth_at(times: Mapping[str, float], n_layers: int, time: float) -> tuple[int, float]:
+    """The truncated models that take this much: a depth, and the share of rows that stop there.
+
+    The rest of the rows take one layer more. A whole depth where none takes so little. `times` has
+    those of the depths, by their number.
+    """
+    at = [times[str(depth)] for depth in range(1, n_layers)] + [1.0]
+    above = min(bisect_left(at, time), n_layers - 1)
+    if above == 0:
+        return 1, 1.0
+    low, high = at[above - 1], at[above]
+    return above, min(1.0, max(0.0, (high - time) / (high - low)))
+
+
+def _truncations(model: Model) -> dict[str, dict[str, Any]]:
+    """A runner's settings, by depth."""
+    depths = model.test.exits.depths[:-1]
+    return {str(depth): {"depth": depth, "exits": False} for depth in depths}
+
+
 def _near_shares(answers: Answers, path: Sequence[Criterion]) -> list[Criterion]:
     """Of a path, those that take about `SHARES` of the layers."""
     taken = [share_of(answers, answers.exits.apply(criterion)) for criterion in path]
@@ -167,7 +176,3 @@ def _share(rows: Sequence[Encoded], results: Results, model: Model) -> float:
 def _part(results: Results, tokens_R: torch.Tensor, n_layers: int) -> float:
     taken = (results.exit_layers_R * tokens_R).sum() / (tokens_R.sum() * n_layers)
     return taken.item()
-
-
-def _key(model: Model, criterion: Criterion) -> str:
-    return f"{model.schedule} seed {model.seed}: {criterion}"

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 
-from exiting.clock import Clock, share_of
+from exiting.clock import Clock, depth_at, share_of
 from exiting.families import FAMILIES
 from exiting.models import Model
 from exiting.scoring import Scored, scored
@@ -27,12 +28,13 @@ class Chosen:
 @dataclass(frozen=True)
 class Point:
     """What was chosen, on test: `full` is its model without exits, `truncation` the same model cut
-    off where it is as fast. `measured` says that `speed` is, and not read off a line.
+    off where it is as fast. `predicted` is the speed that its family's line says, which `speed` is
+    where it was not measured.
     """
 
     chosen: Chosen
     speed: float
-    measured: bool
+    predicted: float
     way: Scored
     full: Scored
     truncation: Scored
@@ -59,13 +61,17 @@ def choose(model: Model, clock: Clock, family: str) -> dict[float, Chosen]:
     return found
 
 
-def on_test(model: Model, clock: Clock, chosen: Chosen, time: float | None = None) -> Point:
-    """The point on test rows; its time as measured, or else as its family's line says."""
+def on_test(
+    model: Model, clock: Clock, chosen: Chosen, measured: Mapping[str, float] | None = None
+) -> Point:
+    """The point on test rows, with the times that were `measured` on this model, if they were."""
     test, kind = model.test, model.data.recipe.kind
     logits_ERC, labels_R = test.exits.logits_ERC, test.labels_R
     results = test.exits.apply(chosen.criterion)
-    taken = clock.time(chosen.family, share_of(test, results)) if time is None else time
-    depth, share = clock.depth_at(taken, test.n_layers)
+    predicted = clock.time(chosen.family, share_of(test, results))
+    taken = predicted if measured is None else measured[str(chosen.criterion)]
+    times = clock.times.depths if measured is None else measured
+    depth, share = depth_at(times, test.n_layers, taken)
     cut = scored(kind, logits_ERC[depth - 1], labels_R)
     if share < 1:
         deeper = scored(kind, logits_ERC[depth], labels_R)
@@ -73,7 +79,7 @@ def on_test(model: Model, clock: Clock, chosen: Chosen, time: float | None = Non
     return Point(
         chosen=chosen,
         speed=1 / taken,
-        measured=time is not None,
+        predicted=1 / predicted,
         way=scored(kind, results.logits_RC, labels_R),
         full=scored(kind, logits_ERC[-1], labels_R),
         truncation=cut,
