@@ -60,6 +60,9 @@ def arguments() -> argparse.Namespace:
     parser.add_argument("--seeds", type=int, nargs="+", default=[3, 4, 5])
     parser.add_argument("--schedules", nargs="+", choices=SCHEDULES, default=list(SCHEDULES))
     parser.add_argument("--pairs", nargs="+", default=[], help="such as `joint: entropy, growing`")
+    parser.add_argument(
+        "--shorter", action="store_true", help="in `best`, fine-tune models of fewer layers too"
+    )
     parser.add_argument("--rows", type=int, default=500, help="test rows timed, evenly spread")
     parser.add_argument("--rows-cap", type=int, help="rows of each split at most, for trials")
     parser.add_argument("--rounds", type=int, default=5)

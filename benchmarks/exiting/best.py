@@ -8,9 +8,9 @@ from collections.abc import Mapping, Sequence
 import torch
 
 from exiting.families import DEFAULTS, FAMILIES
-from exiting.figures import OnSet, mean_of
+from exiting.figures import Mean, OnSet, mean_of
 from exiting.grid import best as best_of_grid
-from exiting.points import TARGETS, on_test
+from exiting.points import TARGETS, on_test, shorter_models
 from exiting.scoring import interval, scored
 from exiting.sets import DataSet
 from exiting.setting import DEFAULT, Pair, Setting
@@ -70,8 +70,9 @@ def _of_seed(setting: Setting, data: DataSet, pair: Pair, seed: int) -> dict[flo
     times = clock.measure(model, [one.criterion for one in chosen.values()])
     test = setting.plain(model).test
     plain = scored(kind, test.exits.logits_ERC[-1], test.labels_R)
+    shorter = shorter_models(model) if setting.options.shorter else []
     return {
-        target: OnSet([on_test(model, clock, one, times)], [plain])
+        target: OnSet([on_test(model, clock, one, times, shorter)], [plain])
         for target, one in chosen.items()
     }
 
@@ -82,20 +83,19 @@ def _pairs(setting: Setting) -> list[Pair]:
 
 def _show(target: float, by_set: BySet) -> None:
     """One target's table; the last line is the mean over the sets."""
-    print(f"\n{target:g}x: points lost")
-    print("| set | speed | own full depth | plain fine-tuned | over truncation [95%] |")
-    print("| --- | --- | --- | --- | --- |")
+    heads = "own full depth | plain fine-tuned | over truncation [95%] | over shorter models"
+    print(f"\n{target:g}x: points lost\n| set | speed | {heads} |\n|{' --- |' * 6}")
     for name, on_set in by_set.items():
-        low, high = interval(on_set.drawn_over_truncation())
-        over = f"{on_set.over_truncation:+.2f} [{low:.2f}, {high:.2f}]"
-        lost = f"{on_set.lost:.2f} | {on_set.lost_to_plain:.2f}"
-        print(f"| {name} | {on_set.speed:.2f}x | {lost} | {over} |", flush=True)
+        _row(name, mean_of([on_set]))
     if len(by_set) > 1:
-        mean = mean_of(list(by_set.values()))
-        low, high = mean.interval
-        over = f"{mean.over_truncation:+.2f} [{low:.2f}, {high:.2f}]"
-        lost = f"{mean.lost:.2f} | {mean.lost_to_plain:.2f}"
-        print(f"| mean | {mean.speed:.2f}x | {lost} | {over} |", flush=True)
+        _row("mean", mean_of(list(by_set.values())))
+
+
+def _row(name: str, mean: Mean) -> None:
+    over = f"{mean.over_truncation:+.2f} {_said(mean.interval)}"
+    shorter = "" if mean.over_shorter is None else f"{mean.over_shorter:+.2f}"
+    lost = f"{mean.lost:.2f} | {mean.lost_to_plain:.2f}"
+    print(f"| {name} | {mean.speed:.2f}x | {lost} | {over} | {shorter} |", flush=True)
 
 
 def _show_predictions(by_target: Mapping[float, BySet]) -> None:

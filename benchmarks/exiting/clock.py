@@ -68,7 +68,7 @@ class Clock:
 
         Measured in one run if some are not there.
         """
-        known = self.times.points.setdefault(f"{model.schedule} seed {model.seed}", {})
+        known = self.times.points.setdefault(model.name, {})
         if fresh := {str(c): {"criterion": c} for c in criteria if str(c) not in known}:
             found, _ = self._in_turn(model, {**_truncations(model), **fresh})
             known |= found

@@ -44,6 +44,16 @@ class OnSet:
     def over_truncation(self) -> float:
         return _mean([point.way.score() - point.truncation.score() for point in self.points])
 
+    @property
+    def over_shorter(self) -> float | None:
+        """Over models that were fine-tuned of fewer layers; None where there are none."""
+        found = [
+            point.way.score() - point.shorter.score()
+            for point in self.points
+            if point.shorter is not None
+        ]
+        return _mean(found) if found else None
+
     def drawn_over_truncation(self) -> Tensor:
         """The same, of rows drawn again; [DRAWS]."""
         found = [point.way.drawn() - point.truncation.drawn() for point in self.points]
@@ -64,17 +74,20 @@ class Mean:
     speed: float
     over_truncation: float
     interval: tuple[float, float]
+    over_shorter: float | None
 
 
 def mean_of(sets: Sequence[OnSet]) -> Mean:
     """Each set counts the same."""
     drawn_D = torch.stack([found.drawn_over_truncation() for found in sets]).mean(0)
+    over_shorter = [over for found in sets if (over := found.over_shorter) is not None]
     return Mean(
         _mean([found.lost for found in sets]),
         _mean([found.lost_to_plain for found in sets]),
         _mean([found.speed for found in sets]),
         _mean([found.over_truncation for found in sets]),
         interval(drawn_D),
+        _mean(over_shorter) if len(over_shorter) == len(sets) else None,
     )
 
 

@@ -2,6 +2,7 @@
 
 The schedules that begin with the model alone share that stage: it is trained once, by `two-stage`,
 and the others begin from what that gave, whose body and head are the plain fine-tuned model's.
+A model may also be fine-tuned of its first layers alone: what truncation can be at its best.
 """
 
 from __future__ import annotations
@@ -22,7 +23,7 @@ from offramp.models.base import PretrainedModel
 from offramp.models.names import model_directory
 from offramp.runner.sweep import EveryExit, every_exit
 from offramp.text.tables import Table
-from offramp.text.tokenizer import Encoded
+from offramp.text.tokenizer import Encoded, Tokenizer
 from offramp.training.examples import Examples, to_examples
 
 PRETRAINED = "all-MiniLM-L6-v2"
@@ -56,18 +57,24 @@ class Model:
     data: DataSet
     schedule: str
     seed: int
+    layers: int | None = None
+    """How many of the first, if not all."""
 
     @property
     def name(self) -> str:
-        return f"{self.data.name} {self.schedule} seed {self.seed}"
+        """Within its set."""
+        layers = "" if self.layers is None else f"{self.layers}-layers-"
+        return f"{layers}{self.schedule}-seed{self.seed}"
 
     @cached_property
     def directory(self) -> Path:
         """Where it is; it is trained now, or a killed run goes on, if it is not there."""
-        place = self.data.folder / f"{self.schedule}-seed{self.seed}"
+        place = self.data.folder / self.name
         if place.is_dir():
             return place
-        start: str | Path = model_directory(PRETRAINED)
+        start = Path(model_directory(PRETRAINED))
+        if self.layers is not None:
+            start = first_layers(start, self.layers, self.data.runs)
         settings: dict[str, Any] = {"schedule": self.schedule}
         if self.schedule in SECOND_STAGES:
             start = Model(self.data, PLAIN, self.seed).directory
@@ -79,7 +86,10 @@ class Model:
         offramp.train(
             start, self.data.training, place, dev=self.data.dev, options=options, resume=True
         )
-        print(f"  trained {self.name} in {time.monotonic() - began:.0f} s", flush=True)
+        print(
+            f"  trained {self.data.name} {self.name} in {time.monotonic() - began:.0f} s",
+            flush=True,
+        )
         return place
 
     @cached_property
@@ -115,6 +125,19 @@ class Model:
         depths = tuple(found["depths"].tolist())
         exits = EveryExit(depths, found["logits"], None, found.get("certainty"))
         return Answers(exits, found["labels"], found["tokens"])
+
+
+def first_layers(directory: Path, layers: int, runs: Path) -> Path:
+    """A pretrained model of the first layers of another, with its tokenizer."""
+    place = runs / f"{PRETRAINED}-{layers}-layers"
+    if not place.is_dir():
+        weights = offramp.BertModel.from_pretrained(directory).state_dict()
+        config = offramp.BertConfig.from_pretrained(directory, num_hidden_layers=layers)
+        model = offramp.BertModel(config)
+        model.load_state_dict({name: weights[name] for name in model.state_dict()})
+        model.save_pretrained(place)
+        Tokenizer.from_pretrained(directory).save_pretrained(place)
+    return place
 
 
 def _write(file: Path, network: PretrainedModel, examples: Examples) -> None:

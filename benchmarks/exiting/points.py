@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from exiting.clock import Clock, depth_at, share_of
 from exiting.families import FAMILIES
-from exiting.models import Model
+from exiting.models import PLAIN, Model
 from exiting.scoring import Scored, scored
 from offramp.exits.criteria import Criterion
 
@@ -28,8 +28,8 @@ class Chosen:
 @dataclass(frozen=True)
 class Point:
     """What was chosen, on test: `full` is its model without exits, `truncation` the same model cut
-    off where it is as fast. `predicted` is the speed that its family's line says, which `speed` is
-    where it was not measured.
+    off where it is as fast, `shorter` models that were fine-tuned of as few layers. `predicted` is
+    the speed that its family's line says, which `speed` is where it was not measured.
     """
 
     chosen: Chosen
@@ -38,6 +38,7 @@ class Point:
     way: Scored
     full: Scored
     truncation: Scored
+    shorter: Scored | None
 
 
 def choose(model: Model, clock: Clock, family: str) -> dict[float, Chosen]:
@@ -62,25 +63,44 @@ def choose(model: Model, clock: Clock, family: str) -> dict[float, Chosen]:
 
 
 def on_test(
-    model: Model, clock: Clock, chosen: Chosen, measured: Mapping[str, float] | None = None
+    model: Model,
+    clock: Clock,
+    chosen: Chosen,
+    measured: Mapping[str, float] | None = None,
+    shorter: Sequence[Scored] = (),
 ) -> Point:
-    """The point on test rows, with the times that were `measured` on this model, if they were."""
+    """The point on test rows, with the times that were `measured` on this model, if they were.
+
+    `shorter` are models of 1, 2, ... layers, the last of all.
+    """
     test, kind = model.test, model.data.recipe.kind
-    logits_ERC, labels_R = test.exits.logits_ERC, test.labels_R
     results = test.exits.apply(chosen.criterion)
     predicted = clock.time(chosen.family, share_of(test, results))
     taken = predicted if measured is None else measured[str(chosen.criterion)]
     times = clock.times.depths if measured is None else measured
     depth, share = depth_at(times, test.n_layers, taken)
-    cut = scored(kind, logits_ERC[depth - 1], labels_R)
-    if share < 1:
-        deeper = scored(kind, logits_ERC[depth], labels_R)
-        cut = Scored(kind, cut.parts_RK, deeper.parts_RK, share)
+    own = [scored(kind, logits_RC, test.labels_R) for logits_RC in test.exits.logits_ERC]
     return Point(
         chosen=chosen,
         speed=1 / taken,
         predicted=1 / predicted,
-        way=scored(kind, results.logits_RC, labels_R),
-        full=scored(kind, logits_ERC[-1], labels_R),
-        truncation=cut,
+        way=scored(kind, results.logits_RC, test.labels_R),
+        full=own[-1],
+        truncation=either(own, depth, share),
+        shorter=either(shorter, depth, share) if shorter else None,
     )
+
+
+def either(ways: Sequence[Scored], depth: int, share: float) -> Scored:
+    """Of ways to answer after 1, 2, ... layers: that of `depth` for so many, else the next."""
+    if share == 1:
+        return ways[depth - 1]
+    return Scored(ways[0].kind, ways[depth - 1].parts_RK, ways[depth].parts_RK, share)
+
+
+def shorter_models(model: Model) -> list[Scored]:
+    """Models of 1, 2, ... layers, up to all, fine-tuned with the same seed."""
+    n_layers, kind = model.test.n_layers, model.data.recipe.kind
+    lengths = [Model(model.data, PLAIN, model.seed, layers) for layers in range(1, n_layers)]
+    tests = [of_length.test for of_length in (*lengths, Model(model.data, PLAIN, model.seed))]
+    return [scored(kind, test.exits.logits_ERC[-1], test.labels_R) for test in tests]
