@@ -86,6 +86,10 @@ def train_tagger(
         value = getattr(options, name)
         if value != getattr(TrainingOptions(), name):
             raise ConfigError(f"A tagger has no exits, and {name} is of exits; got {value!r}.")
+    if options.problem_type != TrainingOptions.problem_type:
+        raise ConfigError(
+            f"A tagger gives each word one tag; got problem_type {options.problem_type!r}."
+        )
     check_writable(output)
     labels = tag_names(data)
     if dev is None:
