@@ -6,7 +6,7 @@ import hashlib
 import math
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Generic, TypeVar
+from typing import Any, Generic, TypeVar, cast
 
 import torch
 from torch import Tensor
@@ -16,6 +16,7 @@ from offramp.exits.criteria.task import REGRESSION, Task
 from offramp.models.config import PretrainedConfig
 from offramp.models.flow import Inputs
 from offramp.runner.rows import Row
+from offramp.text.columns import Columns, has_columns
 from offramp.text.tables import Table
 from offramp.text.tokenizer import Encoded, Tokenizer
 
@@ -138,12 +139,21 @@ def batches(
         yield made[i]
 
 
+def as_table(data: Table | Columns) -> Table:
+    """Rows in memory as a table, with the columns `text` and `label`."""
+    if has_columns(data):
+        return Table.of(data)
+    check_kind(data, Table, "offramp.read_table")
+    return cast(Table, data)
+
+
 def check_kind(table: object, kind: type, reader: str) -> None:
     """DataError for a table of another task's rows."""
     if not isinstance(table, kind):
         raise DataError(
-            f"Expected a {kind.__name__}, as {reader} gives; got a {type(table).__name__}. "
-            "offramp.train takes texts with labels, offramp.train_tagger words with tags."
+            f"Expected a {kind.__name__}, as {reader} gives, a dict of columns or a "
+            f"datasets.Dataset; got a {type(table).__name__}. offramp.train takes texts with "
+            "labels, offramp.train_tagger words with tags."
         )
 
 

@@ -14,8 +14,9 @@ from offramp.exits.attach import exits_of
 from offramp.exits.criteria.task import SINGLE_LABEL
 from offramp.runner.leaving import LeavingModel
 from offramp.runner.sweep import EveryExit, every_exit
+from offramp.text.columns import Columns
 from offramp.text.tables import Table
-from offramp.training.examples import examples_of
+from offramp.training.examples import as_table, examples_of
 from offramp.training.problems import PROBLEMS, Chosen
 
 
@@ -69,7 +70,10 @@ def choose_threshold(
 
 
 def recalibrate(
-    classifier: LeavingModel[Any], dev: Table, max_loss: float = 0.25, growth: float | None = None
+    classifier: LeavingModel[Any],
+    dev: Table | Columns,
+    max_loss: float = 0.25,
+    growth: float | None = None,
 ) -> Choice:
     """Choose the threshold of a model's exits anew, on labelled rows, and set it.
 
@@ -78,7 +82,7 @@ def recalibrate(
     ConfigError for a model without exits.
     """
     exits = exits_of(classifier.model)
-    held = examples_of(dev, classifier.tokenizer, classifier.model.config)
+    held = examples_of(as_table(dev), classifier.tokenizer, classifier.model.config)
     answers = every_exit(classifier.model, held.rows)
     growth = default_growth(answers.depths[-1]) if growth is None else growth
     choice = choose_threshold(answers, held.labels_R, max_loss, growth)

@@ -19,10 +19,11 @@ from offramp.models.base import PretrainedModel
 from offramp.models.flow import ExitableModel, run_layers
 from offramp.models.registry import sequence_classifier
 from offramp.runner.sweep import EveryExit, every_exit
+from offramp.text.columns import Columns
 from offramp.text.tables import Table
 from offramp.text.tokenizer import Tokenizer
 from offramp.training.certainty import certainty_loss, is_right, regressor_accuracy
-from offramp.training.examples import Examples, class_names, examples_of, hold_out
+from offramp.training.examples import Examples, as_table, class_names, examples_of, hold_out
 from offramp.training.frozen import train_ramps
 from offramp.training.loop import (
     Lesson,
@@ -51,10 +52,10 @@ class TrainingReport:
 
 def train(
     model: str | Path,
-    data: Table,
+    data: Table | Columns,
     output: str | Path,
     *,
-    dev: Table | None = None,
+    dev: Table | Columns | None = None,
     options: TrainingOptions | None = None,
     max_length: int | None = None,
     resume: bool = False,
@@ -64,6 +65,8 @@ def train(
     """Fine-tune the model in directory `model` on `data` and write it to `output`.
 
     It comes back as a `Classifier`, or with `options.problem_type="regression"` as a `Regressor`.
+    `data` and `dev` are tables, or rows in memory with the columns `text` and `label`: a dict, or a
+    Hugging Face `datasets.Dataset` (other columns: `Table.of`).
     What learns when and by which loss is said by `options.schedule`. The best checkpoint by dev
     score is kept; its exit threshold is chosen on dev (the fastest whose
     smoothed loss is at most `options.max_loss` points). Without `dev` a tenth of the rows is held
@@ -78,6 +81,7 @@ def train(
     """
     options = options or TrainingOptions()
     check_writable(output)
+    data, dev = as_table(data), None if dev is None else as_table(dev)
     problem = PROBLEMS[options.problem_type]
     labels = ["LABEL_0"] if options.is_regression else class_names(data)
     if options.score == "f1" and len(labels) != 2:
