@@ -26,7 +26,8 @@ from offramp.exits.criteria import (
     Voting,
 )
 from offramp.runner.sweep import EveryExit
-from offramp.training.thresholds import default_growth, grid
+from offramp.training.problems import grid
+from offramp.training.thresholds import default_growth
 
 STEPS = 80
 
@@ -36,7 +37,7 @@ Path = Callable[[EveryExit], list[Criterion]]
 def _entropy(growth: float, exits: EveryExit) -> list[Criterion]:
     """With growth 0, the library's own for so many layers."""
     growth = growth or default_growth(exits.depths[-1])
-    return [Entropy(threshold, growth) for threshold in grid(_n_outputs(exits))]
+    return [Entropy(threshold, growth) for threshold in grid(math.log(_n_outputs(exits)))]
 
 
 def _normalized(exits: EveryExit) -> list[Criterion]:
@@ -62,7 +63,7 @@ def _patience(exits: EveryExit) -> list[Criterion]:
 
 
 def _confident_patience(exits: EveryExit) -> list[Criterion]:
-    return [ConfidentPatience(2, threshold) for threshold in grid(_n_outputs(exits))]
+    return [ConfidentPatience(2, threshold) for threshold in grid(math.log(_n_outputs(exits)))]
 
 
 def _jensen_shannon(patience: int, exits: EveryExit) -> list[Criterion]:
