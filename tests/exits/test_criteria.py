@@ -154,7 +154,7 @@ def test_every_name_is_importable() -> None:
     for name in criteria.__all__:
         assert hasattr(criteria, name)
     public = {name for name, thing in vars(criteria).items() if isinstance(thing, type)}
-    assert public - {"Answer", "EachLabel", "Task"} <= set(offramp.__all__)
+    assert public - {"Answer", "EachLabel", "EachToken", "RowsOf", "Task"} <= set(offramp.__all__)
 
 
 def test_a_criterion_cannot_be_changed_and_may_be_shared() -> None:

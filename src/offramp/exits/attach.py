@@ -18,7 +18,7 @@ from offramp.exits.criteria import (
     criterion_from_dict,
 )
 from offramp.exits.equilibrium import rescaled
-from offramp.exits.ramps import POOLERS, Ramp
+from offramp.exits.ramps import POOLERS, TOKENS, Ramp
 from offramp.models.base import PretrainedModel
 from offramp.models.flow import ExitableModel, Flow, Inputs
 
@@ -122,7 +122,7 @@ def add_exits(
     model: M,
     depths: Iterable[int] | None = None,
     *,
-    pooler: str = "attention",
+    pooler: str | None = None,
     queries: int = 4,
     hidden: int | None = None,
     dropout: float = 0.1,
@@ -133,15 +133,17 @@ def add_exits(
 
     `depths` count layers from 1 and stop before the last, whose exit is the model's own head; all
     of them by default. `pooler` is `attention` (with so many learned `queries`), `first`, `last` or
-    `mean`; `hidden` is the width of the ramp's tanh layer (a third of the model's by default).
-    `certainty` adds what `LearnedToExit` asks: one linear layer for all ramps. The
+    `mean`; `hidden` is the width of the ramp's tanh layer (a third of the model's by default). Of a
+    token classifier each token is asked: there `pooler` is `tokens`, and `hidden` a sixth by
+    default. `certainty` adds what `LearnedToExit` asks: one linear layer for all ramps. The
     criterion is `Entropy(0)`, or `RegressionPatience(0)` for numbers, until one is chosen: no row
     leaves. One that does not fit the model's task is refused. New ramps are random: train them.
     """
     if not isinstance(model, PretrainedModel) or not hasattr(model, "logits"):
         raise ConfigError(
-            "add_exits takes a model that gives each row one answer (it has `logits`), such as "
-            f"BertForSequenceClassification; got {type(model).__name__}."
+            "add_exits takes a model that gives each row, or each of its tokens, one answer (it "
+            "has `logits`), such as BertForSequenceClassification; got "
+            f"{type(model).__name__}."
         )
     if hasattr(model, "exits"):
         raise ConfigError(
@@ -162,18 +164,19 @@ def add_exits(
             f"Exits lie after different layers from 1 to {n_layers - 1} of this model of "
             f"{n_layers}; got {chosen}. (After layer {n_layers} the model's own head answers.)"
         )
-    if pooler not in POOLERS:
-        raise ConfigError(f"A ramp's pooler is one of {', '.join(POOLERS)}; got {pooler!r}.")
+    task = task_of(model)
+    pooler = _checked_pooler(pooler, model, task.tokens)
     if criterion is None:
-        criterion = RegressionPatience() if task_of(model).kind == "regression" else Entropy()
+        criterion = RegressionPatience() if task.kind == "regression" else Entropy()
     if not isinstance(certainty, bool):
         raise ConfigError(f"certainty is True or False; got {certainty!r}.")
-    criterion.check(replace(task_of(model), certainty=certainty))
+    criterion.check(replace(task, certainty=certainty))
     width = int(model.config.hidden_size)
+    narrow = max(1, width // (6 if task.tokens else 3))
     shape: dict[str, Any] = {
         "pooler": pooler,
         "queries": _at_least_one("queries", queries),
-        "hidden": _at_least_one("hidden", max(1, width // 3) if hidden is None else hidden),
+        "hidden": _at_least_one("hidden", narrow if hidden is None else hidden),
         "dropout": dropout,
     }
     ramps = {depth: Ramp(width, model.config.num_labels, **shape) for depth in chosen}
@@ -226,9 +229,10 @@ def logits_by_depth(
 ) -> dict[int, Tensor]:
     """Every exit's logits [R, C] and, at the last depth, the model's own; rows in flow order.
 
-    With `equilibrium` the gradient that a layer gets is the mean of those that the exits behind it
-    send, and not their sum, which is the greater the more of them there are: where k exits are
-    left, this one's own counts 1/k and what comes from behind (k-1)/k. The gradients of the ramps'
+    Of a token classifier they are the tokens', [T, C]. With `equilibrium` the gradient that a layer
+    gets is the mean of those that the exits behind it send, and not their sum, which is the greater
+    the more of them there are: where k exits are left, this one's own counts 1/k and what comes
+    from behind (k-1)/k. The gradients of the ramps'
     own weights are what they were (Li et al. 2019, "Improved Techniques for Training Adaptive Deep
     Networks", gradient equilibrium).
     """
@@ -260,7 +264,10 @@ def answers_by_depth(
 def task_of(model: PretrainedModel) -> Task:
     """What the model is asked."""
     exits = getattr(model, "exits", None)
-    return Task.of(model.config, isinstance(exits, Exits) and exits.certainty is not None)
+    certainty = isinstance(exits, Exits) and exits.certainty is not None
+    if getattr(model, "answers_tokens", False):
+        return Task.of_tokens(model.config, certainty)
+    return Task.of(model.config, certainty)
 
 
 def exits_of(model: nn.Module) -> Exits:
@@ -272,6 +279,25 @@ def exits_of(model: nn.Module) -> Exits:
             "train them."
         )
     return exits
+
+
+def _checked_pooler(pooler: str | None, model: PretrainedModel, tokens: bool) -> str:
+    """The pooler, or the usual one; ConfigError for one that the model's ramps cannot have."""
+    if pooler is None:
+        return TOKENS if tokens else POOLERS[0]
+    if tokens and pooler != TOKENS:
+        raise ConfigError(
+            f"{type(model).__name__} answers for each token, and its ramps take {TOKENS!r}; got "
+            f"the pooler {pooler!r}, which makes one of a row's tokens. Leave it out."
+        )
+    if not tokens and pooler == TOKENS:
+        raise ConfigError(
+            f"The pooler {TOKENS!r} is for models that answer for each token; a "
+            f"{type(model).__name__} takes one of {', '.join(POOLERS)}."
+        )
+    if pooler not in (*POOLERS, TOKENS):
+        raise ConfigError(f"A ramp's pooler is one of {', '.join(POOLERS)}; got {pooler!r}.")
+    return pooler
 
 
 def _at_least_one(name: str, value: int) -> int:

@@ -11,6 +11,9 @@ from offramp.nn.pooling import pool_attention, pool_first, pool_last, pool_mean
 from offramp.nn.prepared import activated
 
 POOLERS = ("attention", "first", "last", "mean")
+"""Of ramps that answer once for a row."""
+TOKENS = "tokens"
+"""The pooler of ramps that answer for each token, which leaves them as they are."""
 
 _POOLS = {"first": pool_first, "last": pool_last, "mean": pool_mean}
 
@@ -20,7 +23,8 @@ class Ramp(nn.Module):
 
     Poolers: `first` or `last` token; `mean` of the row's tokens; `attention`, `queries` learned
     weighted means side by side, each costing one width x 1 product a token. `attention` answers
-    earliest on bodies that were not trained to gather the row in their first token.
+    earliest on bodies that were not trained to gather the row in their first token. With `tokens`
+    nothing is pooled, and there are logits for each token, [T, C].
     """
 
     def __init__(
@@ -48,7 +52,9 @@ class Ramp(nn.Module):
         return self.answer(self.pool(flow))
 
     def pool(self, flow: Flow) -> Tensor:
-        """The pooled rows, [R, D] or [R, queries x D]."""
+        """The pooled rows, [R, D] or [R, queries x D]; with `tokens` the hidden states, [T, D]."""
+        if self.pooler == TOKENS:
+            return flow.hidden
         if self.query is not None:
             return pool_attention(flow.hidden, self.query.weight, flow.layout)
         return _POOLS[self.pooler](flow.hidden, flow.layout)

@@ -404,7 +404,8 @@ class ExitableModel(Protocol):
     """A task model on a LayerStack: rows of a finished flow to logits.
 
     A class whose `logits` read nothing but the first token of a row, or `pool` of its body, may say
-    so with `reads_first = True` beside that method.
+    so with `reads_first = True` beside that method. One whose `logits` are of each token, [T, C],
+    says so with `answers_tokens = True`.
     """
 
     @property

@@ -177,6 +177,8 @@ class TokenClassification(LabelledTask[TokenClassifierOutput]):
     `labels` [B, L] are class numbers, -100 where there is none (a word's second subword, say).
     """
 
+    answers_tokens: ClassVar[bool] = True
+
     def build_head(self, config: Any) -> None:
         """The head's modules, under the names of most families' checkpoints."""
         self.dropout = head_dropout(config)
@@ -186,6 +188,10 @@ class TokenClassification(LabelledTask[TokenClassifierOutput]):
         """[.., C] from hidden states [.., D]."""
         logits: Tensor = self.classifier(self.dropout(hidden))
         return logits
+
+    def logits(self, flow: Flow) -> Tensor:
+        """[T, C] for a finished flow, in the flow's order of tokens."""
+        return self.token_logits(flow.hidden)
 
     def answer(self, passed: Passed, labels: Tensor | None) -> TokenClassifierOutput:
         """Logits [B, L, C] and, where there are labels, the mean loss over those but -100."""

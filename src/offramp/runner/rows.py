@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from typing import Protocol, TypeVar, cast
+from typing import NamedTuple, Protocol, TypeVar, cast
 
 import numpy as np
 import numpy.typing as npt
@@ -27,6 +27,17 @@ class Row(Protocol):
 
 
 R = TypeVar("R", bound=Row)
+
+
+class CountedRow(NamedTuple):
+    """A row of a token classifier, and which of its tokens' answers are read."""
+
+    ids: npt.NDArray[np.int64]
+    """[T], as in `Row`."""
+    types: npt.NDArray[np.int64]
+    """[T], as in `Row`."""
+    counted: npt.NDArray[np.bool_]
+    """[T]: these tokens alone say when the row may leave."""
 
 
 BLOCK = 4096

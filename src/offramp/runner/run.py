@@ -5,11 +5,12 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from numbers import Integral, Real
 from typing import Literal, cast, overload
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 from offramp.errors import ConfigError
@@ -17,19 +18,20 @@ from offramp.exits.attach import exits_of, task_of
 from offramp.exits.criteria import Criterion
 from offramp.models.base import PretrainedModel
 from offramp.models.flow import ExitableModel
+from offramp.runner.decisions import Units
 from offramp.runner.peeks import LeaveRates
 from offramp.runner.prepare import checked, prepared
-from offramp.runner.rows import BLOCK, TOKENS, gather, tokens_at_once
+from offramp.runner.rows import BLOCK, TOKENS, Row, gather, tokens_at_once
 from offramp.runner.window import Leavers, Route, Window
-from offramp.text.tokenizer import Encoded
 
 
 @dataclass(frozen=True, slots=True)
 class RowResult:
     """One row's answer: logits [C] on the host, and how many layers it took.
 
-    Logits are float64 if the model is, and float32 otherwise. `forced` says that the row left
-    because of a deadline or `max_depth`, and would have gone on.
+    Of a token classifier the logits are [L, C], of the row's own tokens. They are float64 if the
+    model is, and float32 otherwise. `forced` says that the row left because of a deadline or
+    `max_depth`, and would have gone on.
     """
 
     logits_C: Tensor
@@ -41,6 +43,7 @@ class RowResult:
 class Results:
     """Rows' answers in input order: logits [R, C] and layers taken [R], on the host.
 
+    Of a token classifier the logits are [R, L, C], with zeros behind a row's own tokens.
     `forced_R` are the rows that left because of a deadline or `max_depth`, and would have gone on.
     """
 
@@ -63,6 +66,9 @@ class Runner:
     and about `window_tokens` tokens, which bounds the memory; a microbatch about
     `microbatch_tokens`, by default what suits the machine. A row's label and exit layer do not
     depend on the rows beside it.
+
+    Of a token classifier a row leaves when all of its tokens may. A row that has `counted` beside
+    its ids, a bool for each token, is held back by such tokens alone: those whose answers are read.
 
     On CPUs, and in float32, it is a copy of the model that is run, whose weights are laid out for
     the processor (`offramp.prepare`); `prepare=False` runs the model itself, which takes half the
@@ -112,7 +118,7 @@ class Runner:
 
     def run(
         self,
-        rows: Sequence[Encoded],
+        rows: Sequence[Row],
         *,
         deadline: float | None = None,
         max_depth: int | None = None,
@@ -120,9 +126,9 @@ class Runner:
         """All rows' answers, stacked."""
         windows = list(self.windows(rows, deadline=deadline, max_depth=max_depth))
         if not windows:
-            windows = [self._blank(0)]
+            windows = [self._blank([])]
         return Results(
-            torch.cat([w.logits_RC for w in windows]),
+            _joined([w.logits_RC for w in windows]),
             torch.cat([w.exit_layers_R for w in windows]),
             torch.cat([w.forced_R for w in windows]),
         )
@@ -130,7 +136,7 @@ class Runner:
     @overload
     def stream(
         self,
-        rows: Iterable[Encoded],
+        rows: Iterable[Row],
         *,
         ordered: Literal[True] = ...,
         deadline: float | None = ...,
@@ -140,7 +146,7 @@ class Runner:
     @overload
     def stream(
         self,
-        rows: Iterable[Encoded],
+        rows: Iterable[Row],
         *,
         ordered: Literal[False],
         deadline: float | None = ...,
@@ -149,7 +155,7 @@ class Runner:
 
     def stream(
         self,
-        rows: Iterable[Encoded],
+        rows: Iterable[Row],
         *,
         ordered: bool = True,
         deadline: float | None = None,
@@ -163,28 +169,21 @@ class Runner:
         route = self.route(deadline, max_depth)
         return self._in_order(rows, route) if ordered else self._as_they_leave(rows, route)
 
-    def _in_order(self, rows: Iterable[Encoded], route: Route) -> Iterator[RowResult]:
-        for rows_of_window in self.gather(rows):
-            window = self.run_window(rows_of_window, route)
-            layers, forced = window.exit_layers_R.tolist(), window.forced_R.tolist()
-            yield from map(RowResult, window.logits_RC.clone(), layers, forced)
+    def _in_order(self, rows: Iterable[Row], route: Route) -> Iterator[RowResult]:
+        for window in self.gather(rows):
+            yield from self.answer_window(window, route)
 
-    def _as_they_leave(
-        self, rows: Iterable[Encoded], route: Route
-    ) -> Iterator[tuple[int, RowResult]]:
+    def _as_they_leave(self, rows: Iterable[Row], route: Route) -> Iterator[tuple[int, RowResult]]:
         first = 0
         for window in self.gather(rows):
             for left in self.leavers(window, route):
-                places, forced = left.places_R.tolist(), left.forced_R.tolist()
-                for place, logits_C, by_force in zip(
-                    places, left.logits_RC.clone(), forced, strict=True
-                ):
-                    yield first + place, RowResult(logits_C, left.depth, by_force)
+                for place, result in _row_results(left):
+                    yield first + place, result
             first += len(window)
 
     def windows(
         self,
-        rows: Iterable[Encoded],
+        rows: Iterable[Row],
         *,
         deadline: float | None = None,
         max_depth: int | None = None,
@@ -193,7 +192,7 @@ class Runner:
         route = self.route(deadline, max_depth)
         return (self.run_window(window, route) for window in self.gather(rows))
 
-    def gather(self, rows: Iterable[Encoded]) -> Iterator[list[Encoded]]:
+    def gather(self, rows: Iterable[Row]) -> Iterator[list[Row]]:
         """`rows` in windows of bounded size, read as they are asked for."""
         return gather(rows, self._window_rows, self._window_tokens)
 
@@ -229,25 +228,38 @@ class Runner:
             depths, cut = tuple(rest), True
         return Route(model, task, depths, last, criterion, cut, until)
 
-    def run_window(self, rows: Sequence[Encoded], route: Route) -> Results:
+    def run_window(self, rows: Sequence[Row], route: Route) -> Results:
         """The answers of one window's rows, in their order."""
-        results = self._blank(len(rows))
+        results = self._blank(rows)
         for left in self.leavers(rows, route):
-            results.logits_RC[left.places_R] = left.logits_RC
+            if left.lengths_R is None:
+                results.logits_RC[left.places_R] = left.logits_RC
+            else:
+                units = Units(len(left.lengths_R), left.lengths_R)
+                at = left.places_R[units.row_of_each()], units.place_of_each()
+                results.logits_RC[at] = left.logits_RC
             results.exit_layers_R[left.places_R] = left.depth
             results.forced_R[left.places_R] = left.forced_R
         return results
 
-    def leavers(self, rows: Sequence[Encoded], route: Route) -> Iterator[Leavers]:
+    def answer_window(self, rows: Sequence[Row], route: Route) -> list[RowResult]:
+        """Each answer to one window's rows, in their order."""
+        found = dict(pair for left in self.leavers(rows, route) for pair in _row_results(left))
+        return [found[place] for place in range(len(rows))]
+
+    def leavers(self, rows: Sequence[Row], route: Route) -> Iterator[Leavers]:
         """One window's rows as they leave."""
         # Now and not before: the machine's part that a call may use is set around it.
         microbatch = self._microbatch_tokens or tokens_at_once(self.model.device)
         yield from Window(rows, route, microbatch, self._rates).leavers()
 
-    def _blank(self, n_rows: int) -> Results:
+    def _blank(self, rows: Sequence[Row]) -> Results:
         wide = torch.float64 if self.model.dtype == torch.float64 else torch.float32
+        n_labels, n_rows = self.model.config.num_labels, len(rows)
+        longest = max((len(row.ids) for row in rows), default=0)
+        shape = (longest, n_labels) if task_of(self.model).tokens else (n_labels,)
         return Results(
-            torch.zeros(n_rows, self.model.config.num_labels, dtype=wide),
+            torch.zeros(n_rows, *shape, dtype=wide),
             torch.zeros(n_rows, dtype=torch.int64),
             torch.zeros(n_rows, dtype=torch.bool),
         )
@@ -263,6 +275,21 @@ class Runner:
                 f"last, {n_layers}; got {depth}."
             )
         return depth
+
+
+def _joined(logits: Sequence[Tensor]) -> Tensor:
+    """[R, C], or [R, L, C] with the largest L, of several windows."""
+    longest = max(part.shape[1] for part in logits)
+    parts = [F.pad(part, (0, 0, 0, longest - part.shape[1])) for part in logits if part.dim() == 3]
+    return torch.cat(parts or [*logits])
+
+
+def _row_results(left: Leavers) -> Iterator[tuple[int, RowResult]]:
+    """Rows that left: the place of each, and its answer in memory of its own."""
+    places, forced = left.places_R.tolist(), left.forced_R.tolist()
+    own = replace(left, logits_RC=left.logits_RC.clone()).each()
+    for place, logits, by_force in zip(places, own, forced, strict=True):
+        yield place, RowResult(logits, left.depth, by_force)
 
 
 def _is_number(value: object, kind: type) -> bool:

@@ -23,7 +23,7 @@ from torch import Tensor
 
 from offramp.errors import NaNLogitsWarning
 from offramp.exits.attach import exits_of
-from offramp.exits.criteria import Answer, Criterion, Task, ask_rows
+from offramp.exits.criteria import Answer, Criterion, Task
 from offramp.models.base import PretrainedModel
 from offramp.models.flow import (
     ExitableModel,
@@ -36,6 +36,7 @@ from offramp.models.flow import (
 )
 from offramp.nn.blocks import KeysValues
 from offramp.nn.layout import Packed, fill
+from offramp.runner.decisions import Decided, Memory, Units, decide, in_doubt
 from offramp.runner.peeks import LeaveRates, Peeks
 from offramp.runner.prepare import sums_alike
 from offramp.runner.rows import Row, by_length, split
@@ -103,19 +104,28 @@ class Route:
 class Leavers:
     """Rows of a window that leave after `depth` layers: their places [R] in it, logits [R, C].
 
-    `forced_R`: which of them the criterion would have kept.
+    `forced_R`: which of them the criterion would have kept. Where each token is answered the logits
+    are [T, C], row after row, and `lengths_R` the rows' tokens.
     """
 
     places_R: Tensor
     logits_RC: Tensor
     forced_R: Tensor
     depth: int
+    lengths_R: Tensor | None = None
+
+    def each(self) -> Sequence[Tensor]:
+        """Each row's logits, [C]; or [L, C] of its own tokens."""
+        if self.lengths_R is None:
+            return self.logits_RC.unbind()
+        return torch.split(self.logits_RC, self.lengths_R.tolist())
 
 
 class Passed(NamedTuple):
     """A microbatch at an exit: its flow, what the exit reads, and a peek's keys and values.
 
-    After a peek the flow is still before the exit's layer.
+    After a peek the flow is still before the exit's layer. Of tokens it is what the exit said: they
+    are many, and in the processor's cache.
     """
 
     flow: Flow
@@ -141,8 +151,9 @@ class Window:
         n_rows = len(rows)
         wide = torch.float64 if self._model.dtype == torch.float64 else torch.float32
         n_labels = self._model.config.num_labels
-        self._answers_RC = torch.zeros(n_rows, n_labels, dtype=wide)
-        self._memory = _blank(route, n_rows, n_labels)
+        self._units = Units.of(rows, route.task)
+        self._answers_UC = torch.zeros(self._units.n_units, n_labels, dtype=wide)
+        self._memory = Memory.blank(route.criterion, self._units, n_labels)
         n_tokens = sum(len(row.ids) for row in rows)
         self._peeks = Peeks(
             route.model, route.criterion, route.last, n_rows, n_tokens / tokens, self._rates
@@ -214,19 +225,37 @@ class Window:
         finished = stack.finish(seen)
         if at_end:
             return Passed(flow, self._task.logits(finished), known)
-        return Passed(flow, exits_of(self._model).ramp(depth).pool(finished), known)
+        read = exits_of(self._model).ramp(depth).pool(finished)
+        if self._route.task.tokens:
+            logits_TC, sure_T = self._said([read], depth)
+            read = logits_TC if sure_T is None else torch.cat([logits_TC, sure_T[:, None]], 1)
+        return Passed(flow, read, known)
 
     def _answer(self, reads: Sequence[Tensor], depth: int) -> Answer:
         """What the exit after `depth` layers says of what it read, on the host."""
         if depth == self._stack.n_layers:
             return Answer(torch.cat([*reads]).cpu())
-        n_rows = sum(map(len, reads))
-        filled = n_rows > 1 and getattr(self._stack, "fills", False)
+        if self._route.task.tokens:
+            said, n_labels = torch.cat([*reads]).cpu(), self._answers_UC.shape[1]
+            return Answer(said[:, :n_labels], said[:, -1] if said.shape[1] > n_labels else None)
+        logits_RC, certainty_R = self._said(reads, depth)
+        return Answer(logits_RC.cpu(), None if certainty_R is None else certainty_R.cpu())
+
+    def _said(self, reads: Sequence[Tensor], depth: int) -> tuple[Tensor, Tensor | None]:
+        """The logits of the ramp after `depth` layers for what it read, and its certainty."""
+        n_units = sum(map(len, reads))
+        filled = n_units > 1 and getattr(self._stack, "fills", False)
         read = fill(reads) if filled else torch.cat([*reads])
-        logits_RC, certainty_R, _ = exits_of(self._model).answer(depth, read)
-        if certainty_R is not None:
-            certainty_R = certainty_R[:n_rows].cpu()
-        return Answer(logits_RC[:n_rows].cpu(), certainty_R)
+        answer = exits_of(self._model).answer(depth, read)
+        sure_U = None if answer.certainty_R is None else answer.certainty_R[:n_units]
+        return answer.logits_RC[:n_units], sure_U
+
+    def _decide(self, answer: Answer, units: Units, memory: Memory | None, depth: int) -> Decided:
+        """What the criterion says of rows, by what it is asked; everyone leaves at the end."""
+        route = self._route
+        last = depth == route.last
+        criterion = None if last and not route.cut else route.criterion
+        return decide(criterion, answer, units, memory, depth, last=last)
 
     def _ask(self, passed: Sequence[Passed], depth: int) -> tuple[Tensor, Leavers | None]:
         """Which rows leave, with which answers; doubtful ones are decided from a run of their own.
@@ -235,41 +264,52 @@ class Window:
         """
         names_R = torch.cat([flow.row_ids_R for flow, _, _ in passed])
         answer = self._answer([read for _, read, _ in passed], depth)
-        asked = _decide(answer, _part(self._memory, names_R), depth, self._route)
+        units = self._units.take(names_R)
+        to_ask, kept = units.asked(answer), self._memory
+        memory = None if kept is None else kept.part(self._units, names_R)
+        asked = self._decide(to_ask, units, memory, depth)
         peeked = any(known for _, _, known in passed)
         doubtful = torch.zeros_like(asked.leave_R)
         if len(self._rows) > 1:
-            slack_R = asked.slack_R
-            if bool(asked.leave_R.any()):
-                # Who leaves takes a label along, which must not hang on the last digits either.
-                firm_R = slack_R.minimum(self._route.task.lead(answer.logits_RC))
-                slack_R = torch.where(asked.leave_R, firm_R, slack_R)
-            doubtful = slack_R < answer.size() * MARGIN.get(self._model.dtype, 0.1)
+            margin = MARGIN.get(self._model.dtype, 0.1)
+            doubtful = in_doubt(self._route.task, to_ask, asked, margin)
             places = torch.nonzero(doubtful).flatten()
             if peeked:
                 self._peeks.doubted(len(places) / len(names_R))
             if self._sums_alike and len(places) and peeked:
                 # A peek's last digits are not those of a row alone; a whole layer's are.
                 again = self._answer([self._unpeeked(passed, doubtful, depth)], depth)
-                memory = _part(self._memory, names_R[places])
-                _put(answer, asked, places, again, _decide(again, memory, depth, self._route))
+                memory = None if kept is None else kept.part(self._units, names_R[places])
+                newly = self._decide(again, units.take(places), memory, depth)
+                answer.logits_RC[places] = again.logits_RC
+                asked.put(units, places, newly)
             for place in places.tolist():
                 row = self._rows[int(names_R[place])]
                 cost = (len(row.ids) + ALONE) * depth
                 if cost > self._redo_left:
                     continue
                 self._redo_left -= cost
-                _put(answer, asked, torch.tensor([place]), *self._alone(row, depth))
+                alone, newly = self._alone(row, depth)
+                here = torch.tensor([place])
+                answer.logits_RC[units.places(here)] = alone.logits_RC
+                asked.put(units, here, newly)
         leave_R = asked.leave_R
-        self._answers_RC[names_R] = answer.logits_RC.to(self._answers_RC.dtype)
-        _remember(self._memory, names_R, asked.memory)
+        dtype = self._answers_UC.dtype
+        self._answers_UC[self._units.places(names_R)] = answer.logits_RC.to(dtype)
+        if kept is not None and asked.memory is not None:
+            kept.put(self._units, names_R, asked.memory)
         left_R = names_R[leave_R]
         if depth != self._route.last:  # where all leave, which says nothing of another route
             self._rates.add(depth, len(names_R), int((leave_R & ~doubtful).sum()))
         if not len(left_R):
             return leave_R, None
-        forced_R = asked.forced_R[leave_R]
-        return leave_R, Leavers(left_R, self._answers_RC[left_R], forced_R, depth)
+        return leave_R, self._leavers(left_R, asked.forced_R[leave_R], depth)
+
+    def _leavers(self, names_R: Tensor, forced_R: Tensor, depth: int) -> Leavers:
+        """Rows that leave, with what was said of them last."""
+        lengths_R = self._units.take(names_R).lengths_R
+        logits_UC = self._answers_UC[self._units.places(names_R)]
+        return Leavers(names_R, logits_UC, forced_R, depth, lengths_R)
 
     def _unpeeked(self, passed: Sequence[Passed], rows_R: Tensor, depth: int) -> Tensor:
         """What the exit reads of some rows [R] when their layer is whole."""
@@ -289,12 +329,13 @@ class Window:
         """The answer at `depth` of a row in a batch of its own, and what it means."""
         inputs = Inputs.from_rows([row.ids], [row.types], [0], self._model.device)
         flow = self._stack.start(inputs)
-        memory, done = _blank(self._route, 1, self._model.config.num_labels), 0
+        units, n_labels, done = Units.of([row], self._route.task), self._answers_UC.shape[1], 0
+        memory = Memory.blank(self._route.criterion, units, n_labels)
         for asked in (*self._route.depths, self._route.last):
             # Without a peek: its last digits differ, and rows that ran before decide on it.
             passed = self._advance(flow, done, asked, peeks=False)
             answer = self._answer([passed.read], asked)
-            decided = _decide(answer, memory, asked, self._route)
+            decided = self._decide(units.asked(answer), units, memory, asked)
             if asked == depth:
                 break
             (flow,) = self._completed([passed], torch.ones(1, dtype=torch.bool), asked)
@@ -321,68 +362,7 @@ class Window:
         """The rows of a batch, with the answers that they had after `depth` layers."""
         names_R = torch.cat([flow.row_ids_R for flow in batch])
         forced_R = torch.ones(len(names_R), dtype=torch.bool)
-        return Leavers(names_R, self._answers_RC[names_R], forced_R, depth)
-
-
-class Memory(NamedTuple):
-    """What is carried from exit to exit: the criterion's state, and which rows are lost to it.
-
-    An exit has said NaN of those.
-    """
-
-    state_RS: Tensor
-    lost_R: Tensor
-
-
-def _blank(route: Route, n_rows: int, n_labels: int) -> Memory | None:
-    """What is remembered before the first exit; None where no criterion asks."""
-    if route.criterion is None:
-        return None
-    lost_R = torch.zeros(n_rows, dtype=torch.bool)
-    return Memory(route.criterion.start(n_rows, n_labels), lost_R)
-
-
-def _part(memory: Memory | None, rows_R: Tensor) -> Memory | None:
-    """A copy of what is remembered of some rows."""
-    return None if memory is None else Memory(memory.state_RS[rows_R], memory.lost_R[rows_R])
-
-
-def _remember(memory: Memory | None, rows_R: Tensor, new: Memory | None) -> None:
-    """Put what is remembered of some rows from now on."""
-    if memory is not None and new is not None:
-        memory.state_RS[rows_R] = new.state_RS.to(memory.state_RS.dtype)
-        memory.lost_R[rows_R] = new.lost_R
-
-
-class Decided(NamedTuple):
-    """Which rows leave, which of them have to, the criterion's slack, and what is remembered."""
-
-    leave_R: Tensor
-    forced_R: Tensor
-    slack_R: Tensor
-    memory: Memory | None
-
-
-def _decide(answer: Answer, memory: Memory | None, depth: int, route: Route) -> Decided:
-    """What the criterion says; everyone leaves at the end of the route."""
-    n_rows = len(answer.logits_RC)
-    everyone = torch.ones(n_rows, dtype=torch.bool)
-    last = depth == route.last
-    if route.criterion is None or memory is None or (last and not route.cut):
-        endless_R = torch.full((n_rows,), torch.inf, dtype=torch.float64)
-        return Decided(everyone, ~everyone, endless_R, memory)
-    said, lost_R = ask_rows(route.criterion, memory.state_RS, depth, answer, memory.lost_R)
-    memory = Memory(said.state_RS, lost_R)
-    if last:
-        return Decided(everyone, ~said.leave_R, said.slack_R, memory)
-    return Decided(said.leave_R, ~everyone, said.slack_R, memory)
-
-
-def _put(answer: Answer, decided: Decided, places: Tensor, new: Answer, newly: Decided) -> None:
-    """Replace what was said of the rows at `places`, and what was decided, by something new."""
-    answer.logits_RC[places] = new.logits_RC
-    decided.leave_R[places], decided.forced_R[places] = newly.leave_R, newly.forced_R
-    _remember(decided.memory, places, newly.memory)
+        return self._leavers(names_R, forced_R, depth)
 
 
 def _of_rows(known: KeysValues, flow: Flow, rows: Tensor) -> KeysValues:

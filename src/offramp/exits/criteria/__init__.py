@@ -4,6 +4,7 @@ from offramp.exits.criteria.base import (
     Answer,
     Criterion,
     Decision,
+    RowsOf,
     ask_rows,
     criterion_from_dict,
 )
@@ -27,7 +28,7 @@ from offramp.exits.criteria.patience import (
 )
 from offramp.exits.criteria.plain import FixedDepth, MinDepth, RandomExit
 from offramp.exits.criteria.task import Task
-from offramp.exits.criteria.units import EachLabel, by_unit
+from offramp.exits.criteria.units import EachLabel, EachToken, by_unit
 
 __all__ = [
     "AllOf",
@@ -37,6 +38,7 @@ __all__ = [
     "Criterion",
     "Decision",
     "EachLabel",
+    "EachToken",
     "Energy",
     "Entropy",
     "FixedDepth",
@@ -50,6 +52,7 @@ __all__ = [
     "Patience",
     "RandomExit",
     "RegressionPatience",
+    "RowsOf",
     "Task",
     "Voting",
     "ask_rows",

@@ -18,17 +18,36 @@ if TYPE_CHECKING:
     from offramp.exits.criteria.combined import AllOf, AnyOf
 
 
+class RowsOf(NamedTuple):
+    """Which row each of U tokens is of: `row_U`, from 0 to `n_rows` - 1. Rows may have none."""
+
+    row_U: Tensor
+    n_rows: int
+
+    def most(self, values_U: Tensor) -> Tensor:
+        """Each row's largest of values that are at least 0, [R]; 0 for a row of no tokens."""
+        none_R = values_U.new_zeros(self.n_rows)
+        return none_R.scatter_reduce(0, self.row_U, values_U, "amax")
+
+    def least(self, values_U: Tensor) -> Tensor:
+        """Each row's smallest value, [R] float64; infinite for a row of no tokens."""
+        none_R = torch.full((self.n_rows,), torch.inf, dtype=torch.float64)
+        return none_R.scatter_reduce(0, self.row_U, values_U.double(), "amin")
+
+
 class Answer(NamedTuple):
     """What a ramp says of R rows.
 
     `logits_RC` in the model's type. `certainty_R`, where the exits have a regressor for it, is ln(p
     / (1 - p)) of the probability p that the ramp is right. `size_R` is what `size` gives, where
-    that is not to be found from these.
+    that is not to be found from these. With `rows` all of these are of U tokens, and `rows` says of
+    which rows.
     """
 
     logits_RC: Tensor
     certainty_R: Tensor | None = None
     size_R: Tensor | None = None
+    rows: RowsOf | None = None
 
     def size(self) -> Tensor:
         """A row's largest number without its sign, or 1 if that is larger; [R], float64.
@@ -40,12 +59,15 @@ class Answer(NamedTuple):
         size_R = self.logits_RC.abs().amax(-1)
         if self.certainty_R is not None:
             size_R = size_R.maximum(self.certainty_R.abs())
-        return size_R.double().clamp(1, LARGEST)
+        size_R = size_R.double()
+        size_R = size_R if self.rows is None else self.rows.most(size_R)
+        return size_R.clamp(1, LARGEST)
 
     def is_nan(self) -> Tensor:
         """The rows of which it says something that is not a number, [R] bool."""
         nan_R = self.logits_RC.isnan().any(-1)
-        return nan_R if self.certainty_R is None else nan_R | self.certainty_R.isnan()
+        nan_R = nan_R if self.certainty_R is None else nan_R | self.certainty_R.isnan()
+        return nan_R if self.rows is None else self.rows.most(nan_R.long()) > 0
 
 
 class Decision(NamedTuple):
@@ -110,9 +132,12 @@ class Criterion(abc.ABC):
     def for_task(self, task: Task) -> Criterion:
         """The criterion as a run asks it; ConfigError for a task that it does not fit.
 
-        Where a row may have several labels it is asked about each (`each_label`).
+        Where a row may have several labels it is asked about each (`each_label`), and where its
+        tokens have one each, about each of those (`each_token`).
         """
         self.check(task)
+        if task.tokens:
+            return self.each_token()
         return self.each_label() if task.kind == MULTI_LABEL else self
 
     def each_label(self) -> Criterion:
@@ -123,6 +148,15 @@ class Criterion(abc.ABC):
         from offramp.exits.criteria.units import EachLabel
 
         return EachLabel(self)
+
+    def each_token(self) -> Criterion:
+        """The same question about each token of a row, which leaves when all of them may.
+
+        What it gives is asked with an `Answer` of tokens, and its state is of tokens too.
+        """
+        from offramp.exits.criteria.units import EachToken
+
+        return EachToken(self)
 
     def to_dict(self) -> dict[str, Any]:
         """The name and the dataclass's fields: JSON values, from which `from_dict` makes its equal.

@@ -20,7 +20,7 @@ from offramp.exits.criteria.base import (
     lacking,
 )
 from offramp.exits.criteria.task import Task
-from offramp.exits.criteria.units import EachLabel
+from offramp.exits.criteria.units import EachLabel, EachToken
 
 
 @dataclass(frozen=True)
@@ -77,9 +77,17 @@ class _Combined(Criterion):
 
     def each_label(self) -> Criterion:
         """All of them about each label; if one decides about the whole row, each by itself."""
-        parts = tuple(part.each_label() for part in self.of)
-        whole = all(isinstance(part, EachLabel) for part in parts)
-        return EachLabel(self) if whole else type(self)(parts)
+        return self._each(EachLabel, tuple(part.each_label() for part in self.of))
+
+    def each_token(self) -> Criterion:
+        """All of them about each token; if one decides about the whole row, each by itself."""
+        return self._each(EachToken, tuple(part.each_token() for part in self.of))
+
+    def _each(
+        self, kind: type[EachLabel] | type[EachToken], parts: tuple[Criterion, ...]
+    ) -> Criterion:
+        whole = all(isinstance(part, kind) for part in parts)
+        return kind(self) if whole else type(self)(parts)
 
     @staticmethod
     @abc.abstractmethod

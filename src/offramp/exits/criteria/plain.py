@@ -83,6 +83,12 @@ class RandomExit(Criterion):
         """Itself: there is one draw a row."""
         return self
 
+    def each_token(self) -> Criterion:
+        """One draw a row, from its first token's logits."""
+        from offramp.exits.criteria.units import FirstToken
+
+        return FirstToken(self)
+
 
 def _mixed(numbers: Tensor) -> Tensor:
     """Each 64-bit number as another that shows nothing of it: a one-to-one hash.

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal
 
 import torch
@@ -34,12 +34,14 @@ LARGEST = 1e300
 class Task:
     """The kind of a model's answer, and of how many numbers it is.
 
-    `certainty` says whether its exits tell beside it how sure they are.
+    `certainty` says whether its exits tell beside it how sure they are; `tokens` whether there is
+    such an answer for each token of a row, and not one for the row.
     """
 
     kind: Kind
     n_outputs: int
     certainty: bool = False
+    tokens: bool = False
 
     @classmethod
     def of(cls, config: PretrainedConfig, certainty: bool = False) -> Task:
@@ -49,6 +51,11 @@ class Task:
         knows it by the labels' type too, and exits see no labels.
         """
         return cls.outputs(config.num_labels, config.problem_type, certainty)
+
+    @classmethod
+    def of_tokens(cls, config: PretrainedConfig, certainty: bool = False) -> Task:
+        """Of a model that answers for each token: one class of several."""
+        return replace(cls.outputs(config.num_labels, None, certainty), tokens=True)
 
     @classmethod
     def outputs(

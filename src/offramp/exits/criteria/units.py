@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from offramp.exits.criteria.base import Answer, Criterion, Decision
+from offramp.exits.criteria.base import Answer, Criterion, Decision, RowsOf
 
 
 def by_unit(
@@ -67,3 +67,69 @@ class EachLabel(Criterion):
         state_US = state_RS.reshape(n_rows * n_labels, width // n_labels)
         said = by_unit(self.of, state_US, depth, of_labels, row_U, n_rows)
         return said._replace(state_RS=said.state_RS.reshape(n_rows, width))
+
+
+@dataclass(frozen=True)
+class EachToken(Criterion):
+    """Asks a criterion about each token of some rows; a row leaves when all of its tokens may.
+
+    One without tokens leaves. It is what a run makes of a criterion for a model that answers for
+    tokens (`Criterion.for_task`), and is not saved. Its state is of the tokens, [U, S].
+    """
+
+    of: Criterion
+    """The criterion that is asked."""
+
+    def start(self, n_rows: int, n_classes: int) -> Tensor:
+        """The state of so many tokens, [U, S]."""
+        return self.of.start(n_rows, n_classes)
+
+    def update(self, state_RS: Tensor, depth: int, logits_RC: Tensor) -> Decision:
+        """`ask` about rows of one token each."""
+        return self.ask(state_RS, depth, Answer(logits_RC))
+
+    def ask(self, state_RS: Tensor, depth: int, answer: Answer) -> Decision:
+        """Ask about each token; leaves and slacks are those of `answer.rows`."""
+        rows = _rows_of(answer)
+        # A row is decided again as a whole, so by its largest number.
+        of_tokens = answer._replace(size_R=answer.size()[rows.row_U], rows=None)
+        return by_unit(self.of, state_RS, depth, of_tokens, rows.row_U, rows.n_rows)
+
+
+@dataclass(frozen=True)
+class FirstToken(Criterion):
+    """Asks a criterion that decides about a row as a whole, and has no memory, by its first token.
+
+    As `EachToken`, it is made by a run.
+    """
+
+    of: Criterion
+    """The criterion that is asked."""
+
+    def update(self, state_RS: Tensor, depth: int, logits_RC: Tensor) -> Decision:
+        """`ask` about rows of one token each."""
+        return self.ask(state_RS, depth, Answer(logits_RC))
+
+    def ask(self, state_RS: Tensor, depth: int, answer: Answer) -> Decision:
+        """Ask about the first token of each row."""
+        row_U, n_rows = _rows_of(answer)
+        numbers_U, sizes_R = torch.arange(len(row_U)), answer.size()
+        none_R = torch.full((n_rows,), len(row_U))
+        first_R = none_R.scatter_reduce(0, row_U, numbers_U, "amin")
+        has_R = first_R < len(row_U)
+        first_U = first_R[has_R]
+        sure_U = None if answer.certainty_R is None else answer.certainty_R[first_U]
+        of_rows = Answer(answer.logits_RC[first_U], sure_U, sizes_R[has_R])
+        said = self.of.ask(state_RS[first_U], depth, of_rows)
+        leave_R = torch.ones(n_rows, dtype=torch.bool)
+        leave_R[has_R] = said.leave_R
+        slack_R = torch.full((n_rows,), torch.inf, dtype=torch.float64)
+        slack_R[has_R] = said.slack_R.double()
+        return Decision(leave_R, slack_R, state_RS)
+
+
+def _rows_of(answer: Answer) -> RowsOf:
+    if answer.rows is not None:
+        return answer.rows
+    n_rows = len(answer.logits_RC)
+    return RowsOf(torch.arange(n_rows), n_rows)
