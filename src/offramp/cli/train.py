@@ -145,7 +145,7 @@ def _steps(task: str, text: str, pair: str | None, label: str, tokens: str) -> S
         refuse_options("text", "pair", task="a tagger")
         read_tagged = partial(offramp.read_tagged, tokens=tokens, label=label)
         return read_tagged, offramp.train_tagger, _found
-    refuse_options("tokens", task=f"--task {task}")
+    refuse_options("tokens", task="a regression model" if task == "regress" else "a classifier")
     read_table = partial(offramp.read_table, text=text, pair=pair, label=label)
     return read_table, offramp.train, _threshold
 

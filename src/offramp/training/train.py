@@ -76,8 +76,11 @@ def train(
     Until then a checkpoint is kept at every evaluation in a hidden folder beside `output`. With
     `resume` a run that was stopped, or killed, goes on from it and ends in the same weights and log
     as one that never was (but for the seconds); where there is none it begins. Data, model and
-    options have to be the same. Raises DataError, ConfigError, CheckpointError, SaveError or
-    TrainingError.
+    options have to be the same.
+
+    Under `torchrun` each process takes its share of every step's rows: the run is that of one
+    process, but for rounding and dropout's draws. The first one evaluates and writes. Raises
+    DataError, ConfigError, CheckpointError, SaveError or TrainingError.
     """
     options = options or TrainingOptions()
     check_writable(output)
@@ -110,12 +113,15 @@ def train(
         ) as run:
             for stage in run.stages({stage.name: stage for stage in stages(options)}):
                 if isinstance(stage, RampStage):
-                    train_ramps(network, stage, training, held, weights_C, run)
+                    if run.group.is_first:  # the body runs once
+                        train_ramps(network, stage, training, held, weights_C, run)
+                    run.group.copy(network)
+                    run.log = run.group.told(lambda: run.log)
                 else:
                     train_exits(network, stage, training, held, weights_C, run)
             network.eval()
             choice = _choose(network, held, options)
-            save_run(output, trained, run.log)
+            save_run(output, trained, run)
     return trained, TrainingReport(run.log, best_of(run.log), choice)
 
 
