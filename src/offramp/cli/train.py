@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     "--task",
     default="classify",
     show_default=True,
-    type=click.Choice(["classify", "regress", "tag"]),
+    type=click.Choice(["classify", "multilabel", "regress", "tag"]),
 )
 @click.option("--data", required=True, type=click.Path(path_type=Path), help="TSV or JSONL rows.")
 @click.option("--output", required=True, type=click.Path(path_type=Path), help="Where to write.")
@@ -49,8 +49,8 @@ if TYPE_CHECKING:
 )
 @click.option(
     "--score",
-    help="accuracy, f1 or macro_f1; of numbers pearson or spearman.  [default: accuracy; pearson; "
-    "a tagger's: f1, of entities]",
+    help="accuracy, f1 or macro_f1; multilabel: micro_f1 or macro_f1; regress: pearson or "
+    "spearman.  [default: the first; a tagger's: f1, of entities]",
 )
 @click.option("--class-weights", help="`balanced`, or a weight for each label: `spam=3,ham=1`.")
 @click.option(
@@ -101,7 +101,8 @@ def train(
 ) -> None:
     """Fine-tune a classifier with early exits and choose its threshold.
 
-    With `--task regress` labels are numbers, and the model answers with a number.
+    With `--task regress` labels are numbers, and the model answers with a number; with `--task
+    multilabel` they are lists, and it answers with any number of labels.
 
     With `--task tag`, fine-tune a tagger, at full depth, on words with a tag each: JSONL with the
     columns `tokens` and `label`, or a CoNLL file.
@@ -132,7 +133,7 @@ def train(
     console.print(f"Wrote {output}. {summary(report)}", markup=False)
 
 
-_PROBLEMS = {"regress": "regression"}
+_PROBLEMS = {"multilabel": "multi_label_classification", "regress": "regression"}
 
 Steps = tuple[Callable[[Path], Any], Callable[..., tuple[Any, Any]], Callable[[Any], str]]
 

@@ -1,4 +1,4 @@
-"""What a run learns to say (classes or numbers): how that is scored, and which exits may be chosen.
+"""What a run learns to say (a class, labels, a number): its scores, and the exits to choose from.
 
 One row of the table below for each `problem_type`; what a loss is follows from the labels' type
 (`offramp.models.losses`).
@@ -14,12 +14,13 @@ from typing import Any, TypeAlias
 from torch import Tensor
 
 from offramp.exits.criteria import Entropy, RegressionPatience
-from offramp.exits.criteria.task import REGRESSION, SINGLE_LABEL
+from offramp.exits.criteria.task import MULTI_LABEL, REGRESSION, SINGLE_LABEL
 from offramp.runner.classifier import Classifier
 from offramp.runner.leaving import LeavingModel
+from offramp.runner.multi_label import MultiLabelClassifier
 from offramp.runner.regressor import Regressor
 from offramp.runner.sweep import EveryExit
-from offramp.training.metrics import accuracy, pearson, scores, spearman
+from offramp.training.metrics import accuracy, label_scores, pearson, scores, spearman
 
 Chosen: TypeAlias = Entropy | RegressionPatience
 """The criteria whose threshold is chosen."""
@@ -59,6 +60,14 @@ def _class_scores(logits_RC: Tensor, labels_R: Tensor) -> dict[str, float]:
     return scores(logits_RC.argmax(-1), labels_R, logits_RC.shape[-1])
 
 
+def _micro_f1(logits_RC: Tensor, there_RC: Tensor) -> float:
+    return _label_scores(logits_RC, there_RC)["micro_f1"]
+
+
+def _label_scores(logits_RC: Tensor, there_RC: Tensor) -> dict[str, float]:
+    return label_scores(logits_RC > 0, there_RC > 0.5)
+
+
 def _pearson(logits_RC: Tensor, labels_R: Tensor) -> float:
     return pearson(logits_RC[:, 0], labels_R)
 
@@ -77,6 +86,11 @@ def _entropies(answers: EveryExit, growth: float) -> list[Chosen]:
     return [Entropy(at, growth) for at in grid(math.log(answers.logits_ERC.shape[-1]))]
 
 
+def _entropies_of_labels(answers: EveryExit, growth: float) -> list[Chosen]:
+    """Each label is a question of two answers, and the row leaves with the least sure of them."""
+    return [Entropy(at, growth) for at in grid(math.log(2))]
+
+
 def _changes(answers: EveryExit, growth: float) -> list[Chosen]:
     """One small change lets a row leave: up to the largest that there is from ramp to ramp."""
     ramps_XR = answers.logits_ERC[:-1, :, 0].double()
@@ -86,5 +100,8 @@ def _changes(answers: EveryExit, growth: float) -> list[Chosen]:
 
 PROBLEMS: dict[str, Problem] = {
     SINGLE_LABEL: Problem("accuracy", _accuracy, _class_scores, _entropies, Classifier),
+    MULTI_LABEL: Problem(
+        "micro_f1", _micro_f1, _label_scores, _entropies_of_labels, MultiLabelClassifier
+    ),
     REGRESSION: Problem("pearson", _pearson, _number_scores, _changes, Regressor),
 }

@@ -32,8 +32,8 @@ def default_growth(n_layers: int) -> float:
 class Choice:
     """What was chosen, and what it gave on the rows it was chosen on.
 
-    `score` and that at full depth are the `measure`: accuracy, or a regression's Pearson
-    correlation.
+    `score` and that at full depth are the `measure`: accuracy, micro F1 where a row has any number
+    of labels, or a regression's Pearson correlation.
     """
 
     criterion: Chosen
@@ -48,8 +48,8 @@ def choose_threshold(
 ) -> Choice:
     """The fastest threshold of the grid whose smoothed loss is at most `max_loss` points.
 
-    `growth` is the criterion's (see `Entropy`). The loss is of accuracy (of numbers: of Pearson's
-    correlation, times 100) against the full depth on the same rows. On a few hundred rows it is
+    `growth` is the criterion's (see `Entropy`). The loss is of accuracy (of the other measures
+    of `Choice`, times 100) against the full depth on the same rows. On a few hundred rows it is
     noise as much as loss, and the luckiest threshold would be picked; so the losses are first made
     monotone in the threshold by isotonic regression, which averages neighbours: the loss counted at
     the chosen threshold itself may be above or below. Threshold 0 loses nothing, so there always is
