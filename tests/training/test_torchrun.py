@@ -36,6 +36,8 @@ RUNS = [
     entry("two-stage", options={"schedule": "two-stage", "epochs": 2}),
     entry("tag", task="tag", body="words", options={"epochs": 1}),
 ]
+CROSSING = entry("crossing", options={"evaluations_per_epoch": 2})
+"""Stopped as two processes, and gone on with as one."""
 DROPPING = [
     entry("whole", body="body", options={"evaluations_per_epoch": 2, "accumulate": 2}),
     entry("stopped", body="body", options={"evaluations_per_epoch": 2, "accumulate": 2}, stop=3),
@@ -56,7 +58,11 @@ def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
         write_body(folder / name / "still", **STILL)
         write_model(folder / name / "words", BertModel, initializer_range=0.1, **STILL)
     launch = ["-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
-    for name, start, runs in (("one", [], RUNS), ("two", launch, [*RUNS, *DROPPING])):
+    for name, start, runs in (
+        ("one", [], [*RUNS, CROSSING]),
+        ("two", launch, [*RUNS, *DROPPING, {**CROSSING, "stop": 3}]),
+        ("two", [], [{**CROSSING, "resume": True}]),
+    ):
         folders = [HERE, HERE.parent / "exits", HERE.parent / "models", *map(Path, sys.path)]
         done = subprocess.run(
             [sys.executable, *start, HERE / "torchrun_runs.py", folder / name, json.dumps(runs)],
@@ -79,7 +85,7 @@ def said(folder: Path, name: str, rank: str) -> dict[str, Any]:
     return found
 
 
-@pytest.mark.parametrize("name", [run["name"] for run in RUNS])
+@pytest.mark.parametrize("name", [run["name"] for run in (*RUNS, CROSSING)])
 def test_two_processes_learn_what_one_does(name: str, place: Path) -> None:
     one, two = (load_file(place / n / name / "model.safetensors") for n in ("one", "two"))
     start = load_file(place / "one" / ("words" if name == "tag" else "still") / "model.safetensors")
@@ -92,7 +98,10 @@ def test_two_processes_learn_what_one_does(name: str, place: Path) -> None:
         before = start.get(key.removeprefix("bert."))
         if before is not None and "word" not in key and "position" not in key:
             assert (tensor - before).abs().max() > 2e-3, key  # far more than they differ
-    logs = [said(place / n, name, rank)["log"] for n, rank in (("one", "alone"), ("two", "0"))]
+    ranks = "alone", "alone" if name == "crossing" else "0"
+    logs = [
+        said(place / n, name, rank)["log"] for n, rank in zip(("one", "two"), ranks, strict=True)
+    ]
     assert [line["step"] for line in logs[0]] == [line["step"] for line in logs[1]]
     losses = [[line["loss"] for line in log] for log in logs]
     assert losses[1] == pytest.approx(losses[0], rel=1e-5)

@@ -130,7 +130,10 @@ def train(
             progress=progress,
             on_evaluation=_show,
         )
-    console.print(f"Wrote {output}. {summary(report)}", markup=False)
+    from offramp.training.group import is_first_process  # with torch, which options do not need
+
+    if is_first_process():
+        console.print(f"Wrote {output}. {summary(report)}", markup=False)
 
 
 _PROBLEMS = {"multilabel": "multi_label_classification", "regress": "regression"}
@@ -160,7 +163,7 @@ def _threshold(report: TrainingReport) -> str:
     if isinstance(criterion, offramp.Entropy):
         where = f"at the first layer, {criterion.growth:g} times that a layer"
     return (
-        f"Threshold {criterion.threshold:g} {where}: dev {score} at {choice.mean_layers:.2f} "
+        f"Threshold {choice.threshold:g} {where}: dev {score} at {choice.mean_layers:.2f} "
         f"layers a row (full depth {choice.full_score:.4f})."
     )
 

@@ -137,6 +137,11 @@ def training_group() -> Group:
     return _Together() if dist.get_world_size() > 1 else Group()
 
 
+def is_first_process() -> bool:
+    """Whether this one would tell and write, now that a run was made."""
+    return not (dist.is_available() and dist.is_initialized()) or dist.get_rank() == 0
+
+
 def _leave() -> None:
     if dist.is_initialized():
         dist.destroy_process_group()
@@ -149,4 +154,4 @@ def _shapes(kept: Checkpoint) -> dict[str, tuple[list[int], str]]:
     }
 
 
-__all__ = ["Group", "training_group"]
+__all__ = ["Group", "is_first_process", "training_group"]
