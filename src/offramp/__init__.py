@@ -151,6 +151,8 @@ _TABLE: dict[str, tuple[str, tuple[str, ...]]] = {
     "Classifier": ("offramp.runner.classifier", (*_MODELS, *_TEXT)),
     "Prediction": ("offramp.runner.classifier", (*_MODELS, *_TEXT)),
     "Embedder": ("offramp.runner.embedder", (*_MODELS, *_TEXT)),
+    "MultiLabelClassifier": ("offramp.runner.multi_label", (*_MODELS, *_TEXT)),
+    "LabelSet": ("offramp.runner.multi_label", (*_MODELS, *_TEXT)),
     "Regressor": ("offramp.runner.regressor", (*_MODELS, *_TEXT)),
     "Estimate": ("offramp.runner.regressor", (*_MODELS, *_TEXT)),
     "Reranker": ("offramp.runner.reranker", (*_MODELS, *_TEXT)),
@@ -298,6 +300,10 @@ if TYPE_CHECKING:
     )
     from offramp.runner.embedder import Embedder as Embedder
     from offramp.runner.loading import load as load
+    from offramp.runner.multi_label import (
+        LabelSet as LabelSet,
+        MultiLabelClassifier as MultiLabelClassifier,
+    )
     from offramp.runner.prepare import prepare as prepare
     from offramp.runner.progress import Progress as Progress
     from offramp.runner.regressor import Estimate as Estimate, Regressor as Regressor

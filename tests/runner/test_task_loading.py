@@ -61,7 +61,7 @@ def test_a_word_model_is_no_classifier_and_can_embed(tmp_path: Path) -> None:
 
 
 def test_a_task_that_there_is_not(tmp_path: Path) -> None:
-    with pytest.raises(ConfigError, match="task is one of classify, rerank, tag"):
+    with pytest.raises(ConfigError, match="task is one of classify, multilabel, regress"):
         offramp.load(tmp_path, task="sing")  # type: ignore[call-overload]
 
 

@@ -159,7 +159,7 @@ def test_jsonl_labels_become_words(written: str, read: str, tmp_path: Path) -> N
         ("a.jsonl", '{"a": "x", "label": 1}\n', ["line 1", "'text'", "'a'", "'label'"]),
         ("a.jsonl", '{"text": "a"}\n', ["line 1", "'label'", "'text'"]),
         ("a.jsonl", '{"text": "a", "label": null}\n', ["line 1", "label None"]),
-        ("a.jsonl", '{"text": "a", "label": [1]}\n', ["line 1", "label [1]"]),
+        ("a.jsonl", '{"text": "a", "label": [[1]]}\n', ["line 1", "label [1]"]),
         ("a.jsonl", '{"text": "a", "label": " "}\n', ["line 1", "label ' '"]),
         ("a.jsonl", '{"text": 3, "label": 1}\n', ["line 1", "'text'", "int"]),
         ("a.jsonl", '{"text": null, "label": 1}\n', ["line 1", "'text'", "NoneType"]),

@@ -77,7 +77,7 @@ _OPTIONS = {
     "question": ("Answerer",),
     "no_answer": ("Answerer",),
     "choices": ("Chooser",),
-    "pair": ("Classifier", "Regressor", "Reranker", "Answerer"),
+    "pair": ("Classifier", "MultiLabelClassifier", "Regressor", "Reranker", "Answerer"),
 }
 """The options that not every task has, and whose they are."""
 
@@ -99,7 +99,7 @@ def _score(model: offramp.Reranker, asked: Asked) -> Work:
     return Work(asked.rows(), answer)
 
 
-def _estimate(model: offramp.Regressor, asked: Asked) -> Work:
+def _estimate(model: offramp.Regressor | offramp.MultiLabelClassifier, asked: Asked) -> Work:
     def answer(rows: Iterable[Any], progress: OnProgress | None) -> Iterator[Json]:
         return _as_json(model.stream(rows, threads=asked.threads, progress=progress))
 
@@ -157,6 +157,7 @@ def _as_json(found: Iterable[Any]) -> Iterator[Json]:
 
 _TASKS: dict[str, Callable[[Any, Asked], Work]] = {
     "Classifier": _classify,
+    "MultiLabelClassifier": _estimate,
     "Regressor": _estimate,
     "Reranker": _score,
     "Tagger": _tag,

@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     "--task",
     default="classify",
     show_default=True,
-    type=click.Choice(["classify", "regress", "tag"]),
+    type=click.Choice(["classify", "multilabel", "regress", "tag"]),
 )
 @click.option("--data", required=True, type=click.Path(path_type=Path), help="TSV or JSONL rows.")
 @click.option("--output", required=True, type=click.Path(path_type=Path), help="Where to write.")
@@ -49,8 +49,8 @@ if TYPE_CHECKING:
 )
 @click.option(
     "--score",
-    help="accuracy, f1 or macro_f1; of numbers pearson or spearman.  [default: accuracy; pearson; "
-    "a tagger's: f1, of entities]",
+    help="accuracy, f1 or macro_f1; multilabel: micro_f1 or macro_f1; regress: pearson or "
+    "spearman.  [default: the first; a tagger's: f1, of entities]",
 )
 @click.option("--class-weights", help="`balanced`, or a weight for each label: `spam=3,ham=1`.")
 @click.option(
@@ -101,7 +101,8 @@ def train(
 ) -> None:
     """Fine-tune a classifier with early exits and choose its threshold.
 
-    With `--task regress` labels are numbers, and the model answers with a number.
+    With `--task regress` labels are numbers, and the model answers with a number; with `--task
+    multilabel` they are lists, and it answers with any number of labels.
 
     With `--task tag`, fine-tune a tagger, at full depth, on words with a tag each: JSONL with the
     columns `tokens` and `label`, or a CoNLL file.
@@ -129,10 +130,13 @@ def train(
             progress=progress,
             on_evaluation=_show,
         )
-    console.print(f"Wrote {output}. {summary(report)}", markup=False)
+    from offramp.training.group import is_first_process  # with torch, which options do not need
+
+    if is_first_process():
+        console.print(f"Wrote {output}. {summary(report)}", markup=False)
 
 
-_PROBLEMS = {"regress": "regression"}
+_PROBLEMS = {"multilabel": "multi_label_classification", "regress": "regression"}
 
 Steps = tuple[Callable[[Path], Any], Callable[..., tuple[Any, Any]], Callable[[Any], str]]
 
@@ -145,7 +149,7 @@ def _steps(task: str, text: str, pair: str | None, label: str, tokens: str) -> S
         refuse_options("text", "pair", task="a tagger")
         read_tagged = partial(offramp.read_tagged, tokens=tokens, label=label)
         return read_tagged, offramp.train_tagger, _found
-    refuse_options("tokens", task=f"--task {task}")
+    refuse_options("tokens", task="a regression model" if task == "regress" else "a classifier")
     read_table = partial(offramp.read_table, text=text, pair=pair, label=label)
     return read_table, offramp.train, _threshold
 
@@ -159,7 +163,7 @@ def _threshold(report: TrainingReport) -> str:
     if isinstance(criterion, offramp.Entropy):
         where = f"at the first layer, {criterion.growth:g} times that a layer"
     return (
-        f"Threshold {criterion.threshold:g} {where}: dev {score} at {choice.mean_layers:.2f} "
+        f"Threshold {choice.threshold:g} {where}: dev {score} at {choice.mean_layers:.2f} "
         f"layers a row (full depth {choice.full_score:.4f})."
     )
 

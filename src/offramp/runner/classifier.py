@@ -41,7 +41,8 @@ class Classifier(LeavingModel[Prediction]):
             raise ConfigError(
                 "A Classifier gives each row one of two labels or more; the number of "
                 f"outputs of this model is {model.config.num_labels}, its problem_type "
-                f"{model.config.problem_type}. For numbers open it as a Regressor (task='regress')."
+                f"{model.config.problem_type}. Open it as a Regressor (task='regress'), or a "
+                "MultiLabelClassifier (task='multilabel')."
             )
 
     @property

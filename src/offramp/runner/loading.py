@@ -27,6 +27,7 @@ from offramp.runner.answerer import Answerer
 from offramp.runner.chooser import Chooser
 from offramp.runner.classifier import Classifier
 from offramp.runner.embedder import Embedder
+from offramp.runner.multi_label import MULTI_LABEL, MultiLabelClassifier
 from offramp.runner.regressor import Regressor
 from offramp.runner.reranker import Reranker
 from offramp.runner.sentence_files import has_modules, read_layout
@@ -34,7 +35,9 @@ from offramp.runner.tagger import Tagger
 from offramp.runner.text_model import TextModel
 from offramp.text.tokenizer import Tokenizer
 
-TaskName: TypeAlias = Literal["classify", "regress", "rerank", "tag", "answer", "choose", "embed"]
+TaskName: TypeAlias = Literal[
+    "classify", "multilabel", "regress", "rerank", "tag", "answer", "choose", "embed"
+]
 
 
 @overload
@@ -75,6 +78,16 @@ def load(
     device: str | torch.device = ...,
     max_length: int | None = ...,
 ) -> Reranker: ...
+
+
+@overload
+def load(
+    directory: str | Path,
+    *,
+    task: Literal["multilabel"],
+    device: str | torch.device = ...,
+    max_length: int | None = ...,
+) -> MultiLabelClassifier: ...
 
 
 @overload
@@ -138,11 +151,12 @@ def load(
 
     What it is follows from the files. A directory with sentence-transformers' modules.json, or with
     a body alone, is an `Embedder`. Of others config.json names the class: for sequence
-    classification a `Classifier` (of one output a `Reranker`, or a `Regressor` if it is for
-    regression and has exits), for token classification a `Tagger`, for question answering an
-    `Answerer`, for multiple choice a `Chooser`; where it names none it is a `Classifier`. `task`
-    says it in the files' place: "classify", "regress", "rerank", "tag", "answer", "choose" or
-    "embed". `max_length` is in tokens; the files' own by default.
+    classification a `Classifier` (of several labels a row a `MultiLabelClassifier`; of one output a
+    `Reranker`, or a `Regressor` if it is for regression and has exits), for token classification a
+    `Tagger`, for question answering an `Answerer`, for multiple choice a `Chooser`; where it names
+    none it is a `Classifier`. `task` says it in the files' place: "classify", "multilabel",
+    "regress", "rerank", "tag", "answer", "choose" or "embed". `max_length` is in tokens; the files'
+    own by default.
 
     Raises ModelNotFoundError for a path that is absent or no model, CheckpointError where the
     weights do not fill the model, and ConfigError for a model that has no such task.
@@ -154,7 +168,9 @@ def load(
         return _embedder(directory, place, device, max_length)
     found = TASKS[task] if task else _task_of(place)
     model = _with_head(found, directory, place, device)
-    if task is None and found.kind is Classifier and model.config.num_labels == 1:
+    if task is None and found.kind is Classifier and model.config.problem_type == MULTI_LABEL:
+        found = TASKS["multilabel"]
+    elif task is None and found.kind is Classifier and model.config.num_labels == 1:
         early = model.config.problem_type == "regression" and hasattr(model, "exits")
         found = TASKS["regress" if early else "rerank"]
     return found.kind(model, Tokenizer.from_pretrained(place, max_length=max_length))
@@ -188,6 +204,12 @@ TASKS: dict[TaskName, Task] = {
         "ForSequenceClassification",
         "classifier",
         "Train it first: offramp train --model {} --data ... --output ...",
+    ),
+    "multilabel": Task(
+        MultiLabelClassifier,
+        "ForSequenceClassification",
+        "multi-label classifier",
+        "Train it first: offramp train --task multilabel --model {} --data ... --output ...",
     ),
     "regress": Task(
         Regressor,

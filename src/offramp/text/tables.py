@@ -23,17 +23,22 @@ Text: TypeAlias = str | tuple[str, str]
 """A row: one text, or a pair of texts."""
 
 
+Label: TypeAlias = str | tuple[str, ...]
+"""What a row is called; of several labels a row, all of them."""
+
+
 @dataclass(frozen=True)
 class Table:
     """Rows: texts (or pairs), and labels as words where they were read with them.
 
+    Where the label's column has lists (JSONL, Parquet, memory) a row's labels are a tuple of words.
     `source` is what messages call it, such as a file's path. `read_table` makes one of a file, and
     `Table.of` of rows in memory.
     """
 
     source: str
     texts: list[Text]
-    labels: list[str] | None
+    labels: Sequence[Label] | None
 
     def __len__(self) -> int:
         return len(self.texts)
@@ -148,7 +153,7 @@ class StreamedTable:
 
 def _table(source: str, found: Found, columns: Sequence[str], label: str | None) -> Table:
     texts: list[Text] = []
-    labels: list[str] = []
+    labels: list[Label] = []
     for row, said in _rows(source, found, columns, label):
         texts.append(_as_text(row))
         labels.append(said)
@@ -159,13 +164,17 @@ def _table(source: str, found: Found, columns: Sequence[str], label: str | None)
 
 def _rows(
     source: Path | str, found: Found, texts: Sequence[str], label: str | None = None
-) -> Iterator[tuple[tuple[str, ...], str]]:
+) -> Iterator[tuple[tuple[str, ...], Label]]:
     """Each row's texts, and its label ("" where none is wanted)."""
     for where, record in found:
         row = tuple(_text(record, name, source, where) for name in texts)
-        said = ""
+        said: Label = ""
         if label is not None:
-            said = as_label(column(record, label, source, where), source, where)
+            value = column(record, label, source, where)
+            if isinstance(value, list):
+                said = tuple(as_label(part, source, where) for part in value)
+            else:
+                said = as_label(value, source, where)
         yield row, said
 
 

@@ -33,8 +33,11 @@ class Pooled(NamedTuple):
 def is_right(logits_RC: Tensor, labels_R: Tensor) -> Tensor:
     """1 for a row whose label was said, and else 0; [R].
 
-    Of a number, which is hardly ever said exactly, 1 - tanh(|how far it is off|), as in the paper.
+    Of any number of labels [R, C], for a row with all of them right. Of a number, which is hardly
+    ever said exactly, 1 - tanh(|how far it is off|), as in the paper.
     """
+    if labels_R.dim() == 2:
+        return ((logits_RC.detach() > 0) == (labels_R > 0.5)).all(-1).float()
     if labels_R.is_floating_point():
         return 1 - (logits_RC.detach()[:, 0] - labels_R).abs().tanh()
     return (logits_RC.detach().argmax(-1) == labels_R).float()

@@ -136,7 +136,7 @@ def evaluate(
         choice = choose_threshold(
             every_exit(model, held.rows), held.labels_R, max_loss, classifier.growth
         )
-    chosen = classifier.threshold if choice is None else choice.criterion.threshold
+    chosen = classifier.threshold if choice is None else choice.threshold
     systems = _systems(
         model,
         [chosen, *(_spread(len(label2id)) if thresholds is None else thresholds)],

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import math
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Generic, TypeVar, cast
 
@@ -12,12 +12,12 @@ import torch
 from torch import Tensor
 
 from offramp.errors import DataError, nearest
-from offramp.exits.criteria.task import REGRESSION, Task
+from offramp.exits.criteria.task import MULTI_LABEL, REGRESSION, Task
 from offramp.models.config import PretrainedConfig
 from offramp.models.flow import Inputs
 from offramp.runner.rows import Row
 from offramp.text.columns import Columns, has_columns
-from offramp.text.tables import Table
+from offramp.text.tables import Label, Table
 from offramp.text.tokenizer import Encoded, Tokenizer
 
 R = TypeVar("R", bound=Row)
@@ -42,17 +42,26 @@ class EncodedRows(Generic[R]):
 
 @dataclass(frozen=True)
 class Examples(EncodedRows[Encoded]):
-    """Encoded rows and their labels: class numbers [R], or numbers [R] as floats."""
+    """Encoded rows and their labels: class numbers [R], floats [R], or 1 and 0 [R, C]."""
 
     labels_R: Tensor
 
 
 def class_names(table: Table) -> list[str]:
     """The different labels, numbers in order of value and words in order of letters."""
-    names = sorted(set(_labels(table)))
+    return _in_order(_words(table), table.source)
+
+
+def label_names(table: Table) -> list[str]:
+    """As `class_names`, where a row has any number of them."""
+    return _in_order([label for labels in _sets(table) for label in labels], table.source)
+
+
+def _in_order(labels: Iterable[str], source: str) -> list[str]:
+    names = sorted(set(labels))
     if len(names) < 2:
         raise DataError(
-            f"{table.source} has only the labels {names}; a classifier needs at least two classes."
+            f"{source} has only the labels {names}; a classifier needs at least two classes."
         )
     try:
         values = [float(name) for name in names]
@@ -65,28 +74,46 @@ def class_names(table: Table) -> list[str]:
 
 def examples_of(table: Table, tokenizer: Tokenizer, config: PretrainedConfig) -> Examples:
     """Encode a table with labels such as a model of this configuration says."""
-    if Task.of(config).kind == REGRESSION:
+    kind = Task.of(config).kind
+    if kind == REGRESSION:
         return to_numbered(table, tokenizer)
+    if kind == MULTI_LABEL:
+        return to_many_labelled(table, tokenizer, config.label2id)
     return to_examples(table, tokenizer, config.label2id)
 
 
 def to_examples(table: Table, tokenizer: Tokenizer, label2id: Mapping[str, int]) -> Examples:
     """Encode a table; DataError for a label that is not in `label2id`."""
-    labels = _labels(table)
+    labels = _words(table)
     for row, label in enumerate(labels, start=1):
-        if label not in label2id:
-            raise DataError(
-                f"{table.source}, row {row}: the label {label!r} was not seen in training. "
-                f"{nearest(label, label2id)}".rstrip()
-            )
+        _check_known(label, label2id, table.source, row)
     numbers = torch.tensor([label2id[label] for label in labels])
     return Examples(tokenizer.encode(table.texts), numbers)
+
+
+def to_many_labelled(table: Table, tokenizer: Tokenizer, label2id: Mapping[str, int]) -> Examples:
+    """Encode a table whose rows have any number of labels; DataError for an unknown one."""
+    labels = _sets(table)
+    there_RC = torch.zeros(len(labels), len(label2id))
+    for row, own in enumerate(labels):
+        for label in own:
+            _check_known(label, label2id, table.source, row + 1)
+            there_RC[row, label2id[label]] = 1.0
+    return Examples(tokenizer.encode(table.texts), there_RC)
+
+
+def _check_known(label: str, known: Mapping[str, int], source: str, row: int) -> None:
+    if label not in known:
+        raise DataError(
+            f"{source}, row {row}: the label {label!r} was not seen in training. "
+            f"{nearest(label, known)}".rstrip()
+        )
 
 
 def to_numbered(table: Table, tokenizer: Tokenizer) -> Examples:
     """Encode a table whose labels are numbers; DataError for one that is not."""
     numbers = []
-    for row, label in enumerate(_labels(table), start=1):
+    for row, label in enumerate(_words(table), start=1):
         try:
             numbers.append(float(label))
         except ValueError:
@@ -157,7 +184,34 @@ def check_kind(table: object, kind: type, reader: str) -> None:
         )
 
 
-def _labels(table: Table) -> list[str]:
+def _words(table: Table) -> list[str]:
+    """A table's labels, one a row."""
+    words = []
+    for row, label in enumerate(_labels(table), start=1):
+        if not isinstance(label, str):
+            raise DataError(
+                f"{table.source}, row {row}: the label is a list, {list(label)}. For any number of "
+                "labels a row set problem_type='multi_label_classification'."
+            )
+        words.append(label)
+    return words
+
+
+def _sets(table: Table) -> list[tuple[str, ...]]:
+    """A table's labels, any number a row."""
+    sets = []
+    for row, labels in enumerate(_labels(table), start=1):
+        if isinstance(labels, str):
+            raise DataError(
+                f"{table.source}, row {row}: the label {labels!r} is no list; with "
+                "problem_type='multi_label_classification' each row has one, such as [\"sport\", "
+                '"money"] or []. (JSONL and Parquet have lists, TSV and CSV do not.)'
+            )
+        sets.append(tuple(labels))
+    return sets
+
+
+def _labels(table: Table) -> Sequence[Label]:
     check_kind(table, Table, "offramp.read_table")
     if table.labels is None:
         raise DataError(f"{table.source} was read without labels; pass the label's column.")

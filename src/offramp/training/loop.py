@@ -85,7 +85,7 @@ def fit(model: PretrainedModel, lesson: Lesson, run: Run) -> None:
             model.train()
             at.step += 1
             optimizer.zero_grad()
-            losses.append(_learn(model, lesson, which, at.step, options))
+            losses.append(_learn(model, lesson, which, at.step, run))
             for parameters in (lesson.parameters, lesson.beside):
                 nn.utils.clip_grad_norm_(parameters, 1.0)
             for group, peak in zip(optimizer.param_groups, peaks, strict=True):
@@ -95,7 +95,7 @@ def fit(model: PretrainedModel, lesson: Lesson, run: Run) -> None:
             in_epoch = at.step % an_epoch
             if in_epoch % every:
                 continue
-            found = lesson.evaluate()
+            found = run.group.told(lesson.evaluate)
             at.seconds = time.monotonic() - began
             run.tell(
                 {
@@ -124,14 +124,15 @@ def _learn(
     lesson: Lesson,
     which: Sequence[int],
     step: int,
-    options: TrainingOptions,
+    run: Run,
 ) -> float:
     """Put the gradients of these rows' mean loss into the parameters; the loss.
 
-    A batch counts by its weight. One without any teaches nothing, and has no mean.
+    A batch counts by its weight. One without any teaches nothing, and has no mean. Each process of
+    a group takes its share of the rows, and has the gradients and the loss of all afterwards.
     """
-    size = options.batch_size
-    parts = [which[start : start + size] for start in range(0, len(which), size)]
+    size, options, mine = run.options.batch_size, run.options, run.group.share(which)
+    parts = [mine[start : start + size] for start in range(0, len(mine), size)]
     total, loss = lesson.weigh(which), 0.0
     for part in parts:
         if weight := lesson.weigh(part):
@@ -139,6 +140,7 @@ def _learn(
                 part_loss = lesson.loss(part, step) * (weight / total)
             part_loss.backward()  # type: ignore[no-untyped-call]
             loss += part_loss.item()
+    loss = run.group.add_up([*lesson.parameters, *lesson.beside], loss)
     check_loss(loss, step)
     return loss
 
@@ -188,9 +190,11 @@ def _restore(
     return at, {name: tensor.clone() for name, tensor in kept.within("best").items()}
 
 
-def save_run(output: str | Path, model: TextModel, log: Sequence[Line]) -> None:
+def save_run(output: str | Path, model: TextModel, run: Run) -> None:
     """Write the model, its tokenizer and the metrics log; the directory is there whole or not."""
-    lines = "".join(json.dumps(line) + "\n" for line in log)
+    if not run.group.is_first:
+        return
+    lines = "".join(json.dumps(line) + "\n" for line in run.log)
     with staged(output) as fresh:
         model.write_files(fresh)
         (fresh / LOG_FILE).write_text(lines, encoding="utf-8")

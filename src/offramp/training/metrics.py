@@ -38,6 +38,21 @@ def scores(predicted_R: Tensor, labels_R: Tensor, n_classes: int) -> dict[str, f
     return found
 
 
+def label_scores(said_RC: Tensor, there_RC: Tensor) -> dict[str, float]:
+    """Of rows with any number of labels, as booleans: `micro_f1` over all labels of all rows,
+    `macro_f1`, the mean over labels, and `exact_match`, the share of rows with all labels right.
+
+    F1 is 2 TP / (2 TP + FP + FN), and 0 where that is 0 / 0.
+    """
+    hits_C = (said_RC & there_RC).sum(0).double()
+    total_C = said_RC.sum(0).double() + there_RC.sum(0)
+    return {
+        "micro_f1": (2 * hits_C.sum() / total_C.sum().clamp(min=1)).item(),
+        "macro_f1": (2 * hits_C / total_C.clamp(min=1)).mean().item(),
+        "exact_match": (said_RC == there_RC).all(-1).double().mean().item(),
+    }
+
+
 def pearson(a_R: Tensor, b_R: Tensor) -> float:
     """Pearson's correlation, from -1 to 1; 0 where one of the two does not change."""
     a_R, b_R = (x_R.double() - x_R.double().mean() for x_R in (a_R, b_R))

@@ -8,10 +8,11 @@ from dataclasses import dataclass
 
 from offramp.errors import ConfigError, nearest
 from offramp.exits.criteria import Entropy
-from offramp.exits.criteria.task import REGRESSION, SINGLE_LABEL
+from offramp.exits.criteria.task import MULTI_LABEL, REGRESSION, SINGLE_LABEL
 
 SCORES: dict[str, tuple[str, ...]] = {
     SINGLE_LABEL: ("accuracy", "f1", "macro_f1"),
+    MULTI_LABEL: ("micro_f1", "macro_f1"),
     REGRESSION: ("pearson", "spearman"),
 }
 """By what a model may be the best, of each `problem_type`; the first where none is asked for."""
@@ -57,8 +58,9 @@ class TrainingOptions:
 
     problem_type: str = SINGLE_LABEL
     """What labels are, as a model's configuration has it: `single_label_classification`, words of
-    which a row has one; `regression`, numbers, which the model's only output is to say (squared
-    error; numbers of about the size of 1 to 10 are learnt fastest)."""
+    which a row has one; `multi_label_classification`, lists of words, of which a row has any number
+    (binary cross-entropy, the mean over labels); `regression`, numbers, which the model's only
+    output is to say (squared error; numbers of about the size of 1 to 10 are learnt fastest)."""
 
     schedule: str = "joint"
     """What learns when, and by which loss:
@@ -94,9 +96,9 @@ class TrainingOptions:
     class_weights: Mapping[str, float] | str | None = None
     """Loss weight by label; `balanced` for inverse class frequency; None for 1 each."""
     score: str | None = None
-    """What the best checkpoint is best in, on dev, at full depth: accuracy, f1 or macro_f1; for
-    regression pearson or spearman. The first by default; for a tagger f1, of entities (macro_f1:
-    the mean over their types)."""
+    """What the best checkpoint is best in, on dev, at full depth: accuracy, f1 or macro_f1; where a
+    row has any number of labels micro_f1 or macro_f1; for regression pearson or spearman. The first
+    by default; for a tagger f1, of entities (macro_f1: the mean over their types)."""
     freeze_backbone: bool = False
     """Train ramps alone; with `joint` (or `two-stage`) by the labels, with `self-distillation` by
     the answers of the model's own head."""
@@ -108,8 +110,8 @@ class TrainingOptions:
     temperature: float = 2.0
     """Of `joint-distillation`: by what logits are divided before they are compared."""
     max_loss: float = 0.25
-    """Points of dev accuracy, smoothed, that the threshold may lose against full depth; of
-    regression, hundredths of Pearson's correlation."""
+    """Points of dev accuracy, smoothed, that the threshold may lose against full depth; where a row
+    has any number of labels hundredths of micro F1, for regression of Pearson's correlation."""
     growth: float | None = None
     """By what the chosen threshold rises from layer to layer (see `Entropy`); 1.5 for six layers
     and as much over the whole depth for others by default. Regression has none."""
@@ -144,7 +146,7 @@ class TrainingOptions:
         if self.score is not None and self.score not in known:
             raise ConfigError(
                 f"score is one of {', '.join(known)}; got {self.score!r}."
-                + (f" (problem_type is {self.problem_type!r}.)" if self.is_regression else "")
+                + (f" (problem_type is {self.problem_type!r}.)" if self._is_other else "")
             )
         self._check_problem()
         if self.precision not in PRECISIONS:
@@ -162,20 +164,25 @@ class TrainingOptions:
                 _check_number(f"the class weight of {label!r}", weight)
 
     @property
+    def _is_other(self) -> bool:
+        return self.problem_type != SINGLE_LABEL
+
+    @property
     def is_regression(self) -> bool:
         """Whether labels are numbers."""
         return self.problem_type == REGRESSION
 
     def _check_problem(self) -> None:
-        if not self.is_regression:
-            return
-        for name, reason in (
-            ("class_weights", "there are no classes"),
-            ("growth", "no entropy has a threshold"),
-            ("temperature", "what the last exit says is learnt by squared error"),
-        ):
+        of_numbers = {
+            "growth": "no entropy has a threshold",
+            "temperature": "what the last exit says is learnt by squared error",
+        }
+        refused = {"class_weights": "a row has no one class"} if self._is_other else {}
+        for name, reason in {**refused, **(of_numbers if self.is_regression else {})}.items():
             if getattr(self, name) != getattr(type(self), name):
-                raise ConfigError(f"{name} is not for regression, where {reason}; leave it out.")
+                raise ConfigError(
+                    f"{name} is not for {self.problem_type}, where {reason}; leave it out."
+                )
 
     def _check_schedule(self) -> None:
         if self.schedule not in SCHEDULES:

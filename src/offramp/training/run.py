@@ -15,6 +15,7 @@ import offramp
 from offramp.runner.fingerprint import fingerprint
 from offramp.runner.text_model import TextModel
 from offramp.training.checkpoint import Checkpoint, RunFolder, fingerprint_of_rows, run_folder
+from offramp.training.group import Group, training_group
 from offramp.training.options import TrainingOptions
 
 Progress = Callable[[str, int, int], None]
@@ -31,7 +32,10 @@ def silent(stage: str, done: int, total: int) -> None:
 
 
 class Run:
-    """The settings of a run, its log, and its checkpoints where it has a `folder` for them."""
+    """The settings of a run, its log, and its checkpoints where it has a `folder` for them.
+
+    `group` are the processes that it is made by.
+    """
 
     def __init__(
         self,
@@ -39,12 +43,14 @@ class Run:
         progress: Progress = silent,
         on_evaluation: Callable[[Line], None] | None = None,
         folder: RunFolder | None = None,
+        group: Group | None = None,
     ) -> None:
-        self.options = options
+        self.options, self.group = options, group or Group()
         self._progress, self._on_evaluation, self._folder = progress, on_evaluation, folder
-        self._kept = None if folder is None else folder.read()
+        self._kept = self.group.checkpoint(None if folder is None else folder.read())
         self.log: list[Line] = [] if self._kept is None else self._kept.values["log"]
         self._stage, self._label = 0, "train"
+        self.group.reseed(options.seed, 0)
 
     def stages(self, plan: Mapping[str, S]) -> Iterator[S]:
         """The stages of a plan, by name, that an earlier run has not finished."""
@@ -55,12 +61,13 @@ class Run:
 
     def show(self, done: int, total: int) -> None:
         """Tell how far the stage is."""
-        self._progress(self._label, done, total)
+        if self.group.is_first:
+            self._progress(self._label, done, total)
 
     def tell(self, line: Line) -> None:
         """Put an evaluation into the log."""
         self.log.append(line)
-        if self._on_evaluation is not None:
+        if self._on_evaluation is not None and self.group.is_first:
             self._on_evaluation(line)
 
     def kept(self) -> Checkpoint | None:
@@ -70,6 +77,7 @@ class Run:
             return None
         self._kept = None
         torch.set_rng_state(kept.tensors["random/torch"])
+        self.group.reseed(self.options.seed, len(self.log))
         return kept
 
     def keep(self, values: Mapping[str, Any], tensors: Mapping[str, Tensor]) -> None:
@@ -78,6 +86,7 @@ class Run:
             place = {"stage": self._stage, "log": self.log}
             random = {"random/torch": torch.get_rng_state()}
             self._folder.write(Checkpoint({**place, **values}, {**tensors, **random}))
+        self.group.reseed(self.options.seed, len(self.log))  # as one that goes on from here would
 
 
 @contextmanager
@@ -94,8 +103,15 @@ def open_run(
     """A run that writes to `output`: with `resume`, from where an earlier one was.
 
     It has to be the same run: the same rows, by what they are called, the same model to begin with,
-    the same options. SaveError otherwise.
+    the same options. SaveError otherwise. Of several processes the first has the folder, and all
+    begin with its weights.
     """
+    group = training_group()
+    group.copy(owner.model)
+    if not group.is_first:
+        yield Run(options, group=group)
+        group.wait()
+        return
     settings = {
         field.name: getattr(options, field.name) for field in dataclasses.fields(TrainingOptions)
     }
@@ -106,7 +122,8 @@ def open_run(
         "model": fingerprint(owner),
     }
     with run_folder(output, identity, resume=resume) as folder:
-        yield Run(options, progress or silent, on_evaluation, folder)
+        yield Run(options, progress or silent, on_evaluation, folder, group)
+    group.wait()
 
 
 def best_of(log: Sequence[Line]) -> Line:

@@ -3,7 +3,8 @@
 A loss is a function of what the exits answer, by depth (the model's own head is the deepest), and
 no more: it can be worked out by hand. Each counts a row by its label's class weight, where there
 are such: sums over rows are divided by the sum of their weights. Where labels are numbers (floats)
-each exit's own loss is the squared error.
+each exit's own loss is the squared error, and where they are 1 and 0 [R, C] the mean over labels of
+the binary cross-entropy.
 """
 
 from __future__ import annotations
@@ -163,9 +164,17 @@ def divergence(
     """T^2 KL(teacher || student) of softmax(logits / T), mean over rows, [].
 
     The square keeps its gradient's scale whatever T is (Hinton et al. 2015, "Distilling the
-    Knowledge in a Neural Network"). The teacher gets no gradient. Of numbers (labels that are
-    floats) it is the squared difference.
+    Knowledge in a Neural Network"). The teacher gets no gradient. Of any number of labels
+    a row (1 and 0, [R, C]) it is the mean over labels of that of two answers each; of numbers
+    (floats, [R]) the squared difference.
     """
+    if labels_R.dim() == 2:
+        student_RC, teacher_RC = logits_RC / temperature, teacher_RC.detach() / temperature
+        crossed, own = (
+            F.binary_cross_entropy_with_logits(x_RC, teacher_RC.sigmoid())
+            for x_RC in (student_RC, teacher_RC)
+        )
+        return (crossed - own) * temperature**2
     if labels_R.is_floating_point():
         return F.mse_loss(logits_RC, teacher_RC.detach())
     log_teacher_RC = (teacher_RC.detach() / temperature).log_softmax(-1)

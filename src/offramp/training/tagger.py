@@ -122,7 +122,7 @@ def train_tagger(
         ) as run:
             fit(network, lesson, run)
             network.eval()
-            save_run(output, tagger, run.log)
+            save_run(output, tagger, run)
     return tagger, TaggerReport(run.log, best_of(run.log))
 
 

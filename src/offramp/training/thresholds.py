@@ -11,6 +11,7 @@ from torch import Tensor
 
 from offramp.errors import ConfigError
 from offramp.exits.attach import exits_of
+from offramp.exits.criteria import AllOf, Criterion, Entropy, RegressionPatience
 from offramp.exits.criteria.task import SINGLE_LABEL
 from offramp.runner.leaving import LeavingModel
 from offramp.runner.sweep import EveryExit, every_exit
@@ -32,8 +33,8 @@ def default_growth(n_layers: int) -> float:
 class Choice:
     """What was chosen, and what it gave on the rows it was chosen on.
 
-    `score` and that at full depth are the `measure`: accuracy, or a regression's Pearson
-    correlation.
+    `score` and that at full depth are the `measure`: accuracy, micro F1 where a row has any number
+    of labels, or a regression's Pearson correlation.
     """
 
     criterion: Chosen
@@ -42,31 +43,46 @@ class Choice:
     full_score: float
     mean_layers: float
 
+    @property
+    def threshold(self) -> float:
+        """The criterion's."""
+        one = self.criterion
+        return _threshold(one.of[0] if isinstance(one, AllOf) else one)
+
 
 def choose_threshold(
     answers: EveryExit, labels: Tensor, max_loss: float, growth: float = 1.0
 ) -> Choice:
     """The fastest threshold of the grid whose smoothed loss is at most `max_loss` points.
 
-    `growth` is the criterion's (see `Entropy`). The loss is of accuracy (of numbers: of Pearson's
-    correlation, times 100) against the full depth on the same rows. On a few hundred rows it is
-    noise as much as loss, and the luckiest threshold would be picked; so the losses are first made
+    `growth` is the criterion's (see `Entropy`). The loss is of accuracy (of the other measures of
+    `Choice`, times 100) against the full depth on the same rows. On a few hundred rows it is noise
+    as much as loss, and the luckiest threshold would be picked; so the losses are first made
     monotone in the threshold by isotonic regression, which averages neighbours: the loss counted at
     the chosen threshold itself may be above or below. Threshold 0 loses nothing, so there always is
-    one. This is a point estimate and guarantees nothing.
+    one. Of criteria of several kinds (those of numbers may ask from any depth on) the fastest is
+    taken. This is a point estimate and guarantees nothing.
     """
     if not max_loss >= 0:
         raise ConfigError(f"max_loss is in points of accuracy, at least 0; got {max_loss}.")
     problem = PROBLEMS[SINGLE_LABEL if answers.task is None else answers.task.kind]
     full = problem.judge(answers.logits_ERC[-1], labels)
-    choices = []
-    for criterion in problem.criteria(answers, growth):
-        results = answers.apply(criterion)
-        kept = problem.judge(results.logits_RC, labels)
-        choices.append(Choice(criterion, problem.measure, kept, full, results.mean_layers))
-    losses = isotonic([(full - choice.score) * 100 for choice in choices])
-    allowed = [c for c, loss in zip(choices, losses, strict=True) if loss <= max_loss + 1e-9]
-    return allowed[-1] if allowed else choices[0]  # pooled, even 0 may seem to lose
+    best = []
+    for criteria in problem.criteria(answers, growth):
+        choices = []
+        for criterion in criteria:
+            results = answers.apply(criterion)
+            kept = problem.judge(results.logits_RC, labels)
+            choices.append(Choice(criterion, problem.measure, kept, full, results.mean_layers))
+        losses = isotonic([(full - choice.score) * 100 for choice in choices])
+        allowed = [c for c, loss in zip(choices, losses, strict=True) if loss <= max_loss + 1e-9]
+        best.append(allowed[-1] if allowed else choices[0])  # pooled, even 0 may seem to lose
+    return min(best, key=lambda choice: choice.mean_layers)
+
+
+def _threshold(criterion: Criterion) -> float:
+    assert isinstance(criterion, (Entropy, RegressionPatience))
+    return criterion.threshold
 
 
 def recalibrate(

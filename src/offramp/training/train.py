@@ -14,7 +14,7 @@ from offramp.checkpoints.directory import check_writable
 from offramp.errors import ConfigError, TrainingError
 from offramp.exits.attach import add_exits, answers_by_depth, exits_of
 from offramp.exits.criteria import Answer
-from offramp.exits.criteria.task import SINGLE_LABEL
+from offramp.exits.criteria.task import MULTI_LABEL, SINGLE_LABEL
 from offramp.models.base import PretrainedModel
 from offramp.models.flow import ExitableModel, run_layers
 from offramp.models.registry import sequence_classifier
@@ -23,7 +23,14 @@ from offramp.text.columns import Columns
 from offramp.text.tables import Table
 from offramp.text.tokenizer import Tokenizer
 from offramp.training.certainty import certainty_loss, is_right, regressor_accuracy
-from offramp.training.examples import Examples, as_table, class_names, examples_of, hold_out
+from offramp.training.examples import (
+    Examples,
+    as_table,
+    class_names,
+    examples_of,
+    hold_out,
+    label_names,
+)
 from offramp.training.frozen import train_ramps
 from offramp.training.loop import (
     Lesson,
@@ -64,7 +71,8 @@ def train(
 ) -> tuple[Any, TrainingReport]:
     """Fine-tune the model in directory `model` on `data` and write it to `output`.
 
-    It comes back as a `Classifier`, or with `options.problem_type="regression"` as a `Regressor`.
+    It comes back as a `Classifier`, or by `options.problem_type` as a `MultiLabelClassifier` or a
+    `Regressor`.
     `data` and `dev` are tables, or rows in memory with the columns `text` and `label`: a dict, or a
     Hugging Face `datasets.Dataset` (other columns: `Table.of`).
     What learns when and by which loss is said by `options.schedule`. The best checkpoint by dev
@@ -76,14 +84,17 @@ def train(
     Until then a checkpoint is kept at every evaluation in a hidden folder beside `output`. With
     `resume` a run that was stopped, or killed, goes on from it and ends in the same weights and log
     as one that never was (but for the seconds); where there is none it begins. Data, model and
-    options have to be the same. Raises DataError, ConfigError, CheckpointError, SaveError or
-    TrainingError.
+    options have to be the same.
+
+    Under `torchrun` each process takes its share of every step's rows: the run is that of one
+    process, but for rounding and dropout's draws. The first one evaluates and writes. Raises
+    DataError, ConfigError, CheckpointError, SaveError or TrainingError.
     """
     options = options or TrainingOptions()
     check_writable(output)
     data, dev = as_table(data), None if dev is None else as_table(dev)
     problem = PROBLEMS[options.problem_type]
-    labels = ["LABEL_0"] if options.is_regression else class_names(data)
+    labels = _names(data, options)
     if options.score == "f1" and len(labels) != 2:
         raise ConfigError(
             f"score 'f1' is for two classes and {data.source} has {len(labels)}. Use accuracy or "
@@ -110,13 +121,23 @@ def train(
         ) as run:
             for stage in run.stages({stage.name: stage for stage in stages(options)}):
                 if isinstance(stage, RampStage):
-                    train_ramps(network, stage, training, held, weights_C, run)
+                    if run.group.is_first:  # the body runs once
+                        train_ramps(network, stage, training, held, weights_C, run)
+                    run.group.copy(network)
+                    run.log = run.group.told(lambda: run.log)
                 else:
                     train_exits(network, stage, training, held, weights_C, run)
             network.eval()
             choice = _choose(network, held, options)
-            save_run(output, trained, run.log)
+            save_run(output, trained, run)
     return trained, TrainingReport(run.log, best_of(run.log), choice)
+
+
+def _names(data: Table, options: TrainingOptions) -> list[str]:
+    """What the model's outputs are called."""
+    if options.is_regression:
+        return ["LABEL_0"]
+    return label_names(data) if options.problem_type == MULTI_LABEL else class_names(data)
 
 
 def _choose(model: PretrainedModel, held: Examples, options: TrainingOptions) -> Choice:

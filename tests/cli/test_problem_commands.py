@@ -1,4 +1,4 @@
-"""`offramp train --task regress`, and `predict` with what it wrote."""
+"""`offramp train --task regress` and `multilabel`, and `predict` with what they wrote."""
 
 import json
 import random
@@ -52,3 +52,22 @@ def test_what_does_not_fit(run: Run, place: Path) -> None:
     assert done.code == 2
     assert "is no number" in " ".join(done.err.split())
     assert not (place / "no").exists()
+
+
+def test_lists_of_labels(run: Run, place: Path) -> None:
+    rng = random.Random(1)
+    lines = []
+    for _ in range(120):
+        words = rng.choices(WORDS, k=6)
+        labels = [word for word in ("film", "music") if word in words]
+        lines.append(json.dumps({"text": " ".join(words), "label": labels}) + "\n")
+    (place / "lists.jsonl").write_text("".join(lines), "utf-8")
+    options = ["--data", "lists.jsonl", "--model", "body", "--epochs", "1"]
+    done = run("train", "--task", "multilabel", *options, "--output", "labels")
+    assert done.code == 0, done.err
+    assert "dev micro_f1" in " ".join(done.err.split())
+    (line,) = run("predict", "labels", "a film").lines
+    assert list(line) == ["labels", "probabilities", "exit_layer"]
+    done = run("train", *options, "--output", "no")
+    assert done.code == 2
+    assert "set problem_type='multi_label_classification'" in " ".join(done.err.split())
