@@ -26,9 +26,10 @@ from pathlib import Path
 import torch
 
 from exiting.best import best, speeds
+from exiting.families import FAMILIES
 from exiting.grid import grid
 from exiting.sets import RECIPES
-from exiting.setting import Setting
+from exiting.setting import Pair, Setting
 from offramp.training.evaluation import machine
 from offramp.training.options import SCHEDULES
 
@@ -59,7 +60,9 @@ def arguments() -> argparse.Namespace:
     parser.add_argument("--sets", nargs="+", choices=RECIPES, default=list(RECIPES))
     parser.add_argument("--seeds", type=int, nargs="+", default=[3, 4, 5])
     parser.add_argument("--schedules", nargs="+", choices=SCHEDULES, default=list(SCHEDULES))
-    parser.add_argument("--pairs", nargs="+", default=[], help="such as `joint: entropy, growing`")
+    parser.add_argument(
+        "--pairs", nargs="+", type=pair, default=[], help="such as `joint: entropy, growing`"
+    )
     parser.add_argument(
         "--shorter", action="store_true", help="in `best`, fine-tune models of fewer layers too"
     )
@@ -69,6 +72,18 @@ def arguments() -> argparse.Namespace:
     parser.add_argument("--threads", type=int)
     parser.add_argument("--check", action="store_true", help="exit 1 where a bar is missed")
     return parser.parse_args()
+
+
+def pair(said: str) -> Pair:
+    """As it is shown; what is not known is refused."""
+    schedule, _, family = map(str.strip, said.partition(":"))
+    known = {name for families in FAMILIES.values() for name in families}
+    if schedule not in SCHEDULES or family not in known:
+        raise argparse.ArgumentTypeError(
+            f"{said!r} is no schedule ({', '.join(SCHEDULES)}), colon and criterion "
+            f"({'; '.join(sorted(known))})"
+        )
+    return Pair(schedule, family)
 
 
 if __name__ == "__main__":

@@ -78,7 +78,8 @@ def _of_seed(setting: Setting, data: DataSet, pair: Pair, seed: int) -> dict[flo
 
 
 def _pairs(setting: Setting) -> list[Pair]:
-    return [Pair.of(said) for said in setting.options.pairs] or best_of_grid(setting, 2)
+    pairs: list[Pair] = setting.options.pairs
+    return pairs or best_of_grid(setting, 2)
 
 
 def _show(target: float, by_set: BySet) -> None:

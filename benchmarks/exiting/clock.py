@@ -11,6 +11,7 @@ truncations.
 from __future__ import annotations
 
 import json
+import time
 from bisect import bisect_left
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
@@ -86,7 +87,12 @@ class Clock:
             chosen[family] = [f"{family}: {criterion}" for criterion in near]
             ways |= {f"{family}: {criterion}": {"criterion": criterion} for criterion in near}
         found, taken = self._in_turn(model, ways)
-        self.times.machine = {**machine(), "rows": self._n_rows, "rounds": self._rounds}
+        self.times.machine = {
+            **machine(),
+            "rows": self._n_rows,
+            "rounds": self._rounds,
+            "at": time.strftime("%Y-%m-%d %H:%M"),
+        }
         self.times.depths = {way: time for way, time in found.items() if way.isdigit()}
         self.times.curves = {
             family: _apart(sorted((taken[way], found[way]) for way in ways_of))

@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import statistics
+from collections.abc import Mapping
+from functools import cache
 
-from exiting.figures import OnSet, mean_of
+from exiting.families import FAMILIES
+from exiting.figures import Mean, OnSet, mean_of
 from exiting.models import Model
 from exiting.points import TARGETS, on_test
 from exiting.scoring import scored
@@ -16,25 +19,52 @@ SETS = ("sst2", "trec")
 Found = dict[Pair, dict[float, dict[str, OnSet]]]
 """By pair, target and set."""
 
+AtTarget = Mapping[Pair, Mapping[str, OnSet]]
+
 
 def grid(setting: Setting) -> None:
-    """A table a target: accuracy lost, and the difference to truncation at the same speed."""
+    """Tables a target: points lost, and the difference to truncation at the same speed."""
     found, sets = measured(setting), _sets(setting)
     names = [data.name for data in sets]
     setting.report.begin("grid", f"{', '.join(names)}; seed {setting.options.seeds[0]}")
     for data in sets:
-        show_full_depths(setting, data)
+        show_exits(setting, data)
+        asked = {pair.family for pair in found}
+        left = [family for family in FAMILIES[data.recipe.kind] if family not in asked]
+        print(f"  not asked, for the library does not train it yet: {', '.join(left) or 'none'}")
     for target in TARGETS:
-        print(f"\n{target:g}x: points lost against (own full depth, plain fine-tuned model)")
-        heads = [f"{name}: own, plain, speed" for name in names]
-        _row("schedule", "criterion", *heads, "mean: own, plain", "over truncation [95%]")
-        _row(*["---"] * (len(names) + 4))
-        order = sorted(found, key=lambda pair: _rank(found[pair][target], names))
-        for pair in order:
-            by_set = found[pair][target]
-            cells = [_cell(by_set.get(name)) for name in names]
-            _row(pair.schedule, pair.family, *cells, *_mean_cells(by_set, names))
+        at_target = {pair: by_target[target] for pair, by_target in found.items()}
+        show_schedules(target, at_target, names)
+    for target in TARGETS:
+        at_target = {pair: by_target[target] for pair, by_target in found.items()}
+        show_pairs(target, at_target, names)
     print(f"\nbest on dev, mean over sets and targets: {'; '.join(map(str, best(setting, 2)))}")
+
+
+def show_schedules(target: float, found: AtTarget, names: list[str]) -> None:
+    """Criteria by schedules: the mean over sets of points lost; - where one is never so fast."""
+    print(f"\n{target:g}x: points lost to the plain fine-tuned model (to own full depth)")
+    schedules = list(dict.fromkeys(pair.schedule for pair in found))
+    _row("criterion", *schedules)
+    _row(*["---"] * (len(schedules) + 1))
+    for family in dict.fromkeys(pair.family for pair in found):
+        cells = [_lost(found.get(Pair(schedule, family), {}), names) for schedule in schedules]
+        _row(family, *cells)
+
+
+def show_pairs(target: float, found: AtTarget, names: list[str]) -> None:
+    """All figures of each pair that is as fast on every set, fewest points lost first."""
+    print(f"\n{target:g}x: points lost (to own full depth, to the plain fine-tuned model), speeds")
+    heads = [f"{name}: own, plain, speed" for name in names]
+    _row("schedule", "criterion", *heads, "mean: own, plain, speed", "over truncation [95%]")
+    _row(*["---"] * (len(names) + 4))
+    reached = {pair: by_set for pair, by_set in found.items() if len(by_set) == len(names)}
+    means = {pair: mean_of(list(by_set.values())) for pair, by_set in reached.items()}
+    for pair, mean in sorted(means.items(), key=lambda item: item[1].lost_to_plain):
+        low, high = mean.interval
+        over = f"{mean.over_truncation:+.2f} [{low:.2f}, {high:.2f}]"
+        cells = [_cell(reached[pair][name]) for name in names]
+        _row(*(pair.schedule, pair.family), *cells, _cell(mean), over)
 
 
 def best(setting: Setting, count: int) -> list[Pair]:
@@ -53,6 +83,7 @@ def best(setting: Setting, count: int) -> list[Pair]:
     return sorted(scores, key=lambda pair: scores[pair])[:count] or [DEFAULT]
 
 
+@cache
 def measured(setting: Setting) -> Found:
     """Every pair's points; models and times that are not there are made."""
     schedules, seed = setting.options.schedules, setting.options.seeds[0]
@@ -70,7 +101,7 @@ def measured(setting: Setting) -> Found:
     return found
 
 
-def show_full_depths(setting: Setting, data: DataSet) -> None:
+def show_exits(setting: Setting, data: DataSet) -> None:
     """What the exits answer after each layer, right answers in per cent of test rows."""
     print(f"\n{data.name}: test scores after layers 1, 2, ...; rows {len(data.test.texts)}")
     for schedule in setting.options.schedules:
@@ -95,25 +126,15 @@ def _points(setting: Setting, model: Model, family: str) -> dict[float, OnSet]:
     }
 
 
-def _rank(by_set: dict[str, OnSet], names: list[str]) -> tuple[bool, float]:
-    """Fewest points lost to the plain model first; those without some set last."""
-    lost = [found.lost_to_plain for found in by_set.values()]
-    return len(by_set) < len(names), statistics.fmean(lost) if lost else 0.0
-
-
-def _cell(found: OnSet | None) -> str:
-    if found is None:
-        return "not reached"
+def _cell(found: OnSet | Mean) -> str:
     return f"{found.lost:.2f}, {found.lost_to_plain:.2f}, {found.speed:.2f}x"
 
 
-def _mean_cells(by_set: dict[str, OnSet], names: list[str]) -> tuple[str, str]:
+def _lost(by_set: Mapping[str, OnSet], names: list[str]) -> str:
     if len(by_set) < len(names):
-        return "", ""
+        return "-"
     mean = mean_of(list(by_set.values()))
-    low, high = mean.interval
-    over = f"{mean.over_truncation:+.2f} [{low:.2f}, {high:.2f}]"
-    return f"{mean.lost:.2f}, {mean.lost_to_plain:.2f}", over
+    return f"{mean.lost_to_plain:.2f} ({mean.lost:.2f})"
 
 
 def _row(*cells: str) -> None:

@@ -26,12 +26,6 @@ class Pair:
     def __str__(self) -> str:
         return f"{self.schedule}: {self.family}"
 
-    @classmethod
-    def of(cls, said: str) -> Pair:
-        """As it is shown."""
-        schedule, _, family = said.partition(":")
-        return cls(schedule.strip(), family.strip())
-
 
 DEFAULT = Pair(TrainingOptions().schedule, DEFAULTS["classification"])
 """What the library does where nobody says."""
@@ -82,6 +76,7 @@ class Setting:
             options = self.options
             clock = Clock(model, options.rows, options.rounds, again=again)
             self._clocks[data.name] = clock
+            print(f"times of {data.name}: {clock.times.machine}", flush=True)
         return self._clocks[data.name]
 
     def chosen(self, model: Model, family: str) -> dict[float, Chosen]:
