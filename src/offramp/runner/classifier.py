@@ -3,21 +3,20 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Literal, overload
 
 from torch import Tensor
 
 from offramp.errors import ConfigError
-from offramp.exits.attach import exits_of, task_of
-from offramp.exits.criteria import Criterion, Entropy
 from offramp.models.base import PretrainedModel
 from offramp.runner.ahead import ahead
+from offramp.runner.exiting import ExitingModel
 from offramp.runner.peeks import LeaveRates
 from offramp.runner.progress import Meter, OnProgress
 from offramp.runner.rows import n_tokens
 from offramp.runner.run import Runner
-from offramp.runner.text_model import TextModel, check_call
+from offramp.runner.text_model import check_call
 from offramp.runner.threads import cpu_threads
 from offramp.runner.window import Route
 from offramp.text.tables import Text
@@ -33,7 +32,7 @@ class Prediction:
     exit_layer: int
 
 
-class Classifier(TextModel):
+class Classifier(ExitingModel):
     """A model that gives each text a label, and its tokenizer. Safe to call from several threads.
 
     A row's label and exit layer do not depend on the rows that it is predicted with.
@@ -56,43 +55,6 @@ class Classifier(TextModel):
     def labels(self) -> list[str]:
         """The class names, in the order of the logits."""
         return self.model.config.labels
-
-    @property
-    def criterion(self) -> Criterion:
-        """What decides which rows leave; replace it at any time, for calls that begin later.
-
-        ConfigError for one that does not fit the model's task.
-        """
-        return exits_of(self.model).criterion
-
-    @criterion.setter
-    def criterion(self, value: Criterion) -> None:
-        value.check(task_of(self.model))
-        exits_of(self.model).criterion = value
-
-    @property
-    def threshold(self) -> float:
-        """The entropy (nats) below which a row leaves after the first layer; its growth stays.
-
-        Assign to it to trade accuracy for speed.
-        """
-        return self._entropy.threshold
-
-    @threshold.setter
-    def threshold(self, value: float) -> None:
-        self.criterion = replace(self._entropy, threshold=value)
-
-    @property
-    def growth(self) -> float:
-        """By what the threshold is multiplied from layer to layer."""
-        return self._entropy.growth
-
-    @property
-    def _entropy(self) -> Entropy:
-        criterion = self.criterion  # once: another thread may replace it
-        if not isinstance(criterion, Entropy):
-            raise ConfigError(f"{criterion} has no threshold of an entropy; set `criterion`.")
-        return criterion
 
     def predict(
         self, texts: Iterable[Text], *, threshold: float | None = None, threads: int | None = None
@@ -143,7 +105,7 @@ class Classifier(TextModel):
         called after each window.
         """
         check_call(texts, threads)
-        criterion = None if threshold is None else replace(self._entropy, threshold=threshold)
+        criterion = self._with_threshold(threshold)
         runner = Runner(self.model, criterion=criterion, rates=self._rates)
         route = runner.route()
         if ordered:
