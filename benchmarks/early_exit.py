@@ -85,7 +85,7 @@ def measure(directory: Path, test_file: Path, rounds: int) -> Seed:
     loss, low, high = paired_difference(full_hits_R, hits_R)
     chosen = exits_of(model).calibration
     assert chosen is not None  # training wrote it
-    dev_loss = (chosen["full_accuracy"] - chosen["accuracy"]) * 100
+    dev_loss = (chosen["full_score"] - chosen["score"]) * 100
     print(f"\n{directory.name}: {classifier.criterion}, dev loses {dev_loss:.2f} points")
     print(f"  test accuracy at full depth {full_hits_R.double().mean():.4f}")
     print(f"  with exits {hits_R.double().mean():.4f} at {with_exits.mean_layers:.2f} layers a row")

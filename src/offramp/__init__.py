@@ -151,6 +151,8 @@ _TABLE: dict[str, tuple[str, tuple[str, ...]]] = {
     "Classifier": ("offramp.runner.classifier", (*_MODELS, *_TEXT)),
     "Prediction": ("offramp.runner.classifier", (*_MODELS, *_TEXT)),
     "Embedder": ("offramp.runner.embedder", (*_MODELS, *_TEXT)),
+    "Regressor": ("offramp.runner.regressor", (*_MODELS, *_TEXT)),
+    "Estimate": ("offramp.runner.regressor", (*_MODELS, *_TEXT)),
     "Reranker": ("offramp.runner.reranker", (*_MODELS, *_TEXT)),
     "Ranked": ("offramp.runner.reranker", (*_MODELS, *_TEXT)),
     "Tagger": ("offramp.runner.tagger", (*_MODELS, *_TEXT)),
@@ -298,6 +300,7 @@ if TYPE_CHECKING:
     from offramp.runner.loading import load as load
     from offramp.runner.prepare import prepare as prepare
     from offramp.runner.progress import Progress as Progress
+    from offramp.runner.regressor import Estimate as Estimate, Regressor as Regressor
     from offramp.runner.reranker import Ranked as Ranked, Reranker as Reranker
     from offramp.runner.run import RowResult as RowResult, Runner as Runner
     from offramp.runner.tagger import Entity as Entity, Tagger as Tagger

@@ -9,12 +9,13 @@ from hypothesis import given, settings, strategies as st
 
 from offramp.exits.criteria import Entropy
 from offramp.runner.sweep import EveryExit
-from offramp.training.thresholds import choose_threshold, default_growth, grid, isotonic
+from offramp.training.problems import grid
+from offramp.training.thresholds import choose_threshold, default_growth, isotonic
 
 
 @pytest.mark.parametrize("n_classes", [2, 3, 77])
 def test_grid(n_classes: int) -> None:
-    found = grid(n_classes)
+    found = grid(math.log(n_classes))
     assert len(found) == 101
     assert found[0] == 0
     assert found[1] == pytest.approx(math.log(n_classes) / 1000, rel=1e-3)
@@ -84,7 +85,7 @@ def test_the_highest_threshold_whose_smoothed_loss_is_allowed(
     logits_ERC[:, torch.arange(40), labels_R] += skill * depths
     answers = EveryExit((1, 2, 4), logits_ERC)
 
-    thresholds = grid(n_classes)
+    thresholds = grid(math.log(n_classes))
     gave = accuracy_and_layers(answers, labels_R, thresholds, growth)
     full, _ = gave[0]
     tried = [(t, *what) for t, what in zip(thresholds, gave, strict=True)]
@@ -92,8 +93,8 @@ def test_the_highest_threshold_whose_smoothed_loss_is_allowed(
     best = max(row for row, loss in zip(tried, losses, strict=True) if loss <= max_loss + 1e-9)
 
     choice = choose_threshold(answers, labels_R, max_loss, growth)
-    assert (choice.criterion.threshold, choice.accuracy, choice.mean_layers) == pytest.approx(best)
-    assert choice.full_accuracy == pytest.approx(full)
+    assert (choice.criterion.threshold, choice.score, choice.mean_layers) == pytest.approx(best)
+    assert choice.full_score == pytest.approx(full)
     assert choice.criterion.growth == growth
     applied = answers.apply(choice.criterion)
     assert applied.mean_layers == pytest.approx(choice.mean_layers)
@@ -103,7 +104,7 @@ def test_ramps_that_know_nothing_are_not_left_at() -> None:
     labels_R = torch.tensor([0, 1] * 20)
     right = torch.nn.functional.one_hot(labels_R, 2).float() * 8
     choice = choose_threshold(EveryExit((1, 2), torch.stack([-right, right])), labels_R, 0.25)
-    assert (choice.mean_layers, choice.accuracy) == (2.0, 1.0)
+    assert (choice.mean_layers, choice.score) == (2.0, 1.0)
     entropy = math.log1p(math.exp(-8)) + 8 / (1 + math.exp(8))
     assert choice.criterion.threshold <= entropy
 
@@ -112,7 +113,7 @@ def test_ramps_that_know_all_are_left_at() -> None:
     labels_R = torch.tensor([0, 1] * 20)
     right = torch.nn.functional.one_hot(labels_R, 2).float() * 8
     choice = choose_threshold(EveryExit((1, 2), torch.stack([right, right])), labels_R, 0.25)
-    assert (choice.mean_layers, choice.accuracy) == (1.0, 1.0)
+    assert (choice.mean_layers, choice.score) == (1.0, 1.0)
 
 
 def test_growth_comes_to_as_much_at_any_depth() -> None:

@@ -64,7 +64,7 @@ def test_a_toy_task_is_learnt(toy_trained: Trained, toy_data: dict[str, Table]) 
     directory, report = toy_trained
     assert report.best["score"] > 0.9
     assert report.best["dev"]["accuracy"] == report.best["score"]
-    assert report.choice.full_accuracy > 0.9
+    assert report.choice.full_score > 0.9
     classifier = load(directory)
     assert classifier.labels == ["neg", "pos"]
     found = classifier.predict(toy_data["test"].texts)

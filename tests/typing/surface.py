@@ -56,6 +56,7 @@ def loading(directory: Path) -> None:
     assert_type(AutoConfig.from_pretrained(directory), PretrainedConfig)
     assert_type(offramp.load(directory), Any)
     assert_type(offramp.load(directory, task="classify"), offramp.Classifier)
+    assert_type(offramp.load(directory, task="regress"), offramp.Regressor)
     assert_type(offramp.load(directory, task="embed"), offramp.Embedder)
     assert_type(offramp.load(directory, task="rerank"), offramp.Reranker)
     assert_type(offramp.load(directory, task="tag"), offramp.Tagger)

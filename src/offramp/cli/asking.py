@@ -77,7 +77,7 @@ _OPTIONS = {
     "question": ("Answerer",),
     "no_answer": ("Answerer",),
     "choices": ("Chooser",),
-    "pair": ("Classifier", "Reranker", "Answerer"),
+    "pair": ("Classifier", "Regressor", "Reranker", "Answerer"),
 }
 """The options that not every task has, and whose they are."""
 
@@ -95,6 +95,13 @@ def _score(model: offramp.Reranker, asked: Asked) -> Work:
     def answer(rows: Iterable[Any], progress: OnProgress | None) -> Iterator[Json]:
         found = model.stream(rows, threads=asked.threads, progress=progress)
         return ({"score": score} for score in found)
+
+    return Work(asked.rows(), answer)
+
+
+def _estimate(model: offramp.Regressor, asked: Asked) -> Work:
+    def answer(rows: Iterable[Any], progress: OnProgress | None) -> Iterator[Json]:
+        return _as_json(model.stream(rows, threads=asked.threads, progress=progress))
 
     return Work(asked.rows(), answer)
 
@@ -152,6 +159,7 @@ def _as_json(found: Iterable[Any]) -> Iterator[Json]:
 
 _TASKS: dict[str, Callable[[Any, Asked], Work]] = {
     "Classifier": _classify,
+    "Regressor": _estimate,
     "Reranker": _score,
     "Tagger": _tag,
     "Answerer": _answer,

@@ -49,7 +49,7 @@ def bench(
     """
     import offramp
     from offramp.bench.comparing import compare
-    from offramp.runner.classifier import Classifier
+    from offramp.runner.leaving import LeavingModel
     from offramp.runner.reranker import Reranker
 
     for name, value in (("--rows", rows), ("--rounds", rounds), ("--batch", batch)):
@@ -65,7 +65,7 @@ def bench(
     else:
         table = offramp.read_table(data, text=text, pair=pair, label=None)
     opened = offramp.load(model)
-    if not isinstance(opened, (Classifier, Reranker)):
+    if not isinstance(opened, (LeavingModel, Reranker)):
         raise ConfigError(
             f"{model} holds a model for another task ({type(opened).__name__}); bench measures "
             "sequence classifiers."

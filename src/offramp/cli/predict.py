@@ -50,11 +50,11 @@ def predict(
 ) -> None:
     """Answer TEXTS, or the rows of a file: one JSON object a row.
 
-    A classifier says the label, its probability, and the layer at which the row left; a model of
-    one output its score; a token classifier the entities with their places in the text. For
-    question answering pass --question and --context, or a file with such columns; for multiple
-    choice the prompt and its choices as TEXTS, or a file and --choices. An embedder's command is
-    `offramp embed`.
+    A classifier says the label, its probability, and the layer at which the row left; a regression
+    model with exits the number and that layer; another model of one output its score; a token
+    classifier the entities with their places in the text. For question answering pass --question
+    and --context, or a file with such columns; for multiple choice the prompt and its choices as
+    TEXTS, or a file and --choices. An embedder's command is `offramp embed`.
 
     A run that is stopped leaves OUTPUT.partial; the same command with --resume goes on with it, and
     ends in the same bytes.

@@ -19,7 +19,10 @@ if TYPE_CHECKING:
 
 @click.command(epilog="Example: offramp train --data train.tsv --dev dev.tsv --output sentiment")
 @click.option(
-    "--task", default="classify", show_default=True, type=click.Choice(["classify", "tag"])
+    "--task",
+    default="classify",
+    show_default=True,
+    type=click.Choice(["classify", "regress", "tag"]),
 )
 @click.option("--data", required=True, type=click.Path(path_type=Path), help="TSV or JSONL rows.")
 @click.option("--output", required=True, type=click.Path(path_type=Path), help="Where to write.")
@@ -45,7 +48,9 @@ if TYPE_CHECKING:
     "--evaluations-per-epoch", default=1, show_default=True, help="Dev evaluations an epoch."
 )
 @click.option(
-    "--score", help="accuracy, f1 or macro_f1.  [default: accuracy; a tagger's: f1, of entities]"
+    "--score",
+    help="accuracy, f1 or macro_f1; of numbers pearson or spearman.  [default: accuracy; pearson; "
+    "a tagger's: f1, of entities]",
 )
 @click.option("--class-weights", help="`balanced`, or a weight for each label: `spam=3,ham=1`.")
 @click.option(
@@ -96,6 +101,8 @@ def train(
 ) -> None:
     """Fine-tune a classifier with early exits and choose its threshold.
 
+    With `--task regress` labels are numbers, and the model answers with a number.
+
     With `--task tag`, fine-tune a tagger, at full depth, on words with a tag each: JSONL with the
     columns `tokens` and `label`, or a CoNLL file.
     """
@@ -105,6 +112,7 @@ def train(
     options = offramp.TrainingOptions(
         class_weights=_weights(class_weights),
         depths=_numbers(depths),
+        problem_type=_PROBLEMS.get(task, "single_label_classification"),
         **settings,  # named and typed as the options are
     )
     read, fit, summary = _steps(task, text, pair, label, tokens)
@@ -124,6 +132,8 @@ def train(
     console.print(f"Wrote {output}. {summary(report)}", markup=False)
 
 
+_PROBLEMS = {"regress": "regression"}
+
 Steps = tuple[Callable[[Path], Any], Callable[..., tuple[Any, Any]], Callable[[Any], str]]
 
 
@@ -135,17 +145,22 @@ def _steps(task: str, text: str, pair: str | None, label: str, tokens: str) -> S
         refuse_options("text", "pair", task="a tagger")
         read_tagged = partial(offramp.read_tagged, tokens=tokens, label=label)
         return read_tagged, offramp.train_tagger, _found
-    refuse_options("tokens", task="a classifier")
+    refuse_options("tokens", task=f"--task {task}")
     read_table = partial(offramp.read_table, text=text, pair=pair, label=label)
     return read_table, offramp.train, _threshold
 
 
 def _threshold(report: TrainingReport) -> str:
+    import offramp
+
     choice = report.choice
+    criterion, score = choice.criterion, f"{choice.measure} {choice.score:.4f}"
+    where = "of change from exit to exit"
+    if isinstance(criterion, offramp.Entropy):
+        where = f"at the first layer, {criterion.growth:g} times that a layer"
     return (
-        f"Threshold {choice.criterion.threshold:g} at the first layer, "
-        f"{choice.criterion.growth:g} times that a layer: dev accuracy {choice.accuracy:.4f} at "
-        f"{choice.mean_layers:.2f} layers a row (full depth {choice.full_accuracy:.4f})."
+        f"Threshold {criterion.threshold:g} {where}: dev {score} at {choice.mean_layers:.2f} "
+        f"layers a row (full depth {choice.full_score:.4f})."
     )
 
 
@@ -159,9 +174,9 @@ def _found(report: TaggerReport) -> str:
 
 
 def _show(line: dict[str, Any]) -> None:
-    if "dev_accuracy_by_depth" in line:
-        exits = line["dev_accuracy_by_depth"].values()
-        dev = "by exit " + " ".join(f"{value:.3f}" for value in exits)
+    by_depth = next((found for name, found in line.items() if name.endswith("_by_depth")), None)
+    if by_depth is not None:
+        dev = "by exit " + " ".join(f"{value:.3f}" for value in by_depth.values())
     else:
         dev = f"f1 {line['dev']['f1']:.3f}  words {line['dev']['accuracy']:.3f}"
     console.print(

@@ -79,9 +79,13 @@ class Inputs:
         return cls(
             layout=layout,
             row_ids_R=torch.tensor(range(len(arrays)) if row_ids is None else row_ids),
-            positions=positions_T.to(device),
-            ids=torch.from_numpy(np.concatenate(arrays).astype(np.int64)).to(device),
-            token_types=torch.from_numpy(np.concatenate(types).astype(np.int64)).to(device),
+            positions=positions_T.to(device, non_blocking=True),
+            ids=torch.from_numpy(np.concatenate(arrays).astype(np.int64)).to(
+                device, non_blocking=True
+            ),
+            token_types=torch.from_numpy(np.concatenate(types).astype(np.int64)).to(
+                device, non_blocking=True
+            ),
         )
 
     @classmethod
@@ -182,7 +186,7 @@ class Inputs:
 
     def _gathered(self, layout: Packed, row_ids_R: Tensor, tokens_T: Tensor | None) -> Inputs:
         """These tokens as packed rows; all of them, in their order, with None."""
-        index = None if tokens_T is None else tokens_T.to(self.positions.device)
+        index = None if tokens_T is None else tokens_T.to(self.positions.device, non_blocking=True)
 
         def gather(x: Tensor | None) -> Tensor | None:
             if x is None or index is None:
@@ -299,7 +303,11 @@ class Flow:
         layout, tokens = self.layout.take(rows)
 
         def pick(x: Tensor) -> Tensor:
-            return x[tokens] if isinstance(tokens, slice) else x[tokens.to(x.device)]
+            return (
+                x[tokens]
+                if isinstance(tokens, slice)
+                else x[tokens.to(x.device, non_blocking=True)]
+            )
 
         if self.filled and not isinstance(tokens, slice):
             rest = tokens.new_zeros(round_size(len(tokens)) - len(tokens))  # some token, of no use

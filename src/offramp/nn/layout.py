@@ -102,7 +102,7 @@ class Packed:
         """
         if device not in self._bounds:
             ends_R = torch.cumsum(self.lengths_R, 0, dtype=torch.int32)
-            self._bounds[device] = F.pad(ends_R, (1, 0)).to(device)
+            self._bounds[device] = F.pad(ends_R, (1, 0)).to(device, non_blocking=True)
         return self._bounds[device]
 
     def take(self, rows: Index) -> tuple[Packed, Index]:

@@ -17,7 +17,7 @@ def pool_first(hidden: Tensor, layout: Layout) -> Tensor:
     """The first token of each row, [R, D]."""
     if isinstance(layout, Padded):
         return hidden[:, 0]
-    return hidden.index_select(0, layout.starts_R.to(hidden.device))
+    return hidden.index_select(0, layout.starts_R.to(hidden.device, non_blocking=True))
 
 
 def pool_last(hidden: Tensor, layout: Layout) -> Tensor:
@@ -30,7 +30,8 @@ def pool_last(hidden: Tensor, layout: Layout) -> Tensor:
         places_L = torch.arange(keys_RL.shape[1], device=keys_RL.device)
         last_R = (keys_RL * places_L).amax(1)
         return hidden[torch.arange(len(hidden), device=hidden.device), last_R]
-    return hidden.index_select(0, (layout.starts_R + layout.lengths_R - 1).to(hidden.device))
+    ends_R = layout.starts_R + layout.lengths_R - 1
+    return hidden.index_select(0, ends_R.to(hidden.device, non_blocking=True))
 
 
 def pool_mean(hidden: Tensor, layout: Layout) -> Tensor:

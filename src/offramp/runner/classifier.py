@@ -10,15 +10,9 @@ from torch import Tensor
 
 from offramp.errors import ConfigError
 from offramp.models.base import PretrainedModel
-from offramp.runner.ahead import ahead
-from offramp.runner.exiting import ExitingModel
-from offramp.runner.peeks import LeaveRates
-from offramp.runner.progress import Meter, OnProgress
-from offramp.runner.rows import n_tokens
-from offramp.runner.run import Runner
-from offramp.runner.text_model import check_call
-from offramp.runner.threads import cpu_threads
-from offramp.runner.window import Route
+from offramp.runner.exiting import ThresholdModel
+from offramp.runner.leaving import LeavingModel, Saying
+from offramp.runner.progress import OnProgress
 from offramp.text.tables import Text
 from offramp.text.tokenizer import Tokenizer
 
@@ -32,7 +26,7 @@ class Prediction:
     exit_layer: int
 
 
-class Classifier(ExitingModel):
+class Classifier(LeavingModel[Prediction], ThresholdModel):
     """A model that gives each text a label, and its tokenizer. Safe to call from several threads.
 
     A row's label and exit layer do not depend on the rows that it is predicted with.
@@ -47,9 +41,8 @@ class Classifier(ExitingModel):
             raise ConfigError(
                 "A Classifier gives each row one of two labels or more; the number of "
                 f"outputs of this model is {model.config.num_labels}, its problem_type "
-                f"{model.config.problem_type}. Use offramp.Runner for its logits."
+                f"{model.config.problem_type}. For numbers open it as a Regressor (task='regress')."
             )
-        self._rates = LeaveRates()
 
     @property
     def labels(self) -> list[str]:
@@ -104,60 +97,19 @@ class Classifier(ExitingModel):
         A thread of its own reads and tokenises the next window while one is computed. `progress` is
         called after each window.
         """
-        check_call(texts, threads)
         criterion = self._with_threshold(threshold)
-        runner = Runner(self.model, criterion=criterion, rates=self._rates)
-        route = runner.route()
         if ordered:
-            return self._in_order(texts, runner, route, threads, progress)
-        return self._as_they_leave(texts, runner, route, threads, progress)
+            return self._answers(texts, criterion, threads, progress)
+        return self._answers_as_they_leave(texts, criterion, threads, progress)
 
-    def _in_order(
-        self,
-        texts: Iterable[Text],
-        runner: Runner,
-        route: Route,
-        threads: int | None,
-        progress: OnProgress | None,
-    ) -> Iterator[Prediction]:
-        labels, meter = self.labels, Meter(progress)
-        with ahead(texts, lambda rows: runner.gather(self.encoded(rows))) as windows:
-            for window in windows:
-                with cpu_threads(threads):
-                    results = runner.run_window(window, route)
-                layers = results.exit_layers_R.tolist()
-                meter.add(len(window), n_tokens(window), sum(layers))
-                yield from self._said(results.logits_RC, layers, labels)
+    def _saying(self) -> Saying[Prediction]:
+        labels = self.labels
 
-    def _as_they_leave(
-        self,
-        texts: Iterable[Text],
-        runner: Runner,
-        route: Route,
-        threads: int | None,
-        progress: OnProgress | None,
-    ) -> Iterator[tuple[int, Prediction]]:
-        labels, meter, first = self.labels, Meter(progress), 0
-        with ahead(texts, lambda rows: runner.gather(self.encoded(rows))) as windows:
-            for window in windows:
-                leavers, layers = runner.leavers(window, route), 0
-                while True:
-                    with cpu_threads(threads):  # and not while the caller has an answer
-                        left = next(leavers, None)
-                    if left is None:
-                        break
-                    places = left.places_R.tolist()
-                    layers += left.depth * len(places)
-                    said = self._said(left.logits_RC, [left.depth] * len(places), labels)
-                    yield from zip((first + place for place in places), said, strict=True)
-                first += len(window)
-                meter.add(len(window), n_tokens(window), layers)
+        def say(logits_RC: Tensor, layers: Sequence[int]) -> Iterator[Prediction]:
+            best = logits_RC.float().softmax(-1).max(-1)
+            self.check_finite(best.values)
+            rows = zip(best.values.tolist(), best.indices.tolist(), layers, strict=True)
+            for probability, label, layer in rows:
+                yield Prediction(labels[label], probability, layer)
 
-    def _said(
-        self, logits_RC: Tensor, layers: Sequence[int], labels: Sequence[str]
-    ) -> Iterator[Prediction]:
-        best = logits_RC.float().softmax(-1).max(-1)
-        self.check_finite(best.values)
-        rows = zip(best.values.tolist(), best.indices.tolist(), layers, strict=True)
-        for probability, label, layer in rows:
-            yield Prediction(labels[label], probability, layer)
+        return say

@@ -183,9 +183,10 @@ def in_doubt(task: Task, answer: Answer, decided: Decided, margin: float) -> Ten
 
     Who leaves takes a label along, which must not hang on the last digits either.
     """
-    lead_R = task.lead(answer.logits_RC)
-    if answer.rows is not None:
-        lead_R = answer.rows.least(lead_R)
-    firm_R = decided.slack_R.minimum(lead_R)
-    slack_R = torch.where(decided.leave_R, firm_R, decided.slack_R)
+    slack_R = decided.slack_R
+    if bool(decided.leave_R.any()):
+        lead_R = task.lead(answer.logits_RC)
+        if answer.rows is not None:
+            lead_R = answer.rows.least(lead_R)
+        slack_R = torch.where(decided.leave_R, slack_R.minimum(lead_R), slack_R)
     return slack_R < answer.size() * margin

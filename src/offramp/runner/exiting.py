@@ -7,11 +7,21 @@ from dataclasses import replace
 from offramp.errors import ConfigError
 from offramp.exits.attach import exits_of, task_of
 from offramp.exits.criteria import Criterion, Entropy
+from offramp.models.base import PretrainedModel
+from offramp.runner.peeks import LeaveRates
 from offramp.runner.text_model import TextModel
+from offramp.text.tokenizer import Tokenizer
 
 
 class ExitingModel(TextModel):
-    """A model with exits, or one that may have some, and its tokenizer."""
+    """A model with exits, or one that may have some, and its tokenizer.
+
+    Without exits all rows pass all layers.
+    """
+
+    def __init__(self, model: PretrainedModel, tokenizer: Tokenizer) -> None:
+        super().__init__(model, tokenizer)
+        self._rates = LeaveRates()
 
     @property
     def criterion(self) -> Criterion:
@@ -25,6 +35,10 @@ class ExitingModel(TextModel):
     def criterion(self, value: Criterion) -> None:
         value.check(task_of(self.model))
         exits_of(self.model).criterion = value
+
+
+class ThresholdModel(ExitingModel):
+    """One that answers with classes, and so has entropies with a threshold."""
 
     @property
     def threshold(self) -> float:

@@ -27,13 +27,14 @@ from offramp.runner.answerer import Answerer
 from offramp.runner.chooser import Chooser
 from offramp.runner.classifier import Classifier
 from offramp.runner.embedder import Embedder
+from offramp.runner.regressor import Regressor
 from offramp.runner.reranker import Reranker
 from offramp.runner.sentence_files import has_modules, read_layout
 from offramp.runner.tagger import Tagger
 from offramp.runner.text_model import TextModel
 from offramp.text.tokenizer import Tokenizer
 
-TaskName: TypeAlias = Literal["classify", "rerank", "tag", "answer", "choose", "embed"]
+TaskName: TypeAlias = Literal["classify", "regress", "rerank", "tag", "answer", "choose", "embed"]
 
 
 @overload
@@ -74,6 +75,16 @@ def load(
     device: str | torch.device = ...,
     max_length: int | None = ...,
 ) -> Reranker: ...
+
+
+@overload
+def load(
+    directory: str | Path,
+    *,
+    task: Literal["regress"],
+    device: str | torch.device = ...,
+    max_length: int | None = ...,
+) -> Regressor: ...
 
 
 @overload
@@ -127,10 +138,11 @@ def load(
 
     What it is follows from the files. A directory with sentence-transformers' modules.json, or with
     a body alone, is an `Embedder`. Of others config.json names the class: for sequence
-    classification a `Classifier` (of one output a `Reranker`), for token classification a `Tagger`,
-    for question answering an `Answerer`, for multiple choice a `Chooser`; where it names none it is
-    a `Classifier`. `task` says it in the files' place: "classify", "rerank", "tag", "answer",
-    "choose" or "embed". `max_length` is in tokens; the files' own by default.
+    classification a `Classifier` (of one output a `Reranker`, or a `Regressor` if it is for
+    regression and has exits), for token classification a `Tagger`, for question answering an
+    `Answerer`, for multiple choice a `Chooser`; where it names none it is a `Classifier`. `task`
+    says it in the files' place: "classify", "regress", "rerank", "tag", "answer", "choose" or
+    "embed". `max_length` is in tokens; the files' own by default.
 
     Raises ModelNotFoundError for a path that is absent or no model, CheckpointError where the
     weights do not fill the model, and ConfigError for a model that has no such task.
@@ -143,7 +155,8 @@ def load(
     found = TASKS[task] if task else _task_of(place)
     model = _with_head(found, directory, place, device)
     if task is None and found.kind is Classifier and model.config.num_labels == 1:
-        found = TASKS["rerank"]
+        early = model.config.problem_type == "regression" and hasattr(model, "exits")
+        found = TASKS["regress" if early else "rerank"]
     return found.kind(model, Tokenizer.from_pretrained(place, max_length=max_length))
 
 
@@ -175,6 +188,12 @@ TASKS: dict[TaskName, Task] = {
         "ForSequenceClassification",
         "classifier",
         "Train it first: offramp train --model {} --data ... --output ...",
+    ),
+    "regress": Task(
+        Regressor,
+        "ForSequenceClassification",
+        "regression model",
+        "Train it first: offramp train --task regress --model {} --data ... --output ...",
     ),
     "rerank": Task(Reranker, "ForSequenceClassification", "reranker"),
     "tag": Task(

@@ -14,11 +14,10 @@ import torch
 from offramp.errors import DataError
 from offramp.models.base import PretrainedModel
 from offramp.runner.ahead import ahead
-from offramp.runner.exiting import ExitingModel
+from offramp.runner.exiting import ThresholdModel
 from offramp.runner.groups import Group, gather_groups
 from offramp.runner.head_calls import token_logits
 from offramp.runner.iob import OUTSIDE, spans
-from offramp.runner.peeks import LeaveRates
 from offramp.runner.progress import Meter, OnProgress
 from offramp.runner.rows import CountedRow, n_tokens
 from offramp.runner.run import RowResult, Runner
@@ -63,7 +62,7 @@ class _Marked(Group[T, CountedRow]):
         return cls(group.asked, [CountedRow(row.ids, row.types, own) for row, own in each], words)
 
 
-class Tagger(ExitingModel):
+class Tagger(ThresholdModel):
     """A token-classification model and its tokenizer. Safe to call from several threads.
 
     A word's tag is that of its first token. A text that is too long is read in windows that share
@@ -76,7 +75,6 @@ class Tagger(ExitingModel):
     def __init__(self, model: PretrainedModel, tokenizer: Tokenizer) -> None:
         super().__init__(model, tokenizer)
         token_logits(model)  # or a ConfigError
-        self._rates = LeaveRates()
 
     @property
     def labels(self) -> list[str]:

@@ -49,7 +49,7 @@ digits with the batch's shape: by up to 2e-6 in a logit of all-MiniLM-L6-v2 in f
 (docs/notes.md); the figures for half precision are estimates from the formats' digits.
 """
 
-REDONE, ALONE = 1 / 64, 100
+REDONE, ALONE = 1 / 128, 100
 """The most that rows computed again may cost, of what the window costs at full depth; and how many
 tokens in a microbatch cost as much as a row alone does beside its own.
 
@@ -219,7 +219,9 @@ class Window:
                 known = body.keys_values(flow, depth - 1)
                 seen = body.step(flow, depth - 1, read_R.to(flow.hidden.device), known)
             else:
-                seen = stack.step(flow, depth - 1, layout.starts_R.to(flow.hidden.device))
+                seen = stack.step(
+                    flow, depth - 1, layout.starts_R.to(flow.hidden.device, non_blocking=True)
+                )
         finished = stack.finish(seen)
         if at_end:
             return Passed(flow, self._task.logits(finished), known)

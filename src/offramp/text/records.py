@@ -47,7 +47,7 @@ def check_columns(path: Path, names: Sequence[str], wanted: Iterable[str]) -> No
             raise DataError(f"{path}: no column {name!r}. It has {known}.")
 
 
-def column(record: Record, name: str, path: Path, where: str) -> Any:
+def column(record: Record, name: str, path: Path | str, where: str) -> Any:
     """The value of a row's column; DataError where it has none of that name."""
     if name not in record:
         known = ", ".join(map(repr, record))
@@ -55,7 +55,7 @@ def column(record: Record, name: str, path: Path, where: str) -> Any:
     return record[name]
 
 
-def as_label(value: Any, path: Path, where: str) -> str:
+def as_label(value: Any, path: Path | str, where: str) -> str:
     """A label as a word; DataError for what is neither a word nor a number."""
     # A bool is an int to Python, and true/false are the words that the file has.
     if isinstance(value, bool):

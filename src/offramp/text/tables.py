@@ -8,7 +8,16 @@ from pathlib import Path
 from typing import TypeAlias
 
 from offramp.errors import DataError
-from offramp.text.records import Record, as_label, check_columns, column, column_names, records
+from offramp.text.columns import Columns, column_records, has_columns, source_of
+from offramp.text.records import (
+    Found,
+    Record,
+    as_label,
+    check_columns,
+    column,
+    column_names,
+    records,
+)
 
 Text: TypeAlias = str | tuple[str, str]
 """A row: one text, or a pair of texts."""
@@ -16,7 +25,11 @@ Text: TypeAlias = str | tuple[str, str]
 
 @dataclass(frozen=True)
 class Table:
-    """Rows of a file: texts (or pairs), and labels as words where the file was read with them."""
+    """Rows: texts (or pairs), and labels as words where they were read with them.
+
+    `source` is what messages call it, such as a file's path. `read_table` makes one of a file, and
+    `Table.of` of rows in memory.
+    """
 
     source: str
     texts: list[Text]
@@ -24,6 +37,34 @@ class Table:
 
     def __len__(self) -> int:
         return len(self.texts)
+
+    @classmethod
+    def of(
+        cls,
+        data: Table | Columns,
+        *,
+        text: str = "text",
+        pair: str | None = None,
+        label: str | None = "label",
+        source: str | None = None,
+    ) -> Table:
+        """The rows of a dict of columns or a Hugging Face `datasets.Dataset`; a table is itself.
+
+        `text`, `pair` and `label` name columns, as of `read_table`. Labels may be words or numbers;
+        a dataset's `ClassLabel` numbers become their names. Raises DataError for what cannot be
+        used.
+        """
+        if isinstance(data, Table):
+            return data
+        if not has_columns(data):
+            raise DataError(
+                f"A {type(data).__name__} is no table; expected a dict of columns, such as "
+                '{"text": [...], "label": [...]}, or a datasets.Dataset.'
+            )
+        source = source or source_of(data)
+        columns = (text,) if pair is None else (text, pair)
+        wanted = [*columns] if label is None else [*columns, label]
+        return _table(source, column_records(data, wanted, source), columns, label)
 
 
 def read_table(
@@ -43,15 +84,9 @@ def read_table(
     For a file that is larger than memory there is `stream_table`.
     """
     path = Path(path)
-    texts: list[Text] = []
-    labels: list[str] = []
     columns = (text,) if pair is None else (text, pair)
-    for row, said in _rows(path, columns, label):
-        texts.append(_as_text(row))
-        labels.append(said)
-    if not texts:
-        raise DataError(f"{path} has no rows.")
-    return Table(str(path), texts, None if label is None else labels)
+    wanted = [*columns] if label is None else [*columns, label]
+    return _table(str(path), records(path, wanted), columns, label)
 
 
 def stream_table(path: str | Path, *, text: str = "text", pair: str | None = None) -> StreamedTable:
@@ -97,7 +132,7 @@ class StreamedTable:
 
     def rows(self) -> Iterator[tuple[str, ...]]:
         """The texts of the wanted columns, row by row."""
-        return (row for row, _ in _rows(self.path, self.wanted, None))
+        return (row for row, _ in _rows(self.path, records(self.path, self.wanted), self.wanted))
 
     def count(self) -> int:
         """How many rows there are: the file is read once for it, and every row checked.
@@ -111,14 +146,26 @@ class StreamedTable:
         return n_rows
 
 
+def _table(source: str, found: Found, columns: Sequence[str], label: str | None) -> Table:
+    texts: list[Text] = []
+    labels: list[str] = []
+    for row, said in _rows(source, found, columns, label):
+        texts.append(_as_text(row))
+        labels.append(said)
+    if not texts:
+        raise DataError(f"{source} has no rows.")
+    return Table(source, texts, None if label is None else labels)
+
+
 def _rows(
-    path: Path, texts: Sequence[str], label: str | None
+    source: Path | str, found: Found, texts: Sequence[str], label: str | None = None
 ) -> Iterator[tuple[tuple[str, ...], str]]:
     """Each row's texts, and its label ("" where none is wanted)."""
-    wanted = [*texts] if label is None else [*texts, label]
-    for where, record in records(path, wanted):
-        row = tuple(_text(record, name, path, where) for name in texts)
-        said = "" if label is None else as_label(column(record, label, path, where), path, where)
+    for where, record in found:
+        row = tuple(_text(record, name, source, where) for name in texts)
+        said = ""
+        if label is not None:
+            said = as_label(column(record, label, source, where), source, where)
         yield row, said
 
 
@@ -126,7 +173,7 @@ def _as_text(row: tuple[str, ...]) -> Text:
     return row[0] if len(row) == 1 else (row[0], row[1])
 
 
-def _text(record: Record, name: str, path: Path, where: str) -> str:
+def _text(record: Record, name: str, path: Path | str, where: str) -> str:
     value = column(record, name, path, where)
     if not isinstance(value, str):
         raise DataError(f"{path}, {where}: {name!r} is a {type(value).__name__}; expected text.")

@@ -8,7 +8,8 @@ from pathlib import Path
 from typing import Any
 
 from offramp.errors import DataError
-from offramp.text.records import as_label, column, lines, records
+from offramp.text.columns import Columns, column_records, has_columns, source_of
+from offramp.text.records import Found, as_label, column, lines, records
 
 _CONLL = (".conll", ".txt")
 _DOCUMENT = "-DOCSTART-"
@@ -17,7 +18,11 @@ _COLUMNS = (".jsonl", ".parquet")
 
 @dataclass(frozen=True)
 class TaggedTable:
-    """Sentences of a file: the words of each, and the tag of each word where tags were read."""
+    """Sentences: the words of each, and the tag of each word where tags were read.
+
+    `source` is what messages call it. `read_tagged` makes one of a file, and `TaggedTable.of` of
+    rows in memory.
+    """
 
     source: str
     words: list[list[str]]
@@ -25,6 +30,33 @@ class TaggedTable:
 
     def __len__(self) -> int:
         return len(self.words)
+
+    @classmethod
+    def of(
+        cls,
+        data: TaggedTable | Columns,
+        *,
+        tokens: str = "tokens",
+        label: str | None = "label",
+        source: str | None = None,
+    ) -> TaggedTable:
+        """The sentences of a dict of columns, or of a Hugging Face `datasets.Dataset`.
+
+        `tokens` and `label` name columns of lists, as of `read_tagged`; a dataset's `ClassLabel`
+        numbers become their names. Raises DataError for what cannot be used.
+        """
+        if isinstance(data, TaggedTable):
+            return data
+        if not has_columns(data):
+            raise DataError(
+                f"A {type(data).__name__} is no table; expected a dict of columns, such as "
+                '{"tokens": [[...]], "label": [[...]]}, or a datasets.Dataset.'
+            )
+        source = source or source_of(data)
+        wanted = [tokens] if label is None else [tokens, label]
+        return _table(
+            source, _rows(source, column_records(data, wanted, source), tokens, label), label
+        )
 
 
 def read_tagged(
@@ -44,25 +76,33 @@ def read_tagged(
     if suffix in _CONLL:
         found = _conll(path, label is not None)
     elif suffix in _COLUMNS:
-        found = _rows(path, tokens, label)
+        wanted = [tokens] if label is None else [tokens, label]
+        found = _rows(path, records(path, wanted), tokens, label)
     else:
         raise DataError(
             f"{path} has the ending {path.suffix or '(none)'!r}; expected "
             f"{' or '.join((*_COLUMNS, *_CONLL))}."
         )
+    return _table(str(path), found, label)
+
+
+def _table(
+    source: str, found: Iterator[tuple[list[str], list[str]]], label: str | None
+) -> TaggedTable:
     words: list[list[str]] = []
     tags: list[list[str]] = []
     for sentence, its_tags in found:
         words.append(sentence)
         tags.append(its_tags)
     if not words:
-        raise DataError(f"{path} has no rows.")
-    return TaggedTable(str(path), words, None if label is None else tags)
+        raise DataError(f"{source} has no rows.")
+    return TaggedTable(source, words, None if label is None else tags)
 
 
-def _rows(path: Path, tokens: str, label: str | None) -> Iterator[tuple[list[str], list[str]]]:
-    wanted = [tokens] if label is None else [tokens, label]
-    for where, record in records(path, wanted):
+def _rows(
+    path: Path | str, found: Found, tokens: str, label: str | None
+) -> Iterator[tuple[list[str], list[str]]]:
+    for where, record in found:
         words = _list(column(record, tokens, path, where), tokens, path, where)
         for word in words:
             if not isinstance(word, str) or not word.strip():
@@ -81,7 +121,7 @@ def _rows(path: Path, tokens: str, label: str | None) -> Iterator[tuple[list[str
         yield words, tags
 
 
-def _list(value: Any, name: str, path: Path, where: str) -> list[Any]:
+def _list(value: Any, name: str, path: Path | str, where: str) -> list[Any]:
     if not isinstance(value, list):
         raise DataError(f"{path}, {where}: {name!r} is a {type(value).__name__}; expected a list.")
     return value

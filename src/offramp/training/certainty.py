@@ -31,7 +31,12 @@ class Pooled(NamedTuple):
 
 
 def is_right(logits_RC: Tensor, labels_R: Tensor) -> Tensor:
-    """1 for a row whose label was said, and else 0; [R]."""
+    """1 for a row whose label was said, and else 0; [R].
+
+    Of a number, which is hardly ever said exactly, 1 - tanh(|how far it is off|), as in the paper.
+    """
+    if labels_R.is_floating_point():
+        return 1 - (logits_RC.detach()[:, 0] - labels_R).abs().tanh()
     return (logits_RC.detach().argmax(-1) == labels_R).float()
 
 
@@ -77,7 +82,7 @@ def train_regressor(regressor: nn.Linear, seen: Sequence[Pooled], options: Train
 def regressor_accuracy(certainty_XR: Tensor, right_XR: Tensor) -> float:
     """Share of the ramps' answers of which the regressor says rightly that they are right or not.
 
-    Log-odds and 1 or 0, a row of them a ramp. It says right where it gives that one half or more.
+    Log-odds and what `is_right` gave, a row of them a ramp. Right is what has more than one half.
     """
     return ((certainty_XR >= 0) == (right_XR > 0.5)).double().mean().item()
 

@@ -24,8 +24,9 @@ from offramp.models.base import PretrainedModel
 from offramp.runner.loading import load
 from offramp.runner.run import Results, Runner
 from offramp.runner.sweep import EveryExit, every_exit
+from offramp.text.columns import Columns
 from offramp.text.tables import Table
-from offramp.training.examples import to_examples
+from offramp.training.examples import as_table, to_examples
 from offramp.training.metrics import paired_difference, scores
 from offramp.training.peers import transformers_model, transformers_run
 from offramp.training.thresholds import Choice, choose_threshold
@@ -99,9 +100,9 @@ class Evaluation:
 
 def evaluate(
     directory: str | Path,
-    data: Table,
+    data: Table | Columns,
     *,
-    dev: Table | None = None,
+    dev: Table | Columns | None = None,
     thresholds: Sequence[float] | None = None,
     max_loss: float = 0.25,
     rounds: int = 5,
@@ -109,7 +110,7 @@ def evaluate(
     transformers: bool | None = None,
     progress: Progress = lambda stage, done, total: None,
 ) -> Evaluation:
-    """Measure the classifier in `directory` on `data`.
+    """Measure the classifier in `directory` on `data`: a table, or rows in memory as for `train`.
 
     Scores are over all rows, speeds over `timing_rows` of them picked by a fixed seed, every system
     measured in turn in each of `rounds` rounds on rows encoded beforehand. With `dev` the chosen
@@ -117,6 +118,7 @@ def evaluate(
     the one the model was saved with. All have the model's growth. `transformers=None` measures it
     where it is installed.
     """
+    data, dev = as_table(data), None if dev is None else as_table(dev)
     picked = sample(len(data), timing_rows, rounds)
     classifier = load(directory, task="classify")
     model, label2id = classifier.model, classifier.model.config.label2id

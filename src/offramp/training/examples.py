@@ -6,14 +6,17 @@ import hashlib
 import math
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Generic, TypeVar
+from typing import Any, Generic, TypeVar, cast
 
 import torch
 from torch import Tensor
 
 from offramp.errors import DataError, nearest
+from offramp.exits.criteria.task import REGRESSION, Task
+from offramp.models.config import PretrainedConfig
 from offramp.models.flow import Inputs
 from offramp.runner.rows import Row
+from offramp.text.columns import Columns, has_columns
 from offramp.text.tables import Table
 from offramp.text.tokenizer import Encoded, Tokenizer
 
@@ -39,7 +42,7 @@ class EncodedRows(Generic[R]):
 
 @dataclass(frozen=True)
 class Examples(EncodedRows[Encoded]):
-    """Encoded rows and their class numbers [R]."""
+    """Encoded rows and their labels: class numbers [R], or numbers [R] as floats."""
 
     labels_R: Tensor
 
@@ -60,6 +63,13 @@ def class_names(table: Table) -> list[str]:
     return sorted(names, key=float)
 
 
+def examples_of(table: Table, tokenizer: Tokenizer, config: PretrainedConfig) -> Examples:
+    """Encode a table with labels such as a model of this configuration says."""
+    if Task.of(config).kind == REGRESSION:
+        return to_numbered(table, tokenizer)
+    return to_examples(table, tokenizer, config.label2id)
+
+
 def to_examples(table: Table, tokenizer: Tokenizer, label2id: Mapping[str, int]) -> Examples:
     """Encode a table; DataError for a label that is not in `label2id`."""
     labels = _labels(table)
@@ -71,6 +81,22 @@ def to_examples(table: Table, tokenizer: Tokenizer, label2id: Mapping[str, int])
             )
     numbers = torch.tensor([label2id[label] for label in labels])
     return Examples(tokenizer.encode(table.texts), numbers)
+
+
+def to_numbered(table: Table, tokenizer: Tokenizer) -> Examples:
+    """Encode a table whose labels are numbers; DataError for one that is not."""
+    numbers = []
+    for row, label in enumerate(_labels(table), start=1):
+        try:
+            numbers.append(float(label))
+        except ValueError:
+            numbers.append(math.nan)
+        if not math.isfinite(numbers[-1]):
+            raise DataError(
+                f"{table.source}, row {row}: the label {label!r} is no number, which regression "
+                "learns. To learn classes leave problem_type out."
+            )
+    return Examples(tokenizer.encode(table.texts), torch.tensor(numbers))
 
 
 def hold_out(table: Table, share: float = 0.1) -> tuple[Table, Table]:
@@ -113,12 +139,21 @@ def batches(
         yield made[i]
 
 
+def as_table(data: Table | Columns) -> Table:
+    """Rows in memory as a table, with the columns `text` and `label`."""
+    if has_columns(data):
+        return Table.of(data)
+    check_kind(data, Table, "offramp.read_table")
+    return cast(Table, data)
+
+
 def check_kind(table: object, kind: type, reader: str) -> None:
     """DataError for a table of another task's rows."""
     if not isinstance(table, kind):
         raise DataError(
-            f"Expected a {kind.__name__}, as {reader} gives; got a {type(table).__name__}. "
-            "offramp.train takes texts with labels, offramp.train_tagger words with tags."
+            f"Expected a {kind.__name__}, as {reader} gives, a dict of columns or a "
+            f"datasets.Dataset; got a {type(table).__name__}. offramp.train takes texts with "
+            "labels, offramp.train_tagger words with tags."
         )
 
 

@@ -30,8 +30,9 @@ from offramp.runner.rows import microbatches
 from offramp.training.certainty import Pooled, is_right, regressor_accuracy, train_regressor
 from offramp.training.examples import Examples
 from offramp.training.loop import autocast, weight_of
-from offramp.training.metrics import accuracy, check_loss, scores
-from offramp.training.options import SCORE, TrainingOptions
+from offramp.training.metrics import check_loss
+from offramp.training.options import SCORES, TrainingOptions
+from offramp.training.problems import PROBLEMS
 from offramp.training.run import Run
 from offramp.training.schedules import RampStage
 
@@ -52,6 +53,7 @@ def train_ramps(
     and the model's head are not touched.
     """
     options, task = run.options, cast(ExitableModel, model)
+    problem = PROBLEMS[options.problem_type]
     stack, exits = task.stack, exits_of(model)
     by_depth: dict[str, float] = {}
     losses: list[float] = []
@@ -94,9 +96,9 @@ def train_ramps(
         run.show(depth, stack.n_layers)
     with torch.inference_mode():
         finished = stack.finish(flows[1])
-        own_R = task.logits(finished).argmax(-1)
-    found = scores(own_R, dev.labels_R[finished.row_ids_R], model.config.num_labels)
-    by_depth[str(stack.n_layers)] = round(found["accuracy"], 5)
+        own_dev_RC = task.logits(finished)
+    found = problem.scores(own_dev_RC, dev.labels_R[finished.row_ids_R])
+    by_depth[str(stack.n_layers)] = round(found[problem.measure], 5)
     of_certainty = {}
     if exits.certainty is not None and pooled[0]:
         train_regressor(exits.certainty, pooled[0], options)
@@ -110,9 +112,9 @@ def train_ramps(
             "epoch": options.epochs,
             "step": options.epochs * math.ceil(len(training) / _BATCH),
             "loss": sum(losses) / max(1, len(losses)),
-            "score": found[options.score or SCORE],
+            "score": found[options.score or SCORES[options.problem_type][0]],
             "dev": found,
-            "dev_accuracy_by_depth": by_depth,
+            problem.by_depth: by_depth,
             **of_certainty,
             "seconds": round(time.monotonic() - began, 1),
         }
@@ -163,9 +165,9 @@ def _train_one(
     options: TrainingOptions,
     seed: int,
 ) -> tuple[float, float]:
-    """Best dev accuracy and last mean loss of one ramp, left with its best epoch's weights.
+    """Best dev score and last mean loss of one ramp, left with its best epoch's weights.
 
-    Between epochs of equal accuracy the one with the lower dev loss is better.
+    Between epochs of equal scores the one with the lower dev loss is better.
     """
     flow, dev = flows
     labels_R, dev_labels_R = (y[f.row_ids_R] for y, f in zip(labels, (flow, dev), strict=True))
@@ -173,7 +175,8 @@ def _train_one(
         ramp.parameters(), lr=options.ramp_learning_rate, weight_decay=options.weight_decay
     )
     generator = torch.Generator().manual_seed(seed)
-    best, best_weights, mean_loss = (-1.0, -math.inf), None, math.nan
+    judge = PROBLEMS[options.problem_type].judge
+    best, best_weights, mean_loss = (-math.inf, -math.inf), None, math.nan
     for _ in range(options.epochs):
         ramp.train()
         order = torch.randperm(len(labels_R), generator=generator)
@@ -196,7 +199,7 @@ def _train_one(
         with torch.no_grad():
             logits_RC = ramp(dev)
             dev_loss = classification_loss(logits_RC, dev_labels_R).item()
-            score = accuracy(logits_RC.argmax(-1), dev_labels_R), -dev_loss
+            score = judge(logits_RC, dev_labels_R), -dev_loss
         if score > best:
             best = score
             best_weights = {k: v.detach().clone() for k, v in ramp.state_dict().items()}

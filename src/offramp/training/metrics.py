@@ -1,9 +1,10 @@
-"""Accuracy, F1 and paired differences from class numbers; and the check that a loss is one."""
+"""Scores of class numbers and of numbers, paired differences; the check that a loss is one."""
 
 from __future__ import annotations
 
 import math
 
+import torch
 from torch import Tensor
 
 from offramp.errors import TrainingError
@@ -35,6 +36,25 @@ def scores(predicted_R: Tensor, labels_R: Tensor, n_classes: int) -> dict[str, f
     if n_classes == 2:
         found["f1"] = by_class[1]
     return found
+
+
+def pearson(a_R: Tensor, b_R: Tensor) -> float:
+    """Pearson's correlation, from -1 to 1; 0 where one of the two does not change."""
+    a_R, b_R = (x_R.double() - x_R.double().mean() for x_R in (a_R, b_R))
+    scale = a_R.norm() * b_R.norm()
+    return 0.0 if scale == 0 else (a_R @ b_R / scale).item()
+
+
+def spearman(a_R: Tensor, b_R: Tensor) -> float:
+    """Spearman's correlation: Pearson's of the ranks, of which equal values have the mean."""
+    return pearson(_ranks(a_R), _ranks(b_R))
+
+
+def _ranks(values_R: Tensor) -> Tensor:
+    _, place_R, count_U = torch.unique(values_R, return_inverse=True, return_counts=True)
+    last_U = count_U.cumsum(0).double()
+    mean_U: Tensor = last_U - (count_U - 1) / 2
+    return mean_U[place_R]
 
 
 def paired_difference(a_R: Tensor, b_R: Tensor) -> tuple[float, float, float]:

@@ -8,10 +8,15 @@ from dataclasses import dataclass
 
 from offramp.errors import ConfigError, nearest
 from offramp.exits.criteria import Entropy
+from offramp.exits.criteria.task import REGRESSION, SINGLE_LABEL
 
-SCORES = ("accuracy", "f1", "macro_f1")
-SCORE, TAGGER_SCORE = "accuracy", "f1"
-"""Where none is asked for."""
+SCORES: dict[str, tuple[str, ...]] = {
+    SINGLE_LABEL: ("accuracy", "f1", "macro_f1"),
+    REGRESSION: ("pearson", "spearman"),
+}
+"""By what a model may be the best, of each `problem_type`; the first where none is asked for."""
+TAGGER_SCORE = "f1"
+"""Of a tagger, where none is asked for."""
 
 SCHEDULES = (
     "joint",
@@ -50,6 +55,11 @@ class TrainingOptions:
     none of what is said of them.
     """
 
+    problem_type: str = SINGLE_LABEL
+    """What labels are, as a model's configuration has it: `single_label_classification`, words of
+    which a row has one; `regression`, numbers, which the model's only output is to say (squared
+    error; numbers of about the size of 1 to 10 are learnt fastest)."""
+
     schedule: str = "joint"
     """What learns when, and by which loss:
     `joint`, everything by the mean over exits weighted by depth (Zhou et al. 2020, PABEE);
@@ -84,8 +94,9 @@ class TrainingOptions:
     class_weights: Mapping[str, float] | str | None = None
     """Loss weight by label; `balanced` for inverse class frequency; None for 1 each."""
     score: str | None = None
-    """What the best checkpoint is best in, on dev, at full depth: accuracy, f1 or macro_f1.
-    Accuracy by default; for a tagger f1, of entities (macro_f1: the mean over their types)."""
+    """What the best checkpoint is best in, on dev, at full depth: accuracy, f1 or macro_f1; for
+    regression pearson or spearman. The first by default; for a tagger f1, of entities (macro_f1:
+    the mean over their types)."""
     freeze_backbone: bool = False
     """Train ramps alone; with `joint` (or `two-stage`) by the labels, with `self-distillation` by
     the answers of the model's own head."""
@@ -97,10 +108,11 @@ class TrainingOptions:
     temperature: float = 2.0
     """Of `joint-distillation`: by what logits are divided before they are compared."""
     max_loss: float = 0.25
-    """Points of dev accuracy, smoothed, that the threshold may lose against full depth."""
+    """Points of dev accuracy, smoothed, that the threshold may lose against full depth; of
+    regression, hundredths of Pearson's correlation."""
     growth: float | None = None
     """By what the chosen threshold rises from layer to layer (see `Entropy`); 1.5 for six layers
-    and as much over the whole depth for others by default."""
+    and as much over the whole depth for others by default. Regression has none."""
     depths: tuple[int, ...] | None = None
     """Layers with an exit after them, from 1; all but the last by default."""
     pooler: str = "attention"
@@ -124,8 +136,17 @@ class TrainingOptions:
             raise ConfigError(f"warmup is a share of the steps, from 0 to 1; got {self.warmup}.")
         if self.growth is not None:
             Entropy(growth=self.growth)  # refuses one that cannot be
-        if self.score is not None and self.score not in SCORES:
-            raise ConfigError(f"score is one of {', '.join(SCORES)}; got {self.score!r}.")
+        if self.problem_type not in SCORES:
+            raise ConfigError(
+                f"problem_type is one of {', '.join(SCORES)}; got {self.problem_type!r}."
+            )
+        known = SCORES[self.problem_type]
+        if self.score is not None and self.score not in known:
+            raise ConfigError(
+                f"score is one of {', '.join(known)}; got {self.score!r}."
+                + (f" (problem_type is {self.problem_type!r}.)" if self.is_regression else "")
+            )
+        self._check_problem()
         if self.precision not in PRECISIONS:
             raise ConfigError(
                 f"precision is one of {', '.join(PRECISIONS)}; got {self.precision!r}."
@@ -139,6 +160,22 @@ class TrainingOptions:
         if isinstance(self.class_weights, Mapping):
             for label, weight in self.class_weights.items():
                 _check_number(f"the class weight of {label!r}", weight)
+
+    @property
+    def is_regression(self) -> bool:
+        """Whether labels are numbers."""
+        return self.problem_type == REGRESSION
+
+    def _check_problem(self) -> None:
+        if not self.is_regression:
+            return
+        for name, reason in (
+            ("class_weights", "there are no classes"),
+            ("growth", "no entropy has a threshold"),
+            ("temperature", "what the last exit says is learnt by squared error"),
+        ):
+            if getattr(self, name) != getattr(type(self), name):
+                raise ConfigError(f"{name} is not for regression, where {reason}; leave it out.")
 
     def _check_schedule(self) -> None:
         if self.schedule not in SCHEDULES:

@@ -2,7 +2,8 @@
 
 A loss is a function of what the exits answer, by depth (the model's own head is the deepest), and
 no more: it can be worked out by hand. Each counts a row by its label's class weight, where there
-are such: sums over rows are divided by the sum of their weights.
+are such: sums over rows are divided by the sum of their weights. Where labels are numbers (floats)
+each exit's own loss is the squared error.
 """
 
 from __future__ import annotations
@@ -70,7 +71,7 @@ def stages(options: TrainingOptions) -> tuple[Stage | RampStage, ...]:
 def own_loss(
     logits: Mapping[int, Tensor], labels_R: Tensor, step: int, weights_C: Tensor | None = None
 ) -> Tensor:
-    """The classification loss of the last exit, the model's own head, []."""
+    """The loss of the last exit, the model's own head, []."""
     return classification_loss(logits[max(logits)], labels_R, class_weights_C=weights_C)
 
 
@@ -162,8 +163,11 @@ def divergence(
     """T^2 KL(teacher || student) of softmax(logits / T), mean over rows, [].
 
     The square keeps its gradient's scale whatever T is (Hinton et al. 2015, "Distilling the
-    Knowledge in a Neural Network"). The teacher gets no gradient.
+    Knowledge in a Neural Network"). The teacher gets no gradient. Of numbers (labels that are
+    floats) it is the squared difference.
     """
+    if labels_R.is_floating_point():
+        return F.mse_loss(logits_RC, teacher_RC.detach())
     log_teacher_RC = (teacher_RC.detach() / temperature).log_softmax(-1)
     log_student_RC = (logits_RC / temperature).log_softmax(-1)
     apart_RC = F.kl_div(log_student_RC, log_teacher_RC, reduction="none", log_target=True)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
+from typing import cast
 
 import numpy as np
 import numpy.typing as npt
@@ -14,6 +15,7 @@ from offramp.errors import DataError, nearest
 from offramp.runner.iob import OUTSIDE
 from offramp.runner.tagger import Tagger
 from offramp.runner.windows import words_of
+from offramp.text.columns import Columns, has_columns
 from offramp.text.tagged import TaggedTable
 from offramp.text.tokenizer import Tokens
 from offramp.training.examples import EncodedRows, check_kind, split
@@ -109,6 +111,14 @@ def tags_of(table: TaggedTable) -> list[list[str]]:
         )
     _check_lengths(table.source, table.words, table.tags)
     return table.tags
+
+
+def as_tagged(data: TaggedTable | Columns) -> TaggedTable:
+    """Rows in memory as a table, with the columns `tokens` and `label`."""
+    if has_columns(data):
+        return TaggedTable.of(data)
+    check_kind(data, TaggedTable, "offramp.read_tagged")
+    return cast(TaggedTable, data)
 
 
 def _check_lengths(

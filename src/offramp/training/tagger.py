@@ -17,6 +17,7 @@ from offramp.models.losses import classification_loss
 from offramp.models.registry import find_class, identify
 from offramp.runner.head_calls import token_logits
 from offramp.runner.tagger import Tagger
+from offramp.text.columns import Columns
 from offramp.text.tagged import TaggedTable
 from offramp.text.tokenizer import Tokenizer
 from offramp.training.entities import entity_f1, word_accuracy
@@ -34,6 +35,7 @@ from offramp.training.run import Progress, best_of, open_run
 from offramp.training.tagged import (
     NO_LABEL,
     TaggedExamples,
+    as_tagged,
     hold_out_sentences,
     known_tags,
     tag_names,
@@ -63,10 +65,10 @@ class TaggerReport:
 
 def train_tagger(
     model: str | Path,
-    data: TaggedTable,
+    data: TaggedTable | Columns,
     output: str | Path,
     *,
-    dev: TaggedTable | None = None,
+    dev: TaggedTable | Columns | None = None,
     options: TrainingOptions | None = None,
     max_length: int | None = None,
     resume: bool = False,
@@ -75,10 +77,11 @@ def train_tagger(
 ) -> tuple[Tagger, TaggerReport]:
     """Fine-tune the model in directory `model` to tag words, and write the tagger to `output`.
 
-    It is trained at full depth, without exits. The tags are those of `data`; a word's tag is learnt
-    at its first token. Sentences of more than `max_length` tokens are read in windows, as in
-    prediction. The best checkpoint by dev score is kept: the F1 of its entities, unless
-    `options.score` asks for another. All else is as in `offramp.train`. Raises DataError,
+    It is trained at full depth, without exits. `data` and `dev` are tables, or rows in memory with
+    the columns `tokens` and `label` (see `TaggedTable.of`). The tags are those of `data`; a word's
+    tag is learnt at its first token. Sentences of more than `max_length` tokens are read in
+    windows, as in prediction. The best checkpoint by dev score is kept: the F1 of its entities,
+    unless `options.score` asks for another. All else is as in `offramp.train`. Raises DataError,
     ConfigError, CheckpointError, SaveError or TrainingError.
     """
     options = options or TrainingOptions()
@@ -86,7 +89,12 @@ def train_tagger(
         value = getattr(options, name)
         if value != getattr(TrainingOptions(), name):
             raise ConfigError(f"A tagger has no exits, and {name} is of exits; got {value!r}.")
+    if options.problem_type != TrainingOptions.problem_type:
+        raise ConfigError(
+            f"A tagger gives each word one tag; got problem_type {options.problem_type!r}."
+        )
     check_writable(output)
+    data, dev = as_tagged(data), None if dev is None else as_tagged(dev)
     labels = tag_names(data)
     if dev is None:
         data, dev = hold_out_sentences(data)

@@ -16,12 +16,13 @@ from offramp.runner.head_calls import token_logits
 from offramp.runner.loading import load
 from offramp.runner.rows import gather, read_tokens
 from offramp.runner.tagger import Tagger
+from offramp.text.columns import Columns
 from offramp.text.tagged import TaggedTable
 from offramp.text.tokenizer import Tokens
 from offramp.training.entities import EntityScores, entity_f1, word_accuracy
 from offramp.training.evaluation import SORTED, Progress, machine
 from offramp.training.peers import transformers_model, transformers_tokens
-from offramp.training.tagged import known_tags
+from offramp.training.tagged import as_tagged, known_tags
 from offramp.training.timing import Ratio, sample, speed, time_in_turn
 
 OURS = "offramp"
@@ -59,7 +60,7 @@ class TaggerEvaluation:
 
 def evaluate_tagger(
     directory: str | Path,
-    data: TaggedTable,
+    data: TaggedTable | Columns,
     *,
     rounds: int = 5,
     timing_rows: int = 1000,
@@ -68,12 +69,13 @@ def evaluate_tagger(
 ) -> TaggerEvaluation:
     """Measure the tagger in `directory` on `data`.
 
-    Scores are over all sentences, exact spans as seqeval counts them by default. Speeds are over
-    `timing_rows` of them picked by a fixed seed, encoded beforehand, offramp and transformers (in
-    padded batches of 32, sorted by length) measured in turn in each of `rounds` rounds.
-    `transformers=None` measures it where it is installed. Raises DataError for a tag that the model
-    has not.
+    That is a table, or rows in memory as `train_tagger` takes them. Scores are over all sentences,
+    exact spans as seqeval counts them by default. Speeds are over `timing_rows` of them picked by a
+    fixed seed, encoded beforehand, offramp and transformers (in padded batches of 32, sorted by
+    length) measured in turn in each of `rounds` rounds. `transformers=None` measures it where it is
+    installed. Raises DataError for a tag that the model has not.
     """
+    data = as_tagged(data)
     picked = sample(len(data), timing_rows, rounds)
     tagger = load(directory, task="tag")
     gold = known_tags(data, tagger.labels)

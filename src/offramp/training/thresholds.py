@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -12,18 +11,13 @@ from torch import Tensor
 
 from offramp.errors import ConfigError
 from offramp.exits.attach import exits_of
-from offramp.exits.criteria import Entropy
-from offramp.runner.classifier import Classifier
+from offramp.exits.criteria.task import SINGLE_LABEL
+from offramp.runner.leaving import LeavingModel
 from offramp.runner.sweep import EveryExit, every_exit
+from offramp.text.columns import Columns
 from offramp.text.tables import Table
-from offramp.training.examples import to_examples
-from offramp.training.metrics import accuracy
-
-
-def grid(n_classes: int) -> list[float]:
-    """Thresholds to try: 0, and a hundred from a thousandth of ln C, the most entropy, up to it."""
-    most = math.log(n_classes)
-    return [0.0, *(float(f"{most * 10 ** (-3 * step / 99):.4g}") for step in range(99, -1, -1))]
+from offramp.training.examples import as_table, examples_of
+from offramp.training.problems import PROBLEMS, Chosen
 
 
 def default_growth(n_layers: int) -> float:
@@ -36,50 +30,59 @@ def default_growth(n_layers: int) -> float:
 
 @dataclass(frozen=True)
 class Choice:
-    """What was chosen, and what it gave on the rows it was chosen on; accuracies from 0 to 1."""
+    """What was chosen, and what it gave on the rows it was chosen on.
 
-    criterion: Entropy
-    accuracy: float
-    full_accuracy: float
+    `score` and that at full depth are the `measure`: accuracy, or a regression's Pearson
+    correlation.
+    """
+
+    criterion: Chosen
+    measure: str
+    score: float
+    full_score: float
     mean_layers: float
 
 
 def choose_threshold(
-    answers: EveryExit, labels_R: Tensor, max_loss: float, growth: float = 1.0
+    answers: EveryExit, labels: Tensor, max_loss: float, growth: float = 1.0
 ) -> Choice:
     """The fastest threshold of the grid whose smoothed loss is at most `max_loss` points.
 
-    `growth` is the criterion's (see `Entropy`). The loss is of accuracy against the full depth on
-    the same rows. On a few hundred rows it is noise as much as loss, and the luckiest threshold
-    would be picked; so the losses are first made monotone in the threshold by isotonic regression,
-    which averages neighbours: the loss counted at the chosen threshold itself may be above or
-    below. Threshold 0 loses nothing, so there always is one. This is a point estimate and
-    guarantees nothing.
+    `growth` is the criterion's (see `Entropy`). The loss is of accuracy (of numbers: of Pearson's
+    correlation, times 100) against the full depth on the same rows. On a few hundred rows it is
+    noise as much as loss, and the luckiest threshold would be picked; so the losses are first made
+    monotone in the threshold by isotonic regression, which averages neighbours: the loss counted at
+    the chosen threshold itself may be above or below. Threshold 0 loses nothing, so there always is
+    one. This is a point estimate and guarantees nothing.
     """
     if not max_loss >= 0:
         raise ConfigError(f"max_loss is in points of accuracy, at least 0; got {max_loss}.")
-    full = accuracy(answers.logits_ERC[-1].argmax(-1), labels_R)
+    problem = PROBLEMS[SINGLE_LABEL if answers.task is None else answers.task.kind]
+    full = problem.judge(answers.logits_ERC[-1], labels)
     choices = []
-    for threshold in grid(answers.logits_ERC.shape[-1]):
-        criterion = Entropy(threshold, growth)
+    for criterion in problem.criteria(answers, growth):
         results = answers.apply(criterion)
-        kept = accuracy(results.logits_RC.argmax(-1), labels_R)
-        choices.append(Choice(criterion, kept, full, results.mean_layers))
-    losses = isotonic([(full - choice.accuracy) * 100 for choice in choices])
+        kept = problem.judge(results.logits_RC, labels)
+        choices.append(Choice(criterion, problem.measure, kept, full, results.mean_layers))
+    losses = isotonic([(full - choice.score) * 100 for choice in choices])
     allowed = [c for c, loss in zip(choices, losses, strict=True) if loss <= max_loss + 1e-9]
     return allowed[-1] if allowed else choices[0]  # pooled, even 0 may seem to lose
 
 
 def recalibrate(
-    classifier: Classifier, dev: Table, max_loss: float = 0.25, growth: float | None = None
+    classifier: LeavingModel[Any],
+    dev: Table | Columns,
+    max_loss: float = 0.25,
+    growth: float | None = None,
 ) -> Choice:
-    """Choose the threshold of a classifier's exits anew, on labelled rows, and set it.
+    """Choose the threshold of a model's exits anew, on labelled rows, and set it.
 
-    For a model whose logits have changed since, such as `classifier.prepared(int8=True)`; the rule
-    is that of training, `choose_threshold`. Raises ConfigError for a model without exits.
+    For a `Classifier` or a `Regressor` whose logits have changed since, such as
+    `classifier.prepared(int8=True)`; the rule is that of training, `choose_threshold`. Raises
+    ConfigError for a model without exits.
     """
     exits = exits_of(classifier.model)
-    held = to_examples(dev, classifier.tokenizer, classifier.model.config.label2id)
+    held = examples_of(as_table(dev), classifier.tokenizer, classifier.model.config)
     answers = every_exit(classifier.model, held.rows)
     growth = default_growth(answers.depths[-1]) if growth is None else growth
     choice = choose_threshold(answers, held.labels_R, max_loss, growth)

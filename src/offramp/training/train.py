@@ -14,15 +14,16 @@ from offramp.checkpoints.directory import check_writable
 from offramp.errors import ConfigError, TrainingError
 from offramp.exits.attach import add_exits, answers_by_depth, exits_of
 from offramp.exits.criteria import Answer
+from offramp.exits.criteria.task import SINGLE_LABEL
 from offramp.models.base import PretrainedModel
 from offramp.models.flow import ExitableModel, run_layers
 from offramp.models.registry import sequence_classifier
-from offramp.runner.classifier import Classifier
 from offramp.runner.sweep import EveryExit, every_exit
+from offramp.text.columns import Columns
 from offramp.text.tables import Table
 from offramp.text.tokenizer import Tokenizer
 from offramp.training.certainty import certainty_loss, is_right, regressor_accuracy
-from offramp.training.examples import Examples, class_names, hold_out, to_examples
+from offramp.training.examples import Examples, as_table, class_names, examples_of, hold_out
 from offramp.training.frozen import train_ramps
 from offramp.training.loop import (
     Lesson,
@@ -33,8 +34,8 @@ from offramp.training.loop import (
     seeded,
     weight_of,
 )
-from offramp.training.metrics import accuracy, scores
-from offramp.training.options import SCORE, TrainingOptions
+from offramp.training.options import SCORES, TrainingOptions
+from offramp.training.problems import PROBLEMS
 from offramp.training.run import Progress, Run, best_of, open_run
 from offramp.training.schedules import RampStage, Stage, stages
 from offramp.training.thresholds import Choice, calibration, choose_threshold, default_growth
@@ -51,18 +52,21 @@ class TrainingReport:
 
 def train(
     model: str | Path,
-    data: Table,
+    data: Table | Columns,
     output: str | Path,
     *,
-    dev: Table | None = None,
+    dev: Table | Columns | None = None,
     options: TrainingOptions | None = None,
     max_length: int | None = None,
     resume: bool = False,
     progress: Progress | None = None,
     on_evaluation: Callable[[dict[str, Any]], None] | None = None,
-) -> tuple[Classifier, TrainingReport]:
-    """Fine-tune the model in directory `model` on `data` and write the classifier to `output`.
+) -> tuple[Any, TrainingReport]:
+    """Fine-tune the model in directory `model` on `data` and write it to `output`.
 
+    It comes back as a `Classifier`, or with `options.problem_type="regression"` as a `Regressor`.
+    `data` and `dev` are tables, or rows in memory with the columns `text` and `label`: a dict, or a
+    Hugging Face `datasets.Dataset` (other columns: `Table.of`).
     What learns when and by which loss is said by `options.schedule`. The best checkpoint by dev
     score is kept; its exit threshold is chosen on dev (the fastest whose
     smoothed loss is at most `options.max_loss` points). Without `dev` a tenth of the rows is held
@@ -77,7 +81,9 @@ def train(
     """
     options = options or TrainingOptions()
     check_writable(output)
-    labels = class_names(data)
+    data, dev = as_table(data), None if dev is None else as_table(dev)
+    problem = PROBLEMS[options.problem_type]
+    labels = ["LABEL_0"] if options.is_regression else class_names(data)
     if options.score == "f1" and len(labels) != 2:
         raise ConfigError(
             f"score 'f1' is for two classes and {data.source} has {len(labels)}. Use accuracy or "
@@ -88,15 +94,14 @@ def train(
     with seeded(options.seed):
         network = _prepare(model, labels, options)
         tokenizer = Tokenizer.from_pretrained(model, max_length=max_length)
-        classifier = Classifier(network, tokenizer)
-        label2id = network.config.label2id
-        training = to_examples(data, tokenizer, label2id)
-        held = to_examples(dev, tokenizer, label2id)
+        trained = problem.runner(network, tokenizer)
+        training = examples_of(data, tokenizer, network.config)
+        held = examples_of(dev, tokenizer, network.config)
         weights_C = class_weights(training.labels_R, labels, options)
         rows = {"data": _pairs(data), "dev": _pairs(dev)}
         with open_run(
             output,
-            classifier,
+            trained,
             rows,
             options,
             resume=resume,
@@ -110,8 +115,8 @@ def train(
                     train_exits(network, stage, training, held, weights_C, run)
             network.eval()
             choice = _choose(network, held, options)
-            save_run(output, classifier, run.log)
-    return classifier, TrainingReport(run.log, best_of(run.log), choice)
+            save_run(output, trained, run.log)
+    return trained, TrainingReport(run.log, best_of(run.log), choice)
 
 
 def _choose(model: PretrainedModel, held: Examples, options: TrainingOptions) -> Choice:
@@ -160,10 +165,11 @@ def train_exits(
         return weight_of(training.labels_R[which], weights_C)
 
     def evaluated() -> dict[str, Any]:
-        found = evaluate_exits(model, dev, options.score or SCORE)
+        found = evaluate_exits(model, dev, options.score)
         if stage.backbone_alone:  # the ramps know nothing yet
             last = str(task.stack.n_layers)
-            found["dev_accuracy_by_depth"] = {last: found["dev_accuracy_by_depth"][last]}
+            by_depth = PROBLEMS[options.problem_type].by_depth
+            found[by_depth] = {last: found[by_depth][last]}
             found.pop("dev_certainty_accuracy", None)
         return found
 
@@ -174,8 +180,10 @@ def train_exits(
     fit(model, Lesson(stage.name, training, learning, loss, weigh, evaluated, beside), run)
 
 
-def evaluate_exits(model: PretrainedModel, dev: Examples, score: str) -> dict[str, Any]:
-    """Dev accuracy of each exit by depth, the scores at full depth, and the one that counts.
+def evaluate_exits(
+    model: PretrainedModel, dev: Examples, score: str | None = None
+) -> dict[str, Any]:
+    """What each exit is worth on dev, the scores at full depth, and the one that counts.
 
     Where the exits say how sure they are, the accuracy of that too (`regressor_accuracy`).
     """
@@ -183,14 +191,17 @@ def evaluate_exits(model: PretrainedModel, dev: Examples, score: str) -> dict[st
     return exit_scores(_finite_answers(model, dev), dev.labels_R, score)
 
 
-def exit_scores(answers: EveryExit, labels_R: Tensor, score: str) -> dict[str, Any]:
+def exit_scores(answers: EveryExit, labels_R: Tensor, score: str | None) -> dict[str, Any]:
     """As `evaluate_exits`, from the answers."""
-    at_full = scores(answers.logits_ERC[-1].argmax(-1), labels_R, answers.logits_ERC.shape[-1])
+    problem_type = SINGLE_LABEL if answers.task is None else answers.task.kind
+    problem = PROBLEMS[problem_type]
+    at_full = problem.scores(answers.logits_ERC[-1], labels_R)
     by_depth = {
-        str(depth): round(accuracy(logits_RC.argmax(-1), labels_R), 5)
+        str(depth): round(problem.judge(logits_RC, labels_R), 5)
         for depth, logits_RC in zip(answers.depths, answers.logits_ERC, strict=True)
     }
-    found = {"score": at_full[score], "dev": at_full, "dev_accuracy_by_depth": by_depth}
+    counts = at_full[score or SCORES[problem_type][0]]
+    found = {"score": counts, "dev": at_full, problem.by_depth: by_depth}
     if answers.certainty_XR is not None:
         right_XR = torch.stack([is_right(x, labels_R) for x in answers.logits_ERC[:-1]])
         sure = regressor_accuracy(answers.certainty_XR, right_XR)
@@ -212,9 +223,7 @@ def _prepare(model: str | Path, labels: list[str], options: TrainingOptions) -> 
     model_class = sequence_classifier(model)
     if options.freeze_backbone:  # the head stays too, so it has to be there
         labels = _head_labels(model_class.config_class.from_pretrained(model).labels, labels)
-    network, report = open_to_train(
-        model_class, model, labels, problem_type="single_label_classification"
-    )
+    network, report = open_to_train(model_class, model, labels, problem_type=options.problem_type)
     if options.freeze_backbone and report.initialised:
         raise ConfigError(
             f"freeze_backbone keeps the head of {model}, and it lacks "
@@ -231,10 +240,17 @@ def _prepare(model: str | Path, labels: list[str], options: TrainingOptions) -> 
 
 def _head_labels(head: list[str], labels: list[str]) -> list[str]:
     """The names of a kept head's classes: its own, or the data's for one that never had any."""
-    if set(labels) <= set(head):
+    if set(labels) <= set(head) and len(labels) > 1:
+        return head
+    if len(labels) == len(head) == 1:
         return head
     if len(labels) == len(head) and head == [f"LABEL_{i}" for i in range(len(head))]:
         return labels
+    if len(labels) == 1:  # a number
+        raise ConfigError(
+            f"freeze_backbone keeps the model's head, which has {len(head)} outputs; one for "
+            "regression has one. Fine-tune the model first."
+        )
     raise ConfigError(
         f"freeze_backbone keeps the model's head, whose classes are {head}; the data's are "
         f"{labels}. Fine-tune the model on these first, or name its classes in config.json."

@@ -1,0 +1,1 @@
+"""What `benchmarks/exits.py` measures: schedules and criteria on several sets."""

@@ -1,0 +1,156 @@
+"""The trained models: one directory a set, schedule and seed, and what its exits answer.
+
+The schedules that begin with the model alone share that stage: it is trained once, by `two-stage`,
+and the others begin from what that gave, whose body and head are the plain fine-tuned model's.
+A model may also be fine-tuned of its first layers alone: what truncation can be at its best.
+"""
+
+from __future__ import annotations
+
+import time
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+import offramp
+from exiting.sets import DataSet
+from offramp.models.base import PretrainedModel
+from offramp.models.names import model_directory
+from offramp.runner.sweep import EveryExit, every_exit
+from offramp.text.tables import Table
+from offramp.text.tokenizer import Encoded, Tokenizer
+from offramp.training.examples import Examples, to_examples
+
+PRETRAINED = "all-MiniLM-L6-v2"
+PLAIN = "two-stage"
+"""The schedule whose body and head are the plain fine-tuned model."""
+
+SECOND_STAGES: dict[str, dict[str, Any]] = {
+    "self-distillation": {"schedule": "self-distillation", "freeze_backbone": True},
+    "mixed": {"schedule": "joint"},
+}
+"""By schedule, what is left to do from the plain fine-tuned model on."""
+
+
+@dataclass(frozen=True)
+class Answers:
+    """What every exit says of R rows, their labels [R], and how many tokens they have [R]."""
+
+    exits: EveryExit
+    labels_R: Tensor
+    tokens_R: Tensor
+
+    @property
+    def n_layers(self) -> int:
+        return self.exits.depths[-1]
+
+
+@dataclass(frozen=True)
+class Model:
+    """A model that is trained, or will be when it is first asked for."""
+
+    data: DataSet
+    schedule: str
+    seed: int
+    layers: int | None = None
+    """How many of the first, if not all."""
+
+    @property
+    def name(self) -> str:
+        """Within its set."""
+        layers = "" if self.layers is None else f"{self.layers}-layers-"
+        return f"{layers}{self.schedule}-seed{self.seed}"
+
+    @cached_property
+    def directory(self) -> Path:
+        """Where it is; it is trained now, or a killed run goes on, if it is not there."""
+        place = self.data.folder / self.name
+        if place.is_dir():
+            return place
+        start = Path(model_directory(PRETRAINED))
+        if self.layers is not None:
+            start = first_layers(start, self.layers, self.data.runs)
+        settings: dict[str, Any] = {"schedule": self.schedule}
+        if self.schedule in SECOND_STAGES:
+            start = Model(self.data, PLAIN, self.seed).directory
+            settings = SECOND_STAGES[self.schedule]
+        options = offramp.TrainingOptions(
+            epochs=self.data.recipe.epochs, seed=self.seed, **settings
+        )
+        began = time.monotonic()
+        offramp.train(
+            start, self.data.training, place, dev=self.data.dev, options=options, resume=True
+        )
+        print(
+            f"  trained {self.data.name} {self.name} in {time.monotonic() - began:.0f} s",
+            flush=True,
+        )
+        return place
+
+    @cached_property
+    def network(self) -> PretrainedModel:
+        return self._classifier.model
+
+    @cached_property
+    def dev(self) -> Answers:
+        return self._answers("dev", self.data.dev)
+
+    @cached_property
+    def test(self) -> Answers:
+        return self._answers("test", self.data.test)
+
+    def test_rows(self) -> list[Encoded]:
+        return self._examples(self.data.test).rows
+
+    @cached_property
+    def _classifier(self) -> offramp.Classifier:
+        return offramp.load(self.directory, task="classify")
+
+    def _examples(self, table: Table) -> Examples:
+        classifier = self._classifier
+        return to_examples(table, classifier.tokenizer, classifier.model.config.label2id)
+
+    def _answers(self, split: str, table: Table) -> Answers:
+        """One split's, kept in a file beside the model."""
+        file = self.directory.with_name(f"{self.directory.name}-{split}.npz")
+        if not file.exists():
+            _write(file, self.network, self._examples(table))
+        with np.load(file) as kept:
+            found = {name: torch.from_numpy(kept[name]) for name in kept.files}
+        depths = tuple(found["depths"].tolist())
+        exits = EveryExit(depths, found["logits"], None, found.get("certainty"))
+        return Answers(exits, found["labels"], found["tokens"])
+
+
+def first_layers(directory: Path, layers: int, runs: Path) -> Path:
+    """A pretrained model of the first layers of another, with its tokenizer."""
+    place = runs / f"{PRETRAINED}-{layers}-layers"
+    if not place.is_dir():
+        weights = offramp.BertModel.from_pretrained(directory).state_dict()
+        config = offramp.BertConfig.from_pretrained(directory, num_hidden_layers=layers)
+        model = offramp.BertModel(config)
+        model.load_state_dict({name: weights[name] for name in model.state_dict()})
+        model.save_pretrained(place)
+        Tokenizer.from_pretrained(directory).save_pretrained(place)
+    return place
+
+
+def _write(file: Path, network: PretrainedModel, examples: Examples) -> None:
+    """Every exit's answers; the file is there whole or not at all."""
+    exits = every_exit(network, examples.rows)
+    arrays = {
+        "depths": np.array(exits.depths),
+        "logits": exits.logits_ERC.numpy(),
+        "labels": examples.labels_R.numpy(),
+        "tokens": np.array([len(row.ids) for row in examples.rows]),
+    }
+    if exits.certainty_XR is not None:
+        arrays["certainty"] = exits.certainty_XR.numpy()
+    fresh = file.with_suffix(".part.npz")
+    np.savez_compressed(fresh, allow_pickle=False, **arrays)
+    fresh.replace(file)

@@ -1,0 +1,106 @@
+"""Operating points: a threshold chosen on dev for a speed, and what it gives on test."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+from exiting.clock import Clock, depth_at, share_of
+from exiting.families import FAMILIES
+from exiting.models import PLAIN, Model
+from exiting.scoring import Scored, scored
+from offramp.exits.criteria import Criterion
+
+TARGETS = (1.5, 2.0, 3.0)
+"""Times as fast as the plain model, by the wall clock."""
+
+
+@dataclass(frozen=True)
+class Chosen:
+    """The criterion of a family for a target: what it does on dev."""
+
+    family: str
+    target: float
+    criterion: Criterion
+    dev_score: float
+
+
+@dataclass(frozen=True)
+class Point:
+    """What was chosen, on test: `full` is its model without exits, `truncation` the same model cut
+    off where it is as fast, `shorter` models that were fine-tuned of as few layers. `predicted` is
+    the speed that its family's line says, which `speed` is where it was not measured.
+    """
+
+    chosen: Chosen
+    speed: float
+    predicted: float
+    way: Scored
+    full: Scored
+    truncation: Scored
+    shorter: Scored | None
+
+
+def choose(model: Model, clock: Clock, family: str) -> dict[float, Chosen]:
+    """For each target the slowest criterion of the path that reaches it on dev, where one does.
+
+    It is the most accurate one too, once accuracy is smoothed by isotonic regression as a falling
+    function of speed; read literally, the most accurate of those that reach it is the luckiest
+    (docs/notes.md).
+    """
+    dev = model.dev
+    speeds = []
+    for number, criterion in enumerate(FAMILIES[model.data.recipe.kind][family](dev.exits)):
+        results = dev.exits.apply(criterion)
+        speeds.append((1 / clock.time(family, share_of(dev, results)), number, criterion, results))
+    found = {}
+    for target in TARGETS:
+        if reaching := [entry for entry in speeds if entry[0] >= target]:
+            _, _, criterion, results = min(reaching, key=lambda entry: entry[:2])
+            score = scored(model.data.recipe.kind, results.logits_RC, dev.labels_R).score()
+            found[target] = Chosen(family, target, criterion, score)
+    return found
+
+
+def on_test(
+    model: Model,
+    clock: Clock,
+    chosen: Chosen,
+    measured: Mapping[str, float] | None = None,
+    shorter: Sequence[Scored] = (),
+) -> Point:
+    """The point on test rows, with the times that were `measured` on this model, if they were.
+
+    `shorter` are models of 1, 2, ... layers, the last of all.
+    """
+    test, kind = model.test, model.data.recipe.kind
+    results = test.exits.apply(chosen.criterion)
+    predicted = clock.time(chosen.family, share_of(test, results))
+    taken = predicted if measured is None else measured[str(chosen.criterion)]
+    times = clock.times.depths if measured is None else measured
+    depth, share = depth_at(times, test.n_layers, taken)
+    own = [scored(kind, logits_RC, test.labels_R) for logits_RC in test.exits.logits_ERC]
+    return Point(
+        chosen=chosen,
+        speed=1 / taken,
+        predicted=1 / predicted,
+        way=scored(kind, results.logits_RC, test.labels_R),
+        full=own[-1],
+        truncation=either(own, depth, share),
+        shorter=either(shorter, depth, share) if shorter else None,
+    )
+
+
+def either(ways: Sequence[Scored], depth: int, share: float) -> Scored:
+    """Of ways to answer after 1, 2, ... layers: that of `depth` for so many, else the next."""
+    if share == 1:
+        return ways[depth - 1]
+    return Scored(ways[0].kind, ways[depth - 1].parts_RK, ways[depth].parts_RK, share)
+
+
+def shorter_models(model: Model) -> list[Scored]:
+    """Models of 1, 2, ... layers, up to all, fine-tuned with the same seed."""
+    n_layers, kind = model.test.n_layers, model.data.recipe.kind
+    lengths = [Model(model.data, PLAIN, model.seed, layers) for layers in range(1, n_layers)]
+    tests = [of_length.test for of_length in (*lengths, Model(model.data, PLAIN, model.seed))]
+    return [scored(kind, test.exits.logits_ERC[-1], test.labels_R) for test in tests]

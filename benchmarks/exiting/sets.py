@@ -1,0 +1,109 @@
+"""The data sets: what is asked of a row, how many rows are trained on, and for how long."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Literal
+
+import offramp
+from offramp.text.tables import Table
+from offramp.training.examples import hold_out
+from sst2 import write_splits
+
+Kind = Literal["classification", "regression", "tokens"]
+
+TRAINED: tuple[Kind, ...] = ("classification",)
+"""Of what the library trains exits so far; other sets are skipped."""
+WORDS = 4  # of SST-2's training rows, at least
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """How a set is read and learnt. With `pair` a row is two texts."""
+
+    kind: Kind
+    epochs: int
+    text: str = "text"
+    pair: str | None = None
+    most_rows: int | None = None
+    """Training rows at most, evenly drawn."""
+
+
+RECIPES = {
+    "sst2": Recipe("classification", epochs=1, most_rows=20_000),
+    "trec": Recipe("classification", epochs=4),
+    "mrpc": Recipe("classification", epochs=3, text="a", pair="b"),
+    "banking77": Recipe("classification", epochs=5),
+    "stsb": Recipe("regression", epochs=3, text="a", pair="b"),
+    "wnut17": Recipe("tokens", epochs=4, text="tokens"),
+}
+
+
+@dataclass(frozen=True)
+class DataSet:
+    """A set's rows: `training` teaches, `dev` chooses, `test` is reported on.
+
+    `data` is the folder of all sets, `runs` the one where what is made of them is kept. Where a set
+    has no dev split a tenth of train is one, by hash of the text.
+    """
+
+    name: str
+    data: Path
+    runs: Path
+    rows_cap: int | None = None
+
+    @property
+    def recipe(self) -> Recipe:
+        return RECIPES[self.name]
+
+    @property
+    def folder(self) -> Path:
+        """Where its models are kept."""
+        return (
+            self.runs / f"{self.name}-{len(self.training.texts)}-rows-{self.recipe.epochs}-epochs"
+        )
+
+    @property
+    def training(self) -> Table:
+        return self._halves[0]
+
+    @property
+    def dev(self) -> Table:
+        return self._halves[1]
+
+    @cached_property
+    def test(self) -> Table:
+        return self._capped(self._read(self.data / self.name / "test.jsonl"))
+
+    @cached_property
+    def _halves(self) -> tuple[Table, Table]:
+        """Training and dev rows."""
+        files = [self.data / self.name / f"{split}.jsonl" for split in ("train", "dev")]
+        if self.name == "sst2":  # its rows are phrases: see benchmarks/sst2.py
+            source = files[0].parent
+            files = [self.runs / f"sst2-{WORDS}-words-{split}.jsonl" for split in ("train", "dev")]
+            if not all(file.exists() for file in files):
+                write_splits(source, WORDS, *files)
+        if files[1].exists():
+            training, dev = map(self._read, files)
+        else:
+            training, dev = hold_out(self._read(files[0]))
+        return self._capped(evenly(training, self.recipe.most_rows)), self._capped(dev)
+
+    def _read(self, file: Path) -> Table:
+        return offramp.read_table(file, text=self.recipe.text, pair=self.recipe.pair)
+
+    def _capped(self, table: Table) -> Table:
+        return evenly(table, self.rows_cap)
+
+
+def evenly(table: Table, most: int | None) -> Table:
+    """So many of the rows at most, evenly spread."""
+    count = len(table.texts)
+    if most is None or count <= most:
+        return table
+    which = [i * count // most for i in range(most)]
+    labels = table.labels or []
+    return Table(table.source, [table.texts[i] for i in which], [labels[i] for i in which])

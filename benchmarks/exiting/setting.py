@@ -1,0 +1,95 @@
+"""What the sections share: the options, the sets, the models and their clocks."""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Iterable
+from dataclasses import dataclass
+from functools import cached_property
+
+from exiting.clock import Clock
+from exiting.families import DEFAULTS, FAMILIES
+from exiting.models import PLAIN, Model
+from exiting.points import Chosen, choose
+from exiting.sets import RECIPES, TRAINED, DataSet
+from offramp.training.options import TrainingOptions
+from running.figures import Report
+
+
+@dataclass(frozen=True, order=True)
+class Pair:
+    """A schedule and a criterion's family."""
+
+    schedule: str
+    family: str
+
+    def __str__(self) -> str:
+        return f"{self.schedule}: {self.family}"
+
+    @classmethod
+    def of(cls, said: str) -> Pair:
+        """As it is shown."""
+        schedule, _, family = said.partition(":")
+        return cls(schedule.strip(), family.strip())
+
+
+DEFAULT = Pair(TrainingOptions().schedule, DEFAULTS["classification"])
+"""What the library does where nobody says."""
+
+
+class Setting:
+    """The options, and what is made of them once."""
+
+    def __init__(self, options: argparse.Namespace) -> None:
+        self.options = options
+        self.report = Report()
+        self._models: dict[tuple[str, str, int], Model] = {}
+        self._clocks: dict[str, Clock] = {}
+
+    @cached_property
+    def sets(self) -> list[DataSet]:
+        """Those whose exits can be trained; of the others it is said that they are skipped."""
+        options, found = self.options, []
+        for name in options.sets:
+            kind = RECIPES[name].kind
+            if kind in TRAINED:
+                found.append(DataSet(name, options.data, options.runs, options.rows_cap))
+            else:
+                print(f"{name}: skipped; the library does not train exits for {kind} yet")
+        return found
+
+    def model(self, data: DataSet, schedule: str, seed: int) -> Model:
+        """The same object each time: it keeps what it has read."""
+        key = (data.name, schedule, seed)
+        return self._models.setdefault(key, Model(data, schedule, seed))
+
+    def plain(self, model: Model) -> Model:
+        """Whose body and head are the plain fine-tuned model's, of the same set and seed."""
+        return self.model(model.data, PLAIN, model.seed)
+
+    def train(self, sets: Iterable[DataSet], schedules: Iterable[str], seeds: list[int]) -> None:
+        """Train those that are not there yet, and keep what their exits answer."""
+        in_order = sorted({PLAIN, *schedules}, key=lambda schedule: (schedule != PLAIN, schedule))
+        for data in sets:
+            for seed in seeds:
+                for model in (self.model(data, schedule, seed) for schedule in in_order):
+                    _ = model.dev, model.test
+
+    def clock(self, data: DataSet, *, again: bool = False) -> Clock:
+        """The set's times, by its plain fine-tuned model with ramps."""
+        if again or data.name not in self._clocks:
+            model = self.model(data, PLAIN, self.options.seeds[0])
+            options = self.options
+            clock = Clock(model, options.rows, options.rounds, again=again)
+            self._clocks[data.name] = clock
+        return self._clocks[data.name]
+
+    def chosen(self, model: Model, family: str) -> dict[float, Chosen]:
+        """A family's criteria for the targets; what it cannot reach is not there."""
+        return choose(model, self.clock(model.data), family)
+
+
+def fitting(data: DataSet, model: Model) -> list[str]:
+    """The families that have a path for this model."""
+    families = FAMILIES[data.recipe.kind]
+    return [family for family, path in families.items() if path(model.dev.exits)]
