@@ -159,7 +159,7 @@ def test_parquet_gives_what_the_texts_give(run: Run, place: Path, tmp_path: Path
         (("embed", "body", "anna", "--prompt-name", "query"), "no prompt 'query'"),
         (("embed", "absent", "anna"), "absent does not exist"),
         (("predict", "body", "anna"), "offramp embed body"),
-        (("predict", "tagger", "anna", "--threshold", "1"), "opens as Classifier"),
+        (("predict", "tagger", "anna", "--threshold", "1"), "has no exits"),
         (("predict", "tagger", "anna", "--no-answer"), "opens as Answerer"),
         (("predict", "ranker", "--question", "who", "--context", "anna"), "opens as Answerer"),
         (("predict", "tagger", "--data", "texts.tsv", "--choices", "a,b"), "opens as Chooser"),

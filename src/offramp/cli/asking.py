@@ -73,7 +73,7 @@ def work(model: Any, asked: Asked) -> Work:
 
 
 _OPTIONS = {
-    "threshold": ("Classifier",),
+    "threshold": ("Classifier", "Tagger"),
     "question": ("Answerer",),
     "no_answer": ("Answerer",),
     "choices": ("Chooser",),
@@ -108,7 +108,9 @@ def _estimate(model: offramp.Regressor | offramp.MultiLabelClassifier, asked: As
 
 def _tag(model: offramp.Tagger, asked: Asked) -> Work:
     def answer(rows: Iterable[Any], progress: OnProgress | None) -> Iterator[Json]:
-        found = model.stream(rows, threads=asked.threads, progress=progress)
+        found = model.stream(
+            rows, threshold=asked.threshold, threads=asked.threads, progress=progress
+        )
         return ({"entities": list(_as_json(entities))} for entities in found)
 
     return Work(asked.rows(), answer)

@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Literal, overload
 
 from torch import Tensor
 
 from offramp.errors import ConfigError
-from offramp.exits.criteria import Entropy
 from offramp.models.base import PretrainedModel
+from offramp.runner.exiting import ThresholdModel
 from offramp.runner.leaving import LeavingModel, Saying
 from offramp.runner.progress import OnProgress
 from offramp.text.tables import Text
@@ -26,7 +26,7 @@ class Prediction:
     exit_layer: int
 
 
-class Classifier(LeavingModel[Prediction]):
+class Classifier(LeavingModel[Prediction], ThresholdModel):
     """A model that gives each text a label, and its tokenizer. Safe to call from several threads.
 
     A row's label and exit layer do not depend on the rows that it is predicted with.
@@ -49,30 +49,6 @@ class Classifier(LeavingModel[Prediction]):
     def labels(self) -> list[str]:
         """The class names, in the order of the logits."""
         return self.model.config.labels
-
-    @property
-    def threshold(self) -> float:
-        """The entropy (nats) below which a row leaves after the first layer; its growth stays.
-
-        Assign to it to trade accuracy for speed.
-        """
-        return self._entropy.threshold
-
-    @threshold.setter
-    def threshold(self, value: float) -> None:
-        self.criterion = replace(self._entropy, threshold=value)
-
-    @property
-    def growth(self) -> float:
-        """By what the threshold is multiplied from layer to layer."""
-        return self._entropy.growth
-
-    @property
-    def _entropy(self) -> Entropy:
-        criterion = self.criterion  # once: another thread may replace it
-        if not isinstance(criterion, Entropy):
-            raise ConfigError(f"{criterion} has no threshold of an entropy; set `criterion`.")
-        return criterion
 
     def predict(
         self, texts: Iterable[Text], *, threshold: float | None = None, threads: int | None = None
@@ -122,7 +98,7 @@ class Classifier(LeavingModel[Prediction]):
         A thread of its own reads and tokenises the next window while one is computed. `progress` is
         called after each window.
         """
-        criterion = None if threshold is None else replace(self._entropy, threshold=threshold)
+        criterion = self._with_threshold(threshold)
         if ordered:
             return self._answers(texts, criterion, threads, progress)
         return self._answers_as_they_leave(texts, criterion, threads, progress)

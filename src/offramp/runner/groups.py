@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import islice
-from typing import Generic, TypeVar
+from typing import Any, Generic, TypeVar
 
 from torch import Tensor
 
@@ -19,6 +19,7 @@ from offramp.runner.window import MARGIN
 T = TypeVar("T")
 R = TypeVar("R", bound=Row)
 A = TypeVar("A")
+G = TypeVar("G", bound="Group[Any, Any]")
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,7 +46,7 @@ def answers(
     Where the last digits could, which depend on the rows of a batch, the group is read again alone.
     """
     margin, meter = MARGIN.get(owner.model.dtype, 0.1), Meter(progress)
-    with ahead(asked, lambda some: _gather(groups(some))) as windows:
+    with ahead(asked, lambda some: gather_groups(groups(some))) as windows:
         for window in windows:
             found: list[A] = []
             with cpu_threads(threads):
@@ -79,14 +80,14 @@ def _read(
     return values
 
 
-def _gather(
-    groups: Iterable[Group[T, R]], most_rows: int = BLOCK, most_tokens: int = TOKENS
-) -> Iterator[list[Group[T, R]]]:
+def gather_groups(
+    groups: Iterable[G], most_rows: int = BLOCK, most_tokens: int = TOKENS
+) -> Iterator[list[G]]:
     """Groups in windows of bounded size, and of one group at least.
 
     One ends at each multiple of `BLOCK` groups.
     """
-    window: list[Group[T, R]] = []
+    window: list[G] = []
     rows = tokens = 0
     for number, group in enumerate(groups, start=1):
         size = n_tokens(group.rows)

@@ -7,19 +7,16 @@ from typing import Generic, TypeAlias, TypeVar
 
 from torch import Tensor
 
-from offramp.exits.attach import exits_of, task_of
 from offramp.exits.criteria import Criterion
-from offramp.models.base import PretrainedModel
 from offramp.runner.ahead import ahead
-from offramp.runner.peeks import LeaveRates
+from offramp.runner.exiting import ExitingModel
 from offramp.runner.progress import Meter, OnProgress
 from offramp.runner.rows import n_tokens
 from offramp.runner.run import Runner
-from offramp.runner.text_model import TextModel, check_call
+from offramp.runner.text_model import check_call
 from offramp.runner.threads import cpu_threads
 from offramp.runner.window import Route
 from offramp.text.tables import Text
-from offramp.text.tokenizer import Tokenizer
 
 A = TypeVar("A")
 
@@ -27,29 +24,12 @@ Saying: TypeAlias = Callable[[Tensor, Sequence[int]], Iterator[A]]
 """What is said of rows: from their logits [R, C], and the layers at which they left."""
 
 
-class LeavingModel(TextModel, Generic[A]):
+class LeavingModel(ExitingModel, Generic[A]):
     """A model with a head for sequences, and its tokenizer. Safe to call from several threads.
 
     A row's answer and exit layer do not depend on the rows that it is predicted with. Without exits
     all rows pass all layers.
     """
-
-    def __init__(self, model: PretrainedModel, tokenizer: Tokenizer) -> None:
-        super().__init__(model, tokenizer)
-        self._rates = LeaveRates()
-
-    @property
-    def criterion(self) -> Criterion:
-        """What decides which rows leave; replace it at any time, for calls that begin later.
-
-        ConfigError for one that does not fit the model's task.
-        """
-        return exits_of(self.model).criterion
-
-    @criterion.setter
-    def criterion(self, value: Criterion) -> None:
-        value.check(task_of(self.model))
-        exits_of(self.model).criterion = value
 
     def _saying(self) -> Saying[A]:
         """What makes answers of logits; asked once a call."""

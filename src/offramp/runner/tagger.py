@@ -2,29 +2,32 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
-from itertools import groupby
+from itertools import groupby, islice
 from typing import TypeVar
 
+import numpy as np
 import torch
-from torch import Tensor
 
 from offramp.errors import DataError
 from offramp.models.base import PretrainedModel
-from offramp.runner.groups import Group, answers, lead
-from offramp.runner.head_calls import body, token_logits
+from offramp.runner.ahead import ahead
+from offramp.runner.exiting import ThresholdModel
+from offramp.runner.groups import Group, gather_groups
+from offramp.runner.head_calls import token_logits
 from offramp.runner.iob import OUTSIDE, spans
-from offramp.runner.prepare import prepared
-from offramp.runner.progress import OnProgress
-from offramp.runner.rows import read_tokens
-from offramp.runner.text_model import TextModel, check_call, chunks
+from offramp.runner.progress import Meter, OnProgress
+from offramp.runner.rows import CountedRow, n_tokens
+from offramp.runner.run import RowResult, Runner
+from offramp.runner.text_model import check_call, chunks
+from offramp.runner.threads import cpu_threads
 from offramp.runner.windows import Word, stripped, words_of
 from offramp.text.tokenizer import Tokenizer, Tokens
 
 T = TypeVar("T")
+A = TypeVar("A")
 
 _CHUNK = 1024  # texts tokenised at a time
 
@@ -43,12 +46,30 @@ class Entity:
     probability: float
 
 
-class Tagger(TextModel):
+@dataclass(frozen=True, slots=True)
+class _Marked(Group[T, CountedRow]):
+    """A text's windows, and its words: of each the token that speaks for it, which counts."""
+
+    words: dict[int, Word]
+
+    @classmethod
+    def of(cls, group: Group[T, Tokens]) -> _Marked[T]:
+        words = words_of(group.rows)
+        counted = [np.zeros(len(row.ids), dtype=bool) for row in group.rows]
+        for word in words.values():
+            counted[word.window][word.token] = True
+        each = zip(group.rows, counted, strict=True)
+        return cls(group.asked, [CountedRow(row.ids, row.types, own) for row, own in each], words)
+
+
+class Tagger(ThresholdModel):
     """A token-classification model and its tokenizer. Safe to call from several threads.
 
     A word's tag is that of its first token. A text that is too long is read in windows that share
     `stride` tokens (by default a quarter of `max_length`, and 64 at most); a word is decided by the
     window that shows most of what is around it. A text's tags do not depend on the texts beside it.
+
+    Of a model with exits a window leaves when the tokens that speak for its words may.
     """
 
     def __init__(self, model: PretrainedModel, tokenizer: Tokenizer) -> None:
@@ -61,40 +82,49 @@ class Tagger(TextModel):
         return self.model.config.labels
 
     def predict(
-        self, texts: Iterable[str], *, stride: int | None = None, threads: int | None = None
+        self,
+        texts: Iterable[str],
+        *,
+        stride: int | None = None,
+        threshold: float | None = None,
+        threads: int | None = None,
     ) -> list[list[Entity]]:
         """The entities of each text, in their order.
 
         Tags `B-X` and `I-X` make spans of X: a span goes on with `I-X` after `B-X` or `I-X`, and
         what is not `O` begins one otherwise, as seqeval reads tags by default. Labels that are no
         such tags are each word's own entity. Words are those that the tokenizer parts a text into.
+        `threshold` replaces that of the model's exits for this call.
         """
-        return list(self.stream(texts, stride=stride, threads=threads))
+        return list(self.stream(texts, stride=stride, threshold=threshold, threads=threads))
 
     def stream(
         self,
         texts: Iterable[str],
         *,
         stride: int | None = None,
+        threshold: float | None = None,
         threads: int | None = None,
         progress: OnProgress | None = None,
     ) -> Iterator[list[Entity]]:
         """`predict` for any number of texts in bounded memory.
 
-        `progress` is called after each window.
+        `progress` is called after each window of rows; a text in several windows of tokens passed
+        as many layers as the one that passed most.
         """
         check_call(texts, threads)
 
         def groups(some: Iterator[str]) -> Iterator[Group[str, Tokens]]:
             return self._groups(some, _check_text, self.tokenizer.tokenize, stride)
 
-        return answers(self, texts, groups, self._read, self._entities, threads, progress)
+        return self._answers(texts, groups, self._entities, threshold, threads, progress)
 
     def predict_words(
         self,
         rows: Iterable[Sequence[str]],
         *,
         stride: int | None = None,
+        threshold: float | None = None,
         threads: int | None = None,
     ) -> list[list[str]]:
         """A tag for each word of texts that are split into words already.
@@ -103,7 +133,7 @@ class Tagger(TextModel):
         """
         check_call(rows, threads)
         groups = partial(self.word_windows, stride=stride)
-        return list(answers(self, rows, groups, self._read, self._tags, threads))
+        return list(self._answers(rows, groups, self._tags, threshold, threads))
 
     def word_windows(
         self, rows: Iterable[Sequence[str]], *, stride: int | None = None
@@ -134,15 +164,41 @@ class Tagger(TextModel):
         some = [list(words) or [""] for words in rows]  # of no words there are no tokens either
         return self.tokenizer.encode_words(some, stride=stride, first_row=first_row)
 
-    def _read(self, rows: Sequence[Tokens]) -> list[Tensor]:
-        model = prepared(self.model)
-        return read_tokens(body(model), rows, token_logits(model), model.device)
+    def _answers(
+        self,
+        asked: Iterable[T],
+        groups: Callable[[Iterator[T]], Iterator[Group[T, Tokens]]],
+        decide: Callable[[_Marked[T], Sequence[RowResult]], A],
+        threshold: float | None,
+        threads: int | None,
+        progress: OnProgress | None = None,
+    ) -> Iterator[A]:
+        """The answer to each that is asked, in order, in bounded memory."""
+        criterion = self._with_threshold(threshold)
+        runner = Runner(self.model, criterion=criterion, rates=self._rates)
+        route = runner.route()  # now, and not when the first answer is taken
 
-    def _entities(
-        self, group: Group[str, Tokens], values: Sequence[Tensor]
-    ) -> tuple[list[Entity], float]:
-        words, tags, probabilities, slack = self._decide(group, values)
-        places = list(words.values())
+        def marked(some: Iterator[T]) -> Iterator[list[_Marked[T]]]:
+            return gather_groups(map(_Marked.of, groups(some)))
+
+        def answers() -> Iterator[A]:
+            meter = Meter(progress)
+            with ahead(asked, marked) as windows:
+                for window in windows:
+                    rows = [row for group in window for row in group.rows]
+                    with cpu_threads(threads):
+                        results = iter(runner.answer_window(rows, route))
+                    own = [list(islice(results, len(group.rows))) for group in window]
+                    layers = sum(max(row.exit_layer for row in some) for some in own)
+                    found = [decide(*pair) for pair in zip(window, own, strict=True)]
+                    meter.add(len(window), n_tokens(rows), layers)
+                    yield from found
+
+        return answers()
+
+    def _entities(self, group: _Marked[str], results: Sequence[RowResult]) -> list[Entity]:
+        tags, probabilities = self._decide(group, results)
+        places = list(group.words.values())
         found = []
         for label, first, stop in spans(tags):
             start, end = places[first].start, max(word.end for word in places[first:stop])
@@ -151,29 +207,27 @@ class Tagger(TextModel):
                 continue
             mean = sum(probabilities[first:stop]) / (stop - first)
             found.append(Entity(label, group.asked[start:end], start, end, mean))
-        return found, slack
+        return found
 
-    def _tags(
-        self, group: Group[Sequence[str], Tokens], values: Sequence[Tensor]
-    ) -> tuple[list[str], float]:
-        words, found, _, slack = self._decide(group, values)
+    def _tags(self, group: _Marked[Sequence[str]], results: Sequence[RowResult]) -> list[str]:
+        found, _ = self._decide(group, results)
         tags = [OUTSIDE] * len(group.asked)
-        for number, tag in zip(words, found, strict=True):
+        for number, tag in zip(group.words, found, strict=True):
             tags[number] = tag
-        return tags, slack
+        return tags
 
     def _decide(
-        self, group: Group[T, Tokens], values: Sequence[Tensor]
-    ) -> tuple[dict[int, Word], list[str], list[float], float]:
-        """The words, beside each its tag and the tag's probability; and their slack."""
-        words = words_of(group.rows)
-        if not words:
-            return words, [], [], math.inf
-        logits_WC = torch.stack([values[word.window][word.token] for word in words.values()])
-        best = logits_WC.float().softmax(-1).max(-1)
+        self, group: _Marked[T], results: Sequence[RowResult]
+    ) -> tuple[list[str], list[float]]:
+        """Beside each word its tag and the tag's probability."""
+        for result in results:
+            self.check_finite(result.logits_C)
+        if not group.words:
+            return [], []
+        logits = [results[word.window].logits_C[word.token] for word in group.words.values()]
+        best = torch.stack(logits).float().softmax(-1).max(-1)
         labels = self.labels
-        tags = [labels[number] for number in best.indices.tolist()]
-        return words, tags, best.values.tolist(), lead(logits_WC)
+        return [labels[number] for number in best.indices.tolist()], best.values.tolist()
 
 
 def _check_text(text: object, row: int) -> None:
