@@ -40,7 +40,9 @@ def test_pairs_with_numbers(run: Run, place: Path) -> None:
     assert all(isinstance(line["value"], float) for line in lines)
     refused = run("predict", "model", "a film", "--threshold", "0.1")
     assert refused.code == 2
-    assert "opens as Classifier or Tagger; this one it opens as Regressor" in " ".join(refused.err.split())
+    assert "opens as Classifier or Tagger; this one it opens as Regressor" in " ".join(
+        refused.err.split()
+    )
 
 
 def test_what_does_not_fit(run: Run, place: Path) -> None:
