@@ -9,6 +9,7 @@ is the same model cut off where it is as fast: between two depths, a draw betwee
 - speeds: forget the times and measure them again, on a machine that does nothing else
 - grid: all schedules with all criteria on SST-2 and TREC, by the first seed; speeds are read off
   a line for each criterion, some points of which are measured
+- poolers: what ramps read the tokens with, on SST-2 and TREC, by the first seed
 - best: the two pairs of a schedule and a criterion that were best on dev there (or `--pairs`), on
   all sets and by all seeds; their points are measured, and the first is held against the bars
 
@@ -28,12 +29,13 @@ import torch
 from exiting.best import best, speeds
 from exiting.families import FAMILIES
 from exiting.grid import grid
+from exiting.poolers import poolers
 from exiting.sets import RECIPES
 from exiting.setting import Pair, Setting
 from offramp.training.evaluation import machine
 from offramp.training.options import SCHEDULES
 
-SECTIONS = {section.__name__: section for section in (speeds, grid, best)}
+SECTIONS = {section.__name__: section for section in (speeds, grid, poolers, best)}
 
 
 def main() -> None:

@@ -48,12 +48,25 @@ class Times:
 
 
 class Clock:
-    """The times of one set, kept in a file; measured when they are not there, or `again`."""
+    """The times of one set, kept in a file; measured when they are not there, or `again`.
 
-    def __init__(self, model: Model, n_rows: int, rounds: int, *, again: bool = False) -> None:
+    Poolers have a clock each, of a few `families`; None means all.
+    """
+
+    def __init__(
+        self,
+        model: Model,
+        n_rows: int,
+        rounds: int,
+        *,
+        again: bool = False,
+        families: Sequence[str] | None = None,
+    ) -> None:
         self._model, self._n_rows, self._rounds = model, n_rows, rounds
-        threads = torch.get_num_threads()
-        self._file: Path = model.data.folder / f"times-{n_rows}-rows-{threads}-threads.json"
+        self._families = families
+        ramps = "" if model.pooler is None else f"{model.pooler}-"
+        name = f"times-{ramps}{n_rows}-rows-{torch.get_num_threads()}-threads.json"
+        self._file: Path = model.data.folder / name
         self.times = Times()
         if self._file.exists() and not again:
             self.times = Times(**json.loads(self._file.read_text(encoding="utf-8")))
@@ -82,7 +95,8 @@ class Clock:
         ways = _truncations(model)
         paths = FAMILIES[model.data.recipe.kind]
         chosen: dict[str, list[str]] = {}
-        for family, path in paths.items():
+        for family in paths if self._families is None else self._families:
+            path = paths[family]
             near = _near_shares(model.test, path(model.dev.exits))
             chosen[family] = [f"{family}: {criterion}" for criterion in near]
             ways |= {f"{family}: {criterion}": {"criterion": criterion} for criterion in near}

@@ -18,17 +18,20 @@ import torch
 from torch import Tensor
 
 import offramp
-from exiting.sets import DataSet
+from exiting.sets import DataSet, Kind
+from offramp.exits.criteria.task import REGRESSION, SINGLE_LABEL
 from offramp.models.base import PretrainedModel
 from offramp.models.names import model_directory
 from offramp.runner.sweep import EveryExit, every_exit
 from offramp.text.tables import Table
 from offramp.text.tokenizer import Encoded, Tokenizer
-from offramp.training.examples import Examples, to_examples
+from offramp.training.examples import Examples, examples_of
 
 PRETRAINED = "all-MiniLM-L6-v2"
 PLAIN = "two-stage"
 """The schedule whose body and head are the plain fine-tuned model."""
+
+PROBLEMS: dict[Kind, str] = {"classification": SINGLE_LABEL, "regression": REGRESSION}
 
 SECOND_STAGES: dict[str, dict[str, Any]] = {
     "self-distillation": {"schedule": "self-distillation", "freeze_backbone": True},
@@ -59,12 +62,15 @@ class Model:
     seed: int
     layers: int | None = None
     """How many of the first, if not all."""
+    pooler: str | None = None
+    """What the ramps read the tokens with; the library's own if it is not said."""
 
     @property
     def name(self) -> str:
         """Within its set."""
         layers = "" if self.layers is None else f"{self.layers}-layers-"
-        return f"{layers}{self.schedule}-seed{self.seed}"
+        pooler = "" if self.pooler is None else f"{self.pooler}-"
+        return f"{layers}{pooler}{self.schedule}-seed{self.seed}"
 
     @cached_property
     def directory(self) -> Path:
@@ -72,15 +78,12 @@ class Model:
         place = self.data.folder / self.name
         if place.is_dir():
             return place
-        start = Path(model_directory(PRETRAINED))
-        if self.layers is not None:
-            start = first_layers(start, self.layers, self.data.runs)
-        settings: dict[str, Any] = {"schedule": self.schedule}
-        if self.schedule in SECOND_STAGES:
-            start = Model(self.data, PLAIN, self.seed).directory
-            settings = SECOND_STAGES[self.schedule]
+        start, settings = self._start()
         options = offramp.TrainingOptions(
-            epochs=self.data.recipe.epochs, seed=self.seed, **settings
+            epochs=self.data.recipe.epochs,
+            seed=self.seed,
+            problem_type=PROBLEMS[self.data.recipe.kind],
+            **settings,
         )
         began = time.monotonic()
         offramp.train(
@@ -92,9 +95,24 @@ class Model:
         )
         return place
 
+    def _start(self) -> tuple[Path, dict[str, Any]]:
+        """What training begins from, and how it differs from the library's own options."""
+        settings: dict[str, Any] = {} if self.pooler is None else {"pooler": self.pooler}
+        if self.pooler is not None and self.schedule == PLAIN:  # with the same body as all
+            second_stage: dict[str, Any] | None = {"schedule": PLAIN, "freeze_backbone": True}
+        else:
+            second_stage = SECOND_STAGES.get(self.schedule)
+        if second_stage is not None:
+            plain = Model(self.data, PLAIN, self.seed)
+            return plain.directory, settings | second_stage
+        start = Path(model_directory(PRETRAINED))
+        if self.layers is not None:
+            start = first_layers(start, self.layers, self.data.runs)
+        return start, settings | {"schedule": self.schedule}
+
     @cached_property
     def network(self) -> PretrainedModel:
-        return self._classifier.model
+        return self._runner.model
 
     @cached_property
     def dev(self) -> Answers:
@@ -108,12 +126,12 @@ class Model:
         return self._examples(self.data.test).rows
 
     @cached_property
-    def _classifier(self) -> offramp.Classifier:
-        return offramp.load(self.directory, task="classify")
+    def _runner(self) -> offramp.Classifier | offramp.Regressor:
+        found: offramp.Classifier | offramp.Regressor = offramp.load(self.directory)
+        return found
 
     def _examples(self, table: Table) -> Examples:
-        classifier = self._classifier
-        return to_examples(table, classifier.tokenizer, classifier.model.config.label2id)
+        return examples_of(table, self._runner.tokenizer, self.network.config)
 
     def _answers(self, split: str, table: Table) -> Answers:
         """One split's, kept in a file beside the model."""

@@ -37,8 +37,8 @@ class Setting:
     def __init__(self, options: argparse.Namespace) -> None:
         self.options = options
         self.report = Report()
-        self._models: dict[tuple[str, str, int], Model] = {}
-        self._clocks: dict[str, Clock] = {}
+        self._models: dict[tuple[str, str, int, str | None], Model] = {}
+        self._clocks: dict[tuple[str, str | None], Clock] = {}
 
     @cached_property
     def sets(self) -> list[DataSet]:
@@ -52,10 +52,10 @@ class Setting:
                 print(f"{name}: skipped; the library does not train exits for {kind} yet")
         return found
 
-    def model(self, data: DataSet, schedule: str, seed: int) -> Model:
+    def model(self, data: DataSet, schedule: str, seed: int, pooler: str | None = None) -> Model:
         """The same object each time: it keeps what it has read."""
-        key = (data.name, schedule, seed)
-        return self._models.setdefault(key, Model(data, schedule, seed))
+        key = (data.name, schedule, seed, pooler)
+        return self._models.setdefault(key, Model(data, schedule, seed, pooler=pooler))
 
     def plain(self, model: Model) -> Model:
         """Whose body and head are the plain fine-tuned model's, of the same set and seed."""
@@ -69,19 +69,21 @@ class Setting:
                 for model in (self.model(data, schedule, seed) for schedule in in_order):
                     _ = model.dev, model.test
 
-    def clock(self, data: DataSet, *, again: bool = False) -> Clock:
-        """The set's times, by its plain fine-tuned model with ramps."""
-        if again or data.name not in self._clocks:
-            model = self.model(data, PLAIN, self.options.seeds[0])
+    def clock(self, data: DataSet, pooler: str | None = None, *, again: bool = False) -> Clock:
+        """The set's times, by its plain fine-tuned model with ramps; of a pooler, by its own."""
+        key = (data.name, pooler)
+        if again or key not in self._clocks:
+            model = self.model(data, PLAIN, self.options.seeds[0], pooler)
+            families = None if pooler is None else [DEFAULTS[data.recipe.kind]]
             options = self.options
-            clock = Clock(model, options.rows, options.rounds, again=again)
-            self._clocks[data.name] = clock
+            clock = Clock(model, options.rows, options.rounds, again=again, families=families)
+            self._clocks[key] = clock
             print(f"times of {data.name}: {clock.times.machine}", flush=True)
-        return self._clocks[data.name]
+        return self._clocks[key]
 
     def chosen(self, model: Model, family: str) -> dict[float, Chosen]:
         """A family's criteria for the targets; what it cannot reach is not there."""
-        return choose(model, self.clock(model.data), family)
+        return choose(model, self.clock(model.data, model.pooler), family)
 
 
 def fitting(data: DataSet, model: Model) -> list[str]:
