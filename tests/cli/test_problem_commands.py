@@ -138,4 +138,4 @@ def test_lists_of_labels(run: Run, place: Path) -> None:
     assert "is no list" in " ".join(refused.err.split())
     done = run("train", *options, "--output", "no")
     assert done.code == 2
-    assert "set problem_type='multi_label_classification'" in " ".join(done.err.split())
+    assert "train with problem_type='multi_label_classification'" in " ".join(done.err.split())

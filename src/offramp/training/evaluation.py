@@ -146,7 +146,7 @@ def evaluate(
     model, saved = served.model, served.criterion
     task = task_of(model)
     problem, growth = PROBLEMS[task.kind], _growth(model, saved)
-    for threshold in thresholds or ():
+    for threshold in () if thresholds is None else thresholds:
         problem.asking(threshold, growth)  # refused now, and not after the work
     test = examples_of(data, served.tokenizer, model.config)
     choice, on_dev = None, None
