@@ -1,4 +1,4 @@
-"""`offramp train --task regress` and `multilabel`, and `predict` with what they wrote."""
+"""`offramp train --task regress` and `multilabel`; `predict` and `evaluate` of what they wrote."""
 
 import json
 import random
@@ -11,6 +11,9 @@ from invoking import Run
 
 import offramp
 from offramp.exits.criteria import criterion_from_dict
+
+QUICK = ["--rounds", "1", "--timing-rows", "5"]
+PAIR = ["--text", "a", "--pair", "b"]
 
 
 @pytest.fixture(scope="module")
@@ -47,8 +50,43 @@ def test_pairs_with_numbers(run: Run, place: Path) -> None:
     )
 
 
-QUICK = ["--rounds", "1", "--timing-rows", "5"]
-PAIR = ["--text", "a", "--pair", "b"]
+def test_what_does_not_fit(run: Run, place: Path) -> None:
+    words = ["--data", "train.jsonl", "--text", "a", "--model", "body", "--output", "no"]
+    done = run("train", "--task", "regress", *words, "--score", "f1")
+    assert done.code == 2
+    assert "pearson, spearman; got 'f1'" in " ".join(done.err.split())
+    done = run("train", "--task", "regress", *words, "--label", "b")
+    assert done.code == 2
+    assert "is no number" in " ".join(done.err.split())
+    assert not (place / "no").exists()
+
+
+def test_lists_of_labels(run: Run, place: Path) -> None:
+    rng = random.Random(1)
+    lines = []
+    for _ in range(120):
+        words = rng.choices(WORDS, k=6)
+        labels = [word for word in ("film", "music") if word in words]
+        lines.append(json.dumps({"text": " ".join(words), "label": labels}) + "\n")
+    (place / "lists.jsonl").write_text("".join(lines), "utf-8")
+    options = ["--data", "lists.jsonl", "--model", "body", "--epochs", "1"]
+    done = run("train", "--task", "multilabel", *options, "--output", "labels")
+    assert done.code == 0, done.err
+    assert "dev micro_f1" in " ".join(done.err.split())
+    (line,) = run("predict", "labels", "a film").lines
+    assert list(line) == ["labels", "probabilities", "exit_layer"]
+    done = run("evaluate", "labels", "--data", "lists.jsonl", *QUICK)
+    assert done.code == 0, done.err
+    out = " ".join(done.out.split())
+    for words in ("micro_f1", "macro_f1", "exact_match", "(hundredths of micro_f1)", "Entropy("):
+        assert words in out
+    assert "transformers' logits differ from the plain model's by at most" in out
+    refused = run("evaluate", "labels", "--data", "train.jsonl", "--text", "a", *QUICK)
+    assert refused.code == 2
+    assert "is no list" in " ".join(refused.err.split())
+    done = run("train", *options, "--output", "no")
+    assert done.code == 2
+    assert "train with problem_type='multi_label_classification'" in " ".join(done.err.split())
 
 
 @pytest.fixture(scope="module")
@@ -100,42 +138,3 @@ def test_evaluate_numbers_refuses(args: list[str], message: str, run: Run, regre
     done = run("evaluate", "numbers", "--data", "dev.jsonl", *PAIR, *QUICK, *args)
     assert (done.code, done.out) == (2, "")
     assert message in " ".join(done.err.split())
-
-
-def test_what_does_not_fit(run: Run, place: Path) -> None:
-    words = ["--data", "train.jsonl", "--text", "a", "--model", "body", "--output", "no"]
-    done = run("train", "--task", "regress", *words, "--score", "f1")
-    assert done.code == 2
-    assert "pearson, spearman; got 'f1'" in " ".join(done.err.split())
-    done = run("train", "--task", "regress", *words, "--label", "b")
-    assert done.code == 2
-    assert "is no number" in " ".join(done.err.split())
-    assert not (place / "no").exists()
-
-
-def test_lists_of_labels(run: Run, place: Path) -> None:
-    rng = random.Random(1)
-    lines = []
-    for _ in range(120):
-        words = rng.choices(WORDS, k=6)
-        labels = [word for word in ("film", "music") if word in words]
-        lines.append(json.dumps({"text": " ".join(words), "label": labels}) + "\n")
-    (place / "lists.jsonl").write_text("".join(lines), "utf-8")
-    options = ["--data", "lists.jsonl", "--model", "body", "--epochs", "1"]
-    done = run("train", "--task", "multilabel", *options, "--output", "labels")
-    assert done.code == 0, done.err
-    assert "dev micro_f1" in " ".join(done.err.split())
-    (line,) = run("predict", "labels", "a film").lines
-    assert list(line) == ["labels", "probabilities", "exit_layer"]
-    done = run("evaluate", "labels", "--data", "lists.jsonl", *QUICK)
-    assert done.code == 0, done.err
-    out = " ".join(done.out.split())
-    for words in ("micro_f1", "macro_f1", "exact_match", "(hundredths of micro_f1)", "Entropy("):
-        assert words in out
-    assert "transformers' logits differ from the plain model's by at most" in out
-    refused = run("evaluate", "labels", "--data", "train.jsonl", "--text", "a", *QUICK)
-    assert refused.code == 2
-    assert "is no list" in " ".join(refused.err.split())
-    done = run("train", *options, "--output", "no")
-    assert done.code == 2
-    assert "train with problem_type='multi_label_classification'" in " ".join(done.err.split())
