@@ -24,8 +24,8 @@ import torch
 from exiting.families import FAMILIES
 from exiting.models import Answers, Model
 from offramp.exits.criteria import Criterion
+from offramp.runner.rows import Row
 from offramp.runner.run import Results, Runner
-from offramp.text.tokenizer import Encoded
 from offramp.training.evaluation import machine
 from offramp.training.timing import speed, time_in_turn
 from running.setting import spread
@@ -188,7 +188,7 @@ def _apart(line: Line) -> Line:
     return kept
 
 
-def _share(rows: Sequence[Encoded], results: Results, model: Model) -> float:
+def _share(rows: Sequence[Row], results: Results, model: Model) -> float:
     tokens_R = torch.tensor([float(len(row.ids)) for row in rows]).double()
     return _part(results, tokens_R, model.test.n_layers)
 
