@@ -6,7 +6,6 @@ import statistics
 from collections.abc import Mapping
 from functools import cache
 
-from exiting.families import FAMILIES
 from exiting.figures import Mean, OnSet, mean_of
 from exiting.models import Model
 from exiting.points import TARGETS, on_test
@@ -28,9 +27,6 @@ def grid(setting: Setting) -> None:
     setting.report.begin("grid", f"{', '.join(names)}; seed {setting.options.seeds[0]}")
     for data in sets:
         show_exits(setting, data)
-        asked = {pair.family for pair in found}
-        left = [family for family in FAMILIES[data.recipe.kind] if family not in asked]
-        print(f"  not asked, for the library does not train it yet: {', '.join(left) or 'none'}")
     for target in TARGETS:
         at_target = {pair: by_target[target] for pair, by_target in found.items()}
         show_schedules(target, at_target, names)

@@ -51,6 +51,10 @@ SECOND_STAGES: dict[str, dict[str, Any]] = {
 """By schedule, what is left to do from the plain fine-tuned model on."""
 
 
+CERTAIN = ("alternating", "self-distillation")
+"""The schedules whose exits learn how sure they are, too: BERxiT's own, and one that is cheap."""
+
+
 @dataclass(frozen=True)
 class Answers:
     """What every exit says of R rows, their labels [R], and how many tokens they have [R].
@@ -122,7 +126,9 @@ class Model:
 
     def _start(self) -> tuple[Path, dict[str, Any]]:
         """What training begins from, and how it differs from the library's own options."""
-        settings: dict[str, Any] = {} if self.pooler is None else {"pooler": self.pooler}
+        settings: dict[str, Any] = {"certainty": self.schedule in CERTAIN}
+        if self.pooler is not None:
+            settings["pooler"] = self.pooler
         if self.pooler is not None and self.schedule == PLAIN:  # with the same body as all
             second_stage: dict[str, Any] | None = {"schedule": PLAIN, "freeze_backbone": True}
         else:

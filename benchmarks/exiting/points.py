@@ -52,7 +52,9 @@ def choose(model: Model, clock: Clock, family: str) -> dict[float, Chosen]:
     speeds = []
     for number, criterion in enumerate(FAMILIES[model.data.recipe.kind][family](dev.exits)):
         results = dev.exits.apply(criterion)
-        speeds.append((1 / clock.time(family, share_of(dev, results)), number, criterion, results))
+        speeds.append(
+            (1 / clock.time(family, share_of(dev, results), model), number, criterion, results)
+        )
     found = {}
     for target in TARGETS:
         if reaching := [entry for entry in speeds if entry[0] >= target]:
@@ -75,7 +77,7 @@ def on_test(
     """
     test = model.test
     results = test.exits.apply(chosen.criterion)
-    predicted = clock.time(chosen.family, share_of(test, results))
+    predicted = clock.time(chosen.family, share_of(test, results), model)
     taken = predicted if measured is None else measured[str(chosen.criterion)]
     times = clock.times.depths if measured is None else measured
     depth, share = depth_at(times, test.n_layers, taken)
