@@ -16,10 +16,12 @@ from offramp.errors import nearest
 __version__ = "0.1.0"
 
 _ERRORS = (
+    "CertificateWarning",
     "CheckpointError",
     "ConfigError",
     "ConfigFileError",
     "DataError",
+    "DriftWarning",
     "HubError",
     "InputError",
     "MissingBackendError",
@@ -141,6 +143,9 @@ _TABLE: dict[str, tuple[str, tuple[str, ...]]] = {
     "add_exits": ("offramp.exits.attach", _MODELS),
     "build_exits": ("offramp.exits.attach", _MODELS),
     "logits_by_depth": ("offramp.exits.attach", _MODELS),
+    "Certificate": ("offramp.exits.calibration.certificate", _MODELS),
+    "certificate_of": ("offramp.exits.calibration.certificate", _MODELS),
+    "check_certificate": ("offramp.exits.calibration.certificate", _MODELS),
     **dict.fromkeys(_CRITERIA, ("offramp.exits.criteria", _MODELS)),
     **dict.fromkeys(_DEEBERT, ("offramp.exits.deebert", _MODELS)),
     **dict.fromkeys(_PABEE, ("offramp.exits.pabee", _MODELS)),
@@ -168,6 +173,8 @@ _TABLE: dict[str, tuple[str, tuple[str, ...]]] = {
     "train": ("offramp.training.train", (*_MODELS, *_TEXT)),
     "train_tagger": ("offramp.training.tagger", (*_MODELS, *_TEXT)),
     "TrainerMixin": ("offramp.training.trainer_mixin", _MODELS),
+    "calibrate": ("offramp.training.calibrating", (*_MODELS, *_TEXT)),
+    "Calibration": ("offramp.training.calibrating", (*_MODELS, *_TEXT)),
     "recalibrate": ("offramp.training.thresholds", (*_MODELS, *_TEXT)),
     "evaluate": ("offramp.training.evaluation", (*_MODELS, *_TEXT)),
     "evaluate_tagger": ("offramp.training.tagger_evaluation", (*_MODELS, *_TEXT)),

@@ -23,6 +23,7 @@ from offramp.text.columns import Columns
 from offramp.text.tables import Table
 from offramp.text.tokenizer import Tokenizer
 from offramp.training.certainty import certainty_loss, is_right, regressor_accuracy
+from offramp.training.checkpoint import fingerprint_of_texts
 from offramp.training.examples import (
     Examples,
     as_table,
@@ -129,6 +130,14 @@ def train(
                     train_exits(network, stage, training, held, weights_C, run)
             network.eval()
             choice = _choose(network, held, options)
+            exits = exits_of(network)
+            exits.calibration = {
+                **(exits.calibration or {}),
+                "fingerprints": {
+                    "train": fingerprint_of_texts(data.texts),
+                    "dev": fingerprint_of_texts(dev.texts),
+                },
+            }
             save_run(output, trained, run)
     return trained, TrainingReport(run.log, best_of(run.log), choice)
 

@@ -143,6 +143,8 @@ def empirical(losses: Losses, target: Target) -> Found:
 METHODS: dict[str, Callable[[Losses, Target], Found]] = {
     method.__name__: method for method in (ltt, ucb, crc, empirical)
 }
+SURE = ("ltt", "ucb")
+"""Those that bound the risk with a probability."""
 _ROUNDING = 1e-12  # of sums of losses
 
 
