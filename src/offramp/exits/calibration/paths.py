@@ -85,7 +85,7 @@ def layer_path(tuning_ERC: Tensor, lost_XR: Tensor, depths: Sequence[int]) -> li
         depth: _fitted(logits_entropy(logits_RC), lost_R.double())
         for depth, logits_RC, lost_R in zip(depths[:-1], tuning_ERC[:-1], lost_XR, strict=True)
     }
-    path = []
+    path: list[Criterion] = []
     for chance in rising(0.5, decades=5):
         own = [0.0] * depths[-1]
         for depth, (offset, slope) in curves.items():
