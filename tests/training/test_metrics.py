@@ -1,11 +1,20 @@
 """Scores against confusion matrices worked by hand."""
 
+import itertools
 import math
 
+import numpy as np
 import pytest
 import torch
 
-from offramp.training.metrics import accuracy, f1_by_class, paired_difference, scores
+from offramp.training.metrics import (
+    accuracy,
+    f1_by_class,
+    paired_bootstrap,
+    paired_difference,
+    pearson,
+    scores,
+)
 
 
 def rows_of(matrix: list[list[int]]) -> tuple[torch.Tensor, torch.Tensor]:
@@ -61,3 +70,55 @@ def test_paired_difference_by_hand() -> None:
 def test_paired_difference_of_one_row_is_a_number() -> None:
     one = torch.tensor([True])
     assert all(map(math.isfinite, paired_difference(one, ~one)))
+
+
+# Six rows: what one model says of them, what another does, and the truth.
+SAID = torch.tensor([[0.0], [1.0], [2.5], [2.0], [4.5], [5.0]])
+OTHER = torch.tensor([[1.0], [0.0], [2.0], [4.0], [3.0], [4.5]])
+TRUE = torch.tensor([0.0, 1.0, 2.0, 3.0, 4.0, 5.0])
+
+
+def correlation(logits_RC: torch.Tensor, labels_R: torch.Tensor) -> float:
+    return pearson(logits_RC[:, 0], labels_R)
+
+
+def test_paired_bootstrap_is_that_of_all_draws() -> None:
+    said, other, true = (values.flatten().numpy() for values in (SAID, OTHER, TRUE))
+    losses = []
+    for draw in itertools.product(range(6), repeat=6):  # all 46,656, each as likely
+        rows = list(draw)
+        if len(set(rows)) == 1:  # no correlation there: 0 for both
+            losses.append(0.0)
+            continue
+        one, two = (np.corrcoef(x[rows], true[rows])[0, 1] for x in (said, other))
+        losses.append(one - two)
+    loss, low, high = paired_bootstrap(correlation, SAID, OTHER, TRUE, resamples=20_000)
+    expected = np.corrcoef(said, true)[0, 1] - np.corrcoef(other, true)[0, 1]
+    assert loss == pytest.approx(expected)
+    assert np.mean(np.array(losses) < low) == pytest.approx(0.025, abs=0.004)
+    assert np.mean(np.array(losses) > high) == pytest.approx(0.025, abs=0.004)
+
+
+def test_paired_bootstrap_of_a_mean_is_the_normal_interval() -> None:
+    generator = torch.Generator().manual_seed(1)
+    labels_R = torch.randint(2, (400,), generator=generator)
+    noise_2RC = torch.randn(2, 400, 2, generator=generator)
+    a_RC, b_RC = noise_2RC + torch.tensor([2.0, 1.0])[:, None, None] * torch.eye(2)[labels_R]
+
+    def right(logits_RC: torch.Tensor, labels_R: torch.Tensor) -> float:
+        return accuracy(logits_RC.argmax(-1), labels_R)
+
+    expected = paired_difference(a_RC.argmax(-1) == labels_R, b_RC.argmax(-1) == labels_R)
+    found = paired_bootstrap(right, a_RC, b_RC, labels_R)
+    assert found[0] == pytest.approx(expected[0])
+    assert found[1:] == pytest.approx(expected[1:], abs=0.006)
+
+
+def test_paired_bootstrap_is_the_same_again_and_draws_from_nothing_else() -> None:
+    before = torch.get_rng_state()
+    first = paired_bootstrap(correlation, SAID, OTHER, TRUE, resamples=50)
+    assert first == paired_bootstrap(correlation, SAID, OTHER, TRUE, resamples=50)
+    assert first != paired_bootstrap(correlation, SAID, OTHER, TRUE, resamples=50, seed=1)
+    assert torch.equal(torch.get_rng_state(), before)
+    assert paired_bootstrap(correlation, SAID, SAID, TRUE) == (0, 0, 0)
+    assert paired_bootstrap(correlation, SAID[:1], OTHER[:1], TRUE[:1]) == (0, 0, 0)

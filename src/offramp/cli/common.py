@@ -152,11 +152,11 @@ def report_console() -> Console:
 
 def evaluation_grid(evaluation: Evaluation) -> Grid:
     """The table that `offramp evaluate` prints."""
-    names = list(evaluation.lines[0].scores)
-    shown = [name for name in ("accuracy", "f1", "macro_f1") if name in names]
-    if "f1" in shown:
-        shown.remove("macro_f1")
-    headings = [f"f1 of {escape(evaluation.positive)}" if name == "f1" else name for name in shown]
+    # Of two classes the F1 of one says more than the mean of both.
+    hidden = () if evaluation.positive is None else ("macro_f1",)
+    shown = [name for name in evaluation.lines[0].scores if name not in hidden]
+    of = {"f1": f"f1 of {escape(str(evaluation.positive))}"}
+    headings = [of.get(name, name) for name in shown]
     peers = [name for name in evaluation.lines[0].speed if name.startswith("transformers")]
     grid = Grid(title=f"{evaluation.rows} rows; times as fast as ...")
     # In a narrow terminal words are broken, and none is hidden.
@@ -165,7 +165,7 @@ def evaluation_grid(evaluation: Evaluation) -> Grid:
         grid.add_column(heading, justify="right", overflow="fold")
     for line in evaluation.lines:
         style = "bold" if line.chosen else None
-        name = line.system + (" (chosen)" if line.chosen else "")
+        name = escape(line.system) + (" (chosen)" if line.chosen else "")
         grid.add_row(
             name,
             *(f"{line.scores[score]:.4f}" for score in shown),
@@ -197,7 +197,7 @@ def _times(line: Line, other: str) -> str:
 
 
 def _against_truncation(evaluation: Evaluation, line: Line) -> str:
-    if line.threshold is None:
+    if line.criterion is None:
         return "-"
     other = evaluation.truncation_as_good(line)
     depth = "all" if other.depth is None else str(other.depth)

@@ -31,9 +31,15 @@ from offramp.errors import ConfigError
 @columns
 @tokens_column
 @click.option("--output", type=click.Path(path_type=Path), help="Write the table as JSON.")
-@click.option("--thresholds", help="Thresholds to report, such as .05,.1,.2 (nats at layer 1).")
 @click.option(
-    "--max-loss", default=0.25, show_default=True, help="Points of dev accuracy exits may cost."
+    "--thresholds",
+    help="Thresholds to report, such as .05,.1,.2 (nats at layer 1; of numbers, their distance).",
+)
+@click.option(
+    "--max-loss",
+    default=0.25,
+    show_default=True,
+    help="Points exits may cost on dev: of accuracy, micro F1, or 100 x Pearson's correlation.",
 )
 @click.option("--rounds", default=5, show_default=True, help="Times each system is measured.")
 @click.option("--timing-rows", default=1000, show_default=True, help="Rows that are timed.")
@@ -53,9 +59,10 @@ def evaluate(
     timing_rows: int,
     transformers: bool | None,
 ) -> None:
-    """Print what each threshold costs in accuracy and saves in wall clock.
+    """Print what each threshold costs in score and saves in wall clock.
 
-    Of a tagger, print the precision, recall and F1 of its entities, and rows a second. All systems
+    The scores are those of the model's kind: one class a row, any number of labels, or a number. Of
+    a tagger, print the precision, recall and F1 of its entities, and rows a second. All systems
     are measured in turn in one run; speeds are medians of the rounds' ratios.
     """
     import offramp
@@ -72,7 +79,7 @@ def evaluate(
         refuse_options("dev", "text", "pair", "thresholds", "max_loss", task="a tagger")
         _evaluate_tagger(model, data, tokens, label, output, timing)
         return
-    refuse_options("tokens", task="a classifier")
+    refuse_options("tokens", task="a model of whole texts")
     rows = offramp.read_table(data, text=text, pair=pair, label=label)
     held = None if dev is None else offramp.read_table(dev, text=text, pair=pair, label=label)
     with progress_bar() as progress:
@@ -90,8 +97,10 @@ def evaluate(
     out.print(evaluation_grid(evaluation))
     loss, low, high = evaluation.loss
     out.print(
-        f"The chosen threshold loses {loss:.2f} points against full depth on these rows "
-        f"(paired 95% interval {low:.2f} to {high:.2f})."
+        f"Chosen: {evaluation.chosen.criterion}. It loses {loss:.2f} points (hundredths of "
+        f"{evaluation.measure}) against full depth on these rows (paired 95% interval {low:.2f} to "
+        f"{high:.2f}).",
+        markup=False,
     )
     if evaluation.transformers_difference is not None:
         out.print(

@@ -1,9 +1,8 @@
-"""`offramp.evaluate`: what each threshold costs in accuracy and saves in wall clock."""
+"""`offramp.evaluate`: what each threshold costs in score and saves in wall clock."""
 
 from __future__ import annotations
 
 import dataclasses
-import math
 import platform
 import statistics
 from collections.abc import Callable, Iterable, Sequence
@@ -11,25 +10,27 @@ from dataclasses import dataclass
 from functools import partial
 from importlib.metadata import version
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import torch
 
 import offramp
 from offramp.backends import is_available
 from offramp.errors import DataError
-from offramp.exits.attach import exits_of
-from offramp.exits.criteria import Entropy
+from offramp.exits.attach import exits_of, task_of
+from offramp.exits.criteria import AllOf, AnyOf, Criterion, Entropy
 from offramp.models.base import PretrainedModel
-from offramp.runner.loading import load
+from offramp.models.flow import ExitableModel
+from offramp.runner import loading
+from offramp.runner.leaving import LeavingModel
 from offramp.runner.run import Results, Runner
 from offramp.runner.sweep import EveryExit, every_exit
 from offramp.text.columns import Columns
 from offramp.text.tables import Table
-from offramp.training.examples import as_table, to_examples
-from offramp.training.metrics import paired_difference, scores
+from offramp.training.examples import as_table, examples_of
 from offramp.training.peers import transformers_model, transformers_run
-from offramp.training.thresholds import Choice, choose_threshold
+from offramp.training.problems import PROBLEMS, spread, threshold_of, with_threshold
+from offramp.training.thresholds import Choice, choose_threshold, default_growth
 from offramp.training.timing import Ratio, sample, speed, time_in_turn
 
 PLAIN = "plain"
@@ -48,24 +49,31 @@ class Line:
     mean_layers: float
     seconds: float
     speed: dict[str, Ratio]
-    criterion: Entropy | None = None
+    criterion: Criterion | None = None
     depth: int | None = None
     chosen: bool = False
 
     @property
     def threshold(self) -> float | None:
-        """The criterion's, in nats at the first layer; None for a system without exits."""
-        return None if self.criterion is None else self.criterion.threshold
+        """The criterion's: nats at the first layer, or a distance in the labels' units.
+
+        Of a combination it is the first part's. None for a system without exits, and for a
+        criterion that is not of the kind that training chooses.
+        """
+        return None if self.criterion is None else threshold_of(self.criterion)
 
 
 @dataclass(frozen=True)
 class Evaluation:
     """The table, and what it was measured on.
 
-    `positive` is the class whose F1 `f1` is, the second by number, where there are two.
-    `loss` is the chosen threshold's loss of accuracy against full depth in points, with its paired
-    95% interval over the rows. `transformers_difference` is the most by which a logit of the plain
-    model differs from transformers', over the timed rows.
+    `measure` names the score that losses are of: accuracy, `micro_f1` where a row has any number of
+    labels, `pearson` for numbers. `loss` is by how much the chosen criterion is below full depth in
+    points, hundredths of the measure, with its paired 95% interval over the rows: for accuracy by
+    the normal distribution, for the others by 2,000 draws of rows with a fixed seed (bootstrap).
+    `positive` is the class whose F1 `f1` is, the second by number, where there are two; else None.
+    `transformers_difference` is the most by which a logit of the plain model differs from
+    transformers', over the timed rows.
     """
 
     lines: list[Line]
@@ -75,24 +83,31 @@ class Evaluation:
     loss: tuple[float, float, float]
     transformers_difference: float | None
     choice: Choice | None
-    positive: str
+    positive: str | None
     machine: dict[str, Any]
+    measure: str = "accuracy"
 
     def to_dict(self) -> dict[str, Any]:
-        """JSON values."""
-        return dataclasses.asdict(self)
+        """JSON values; criteria as config.json has them."""
+        values = dataclasses.asdict(self)
+        for line, own in zip(values["lines"], self.lines, strict=True):
+            line["criterion"] = None if own.criterion is None else own.criterion.to_dict()
+        if self.choice is not None:
+            values["choice"]["criterion"] = self.choice.criterion.to_dict()
+        return values
 
     @property
     def chosen(self) -> Line:
-        """The line of the threshold that was chosen."""
+        """The line of the criterion that was chosen."""
         return next(line for line in self.lines if line.chosen)
 
     def truncation_as_good(self, line: Line) -> Line:
-        """The shallowest truncated model at least as accurate as `line`, or the plain model."""
+        """The shallowest truncated model as good as `line` by the measure, or the plain model."""
+        least = line.scores[self.measure]
         good = [
             other
             for other in self.lines
-            if other.depth is not None and other.scores["accuracy"] >= line.scores["accuracy"]
+            if other.depth is not None and other.scores[self.measure] >= least
         ]
         plain = next(other for other in self.lines if other.system == PLAIN)
         return min(good, key=lambda other: other.mean_layers, default=plain)
@@ -110,38 +125,49 @@ def evaluate(
     transformers: bool | None = None,
     progress: Progress = lambda stage, done, total: None,
 ) -> Evaluation:
-    """Measure the classifier in `directory` on `data`: a table, or rows in memory as for `train`.
+    """Measure the model in `directory` on `data`: a table, or rows in memory as for `train`.
 
-    Scores are over all rows, speeds over `timing_rows` of them picked by a fixed seed, every system
-    measured in turn in each of `rounds` rounds on rows encoded beforehand. With `dev` the chosen
-    threshold is picked there (see `choose_threshold`: at most `max_loss` points lost); else it is
-    the one the model was saved with. All have the model's growth. `transformers=None` measures it
-    where it is installed.
+    It may be a `Classifier`, a `MultiLabelClassifier` or a `Regressor`; labels and scores are those
+    of its training. Scores are over all rows, speeds over `timing_rows` of them picked by a fixed
+    seed, every system measured in turn in each of `rounds` rounds on rows encoded beforehand. With
+    `dev` the chosen criterion is picked there (see `choose_threshold`: at most `max_loss` points
+    lost); else it is the one the model was saved with, whatever its kind.
+
+    `thresholds` are others to report: of `Entropy` in nats at the first layer, of
+    `RegressionPatience` in the labels' units. All else is as in the chosen criterion, where that
+    asks so (of a combination its first part); beside one of another kind they have the saved
+    `Entropy`'s growth or training's, or a patience of 1. By default there are six, from .03 to .5
+    times the most entropy that there can be, or the largest change of a number from exit to exit on
+    `dev`, or else on `data`. `transformers=None` measures it where it is installed.
     """
     data, dev = as_table(data), None if dev is None else as_table(dev)
     picked = sample(len(data), timing_rows, rounds)
-    classifier = load(directory, task="classify")
-    model, label2id = classifier.model, classifier.model.config.label2id
-    test = to_examples(data, classifier.tokenizer, label2id)
-    choice = None
-    if dev is not None:
-        one, two = set(dev.texts), set(data.texts)
-        shared = one & two
-        if len(shared) > min(len(one), len(two)) / 2:
-            raise DataError(
-                f"{len(shared)} texts of {data.source} are in {dev.source} too; a threshold is "
-                "chosen on one split and reported on another."
-            )
-        held = to_examples(dev, classifier.tokenizer, label2id)
-        choice = choose_threshold(
-            every_exit(model, held.rows), held.labels_R, max_loss, classifier.growth
-        )
-    chosen = classifier.threshold if choice is None else choice.threshold
-    systems = _systems(
-        model,
-        [chosen, *(_spread(len(label2id)) if thresholds is None else thresholds)],
-        classifier.growth,
-    )
+    served = _served(directory)
+    model, saved = served.model, served.criterion
+    task = task_of(model)
+    problem, growth = PROBLEMS[task.kind], _growth(model, saved)
+    for threshold in () if thresholds is None else thresholds:
+        problem.asking(threshold, growth)  # refused now, and not after the work
+    test = examples_of(data, served.tokenizer, model.config)
+    choice, on_dev = None, None
+    if dev is None:
+        saved.check(task)
+    else:
+        _check_apart(dev, data)
+        held = examples_of(dev, served.tokenizer, model.config)
+        on_dev = every_exit(model, held.rows)
+        choice = choose_threshold(on_dev, held.labels_R, max_loss, growth)
+    chosen = saved if choice is None else choice.criterion
+
+    # One pass answers for every system. A row whose score is within rounding of a threshold may
+    # differ from the runner's by one exit.
+    answers = every_exit(model, test.rows)
+    base = problem.asking(0.0, growth) if threshold_of(chosen) is None else chosen
+    if thresholds is None:
+        thresholds = spread(problem.most(answers if on_dev is None else on_dev))
+    others = [with_threshold(base, threshold) for threshold in sorted(set(thresholds))]
+    systems = _systems(model, chosen, others)
+    results = {name: system.answer(answers) for name, system in systems.items()}
 
     timed = [test.rows[i] for i in picked]
     runs: dict[str, Callable[[], object]] = {
@@ -157,39 +183,68 @@ def evaluate(
         difference = (run_sorted() - ours_RC).abs().max().item()
     seconds = time_in_turn(runs, rounds, lambda done, total: progress("time", done, total))
 
-    # One pass answers for every system. A row whose score is within rounding of a threshold may
-    # differ from the runner's by one exit.
-    answers = every_exit(model, test.rows)
-    results = {name: system.answer(answers) for name, system in systems.items()}
-    correct = {name: r.logits_RC.argmax(-1) == test.labels_R for name, r in results.items()}
-    loss, low, high = paired_difference(correct[PLAIN], correct[_name(chosen)])
+    lines = [
+        Line(
+            system=name,
+            scores=problem.scores(result.logits_RC, test.labels_R),
+            mean_layers=result.mean_layers,
+            seconds=statistics.median(seconds[name]),
+            speed={
+                other: speed(seconds[name], theirs)
+                for other, theirs in seconds.items()
+                if other != name and not other.startswith("exits")
+            },
+            criterion=systems[name].criterion,
+            depth=systems[name].depth,
+            chosen=name == _name(chosen),
+        )
+        for name, result in results.items()
+    ]
+    loss, low, high = problem.lost(
+        results[PLAIN].logits_RC, results[_name(chosen)].logits_RC, test.labels_R
+    )
     return Evaluation(
-        lines=[
-            Line(
-                system=name,
-                scores=scores(result.logits_RC.argmax(-1), test.labels_R, len(label2id)),
-                mean_layers=result.mean_layers,
-                seconds=statistics.median(seconds[name]),
-                speed={
-                    other: speed(seconds[name], theirs)
-                    for other, theirs in seconds.items()
-                    if other != name and not other.startswith("exits")
-                },
-                criterion=systems[name].criterion,
-                depth=systems[name].depth,
-                chosen=name == _name(chosen),
-            )
-            for name, result in results.items()
-        ],
+        lines=lines,
         rows=len(test),
         timed_rows=len(timed),
         rounds=rounds,
         loss=(loss * 100, low * 100, high * 100),
         transformers_difference=difference,
         choice=choice,
-        positive=model.config.labels[1],
+        positive=model.config.labels[1] if "f1" in lines[0].scores else None,
         machine=machine(),
+        measure=problem.measure,
     )
+
+
+def _served(directory: str | Path) -> LeavingModel[Any]:
+    """The model as what takes its texts; one of a single output as a regressor.
+
+    CheckpointError for a directory that is no model for whole texts.
+    """
+    whole = loading.task_of(directory) == "classify"
+    opened = loading.load(directory, task=None if whole else "classify")
+    return PROBLEMS[task_of(opened.model).kind].runner(opened.model, opened.tokenizer)
+
+
+def _growth(model: PretrainedModel, saved: Criterion) -> float:
+    """The saved entropy's, of a combination the first part's; else that of training."""
+    while isinstance(saved, (AllOf, AnyOf)):
+        saved = saved.of[0]
+    if isinstance(saved, Entropy):
+        return saved.growth
+    return default_growth(cast(ExitableModel, model).stack.n_layers)
+
+
+def _check_apart(dev: Table, data: Table) -> None:
+    """DataError where more than half of the smaller one's texts are in the other too."""
+    one, two = set(dev.texts), set(data.texts)
+    shared = one & two
+    if len(shared) > min(len(one), len(two)) / 2:
+        raise DataError(
+            f"{len(shared)} texts of {data.source} are in {dev.source} too; a threshold is "
+            "chosen on one split and reported on another."
+        )
 
 
 def machine() -> dict[str, Any]:
@@ -216,7 +271,7 @@ class _System:
     """One way to run the model: all of it, cut off after `depth`, or with exits."""
 
     runner: Runner
-    criterion: Entropy | None = None
+    criterion: Criterion | None = None
     depth: int | None = None
 
     def answer(self, answers: EveryExit) -> Results:
@@ -230,22 +285,23 @@ class _System:
 
 
 def _systems(
-    model: PretrainedModel, thresholds: Iterable[float], growth: float
+    model: PretrainedModel, chosen: Criterion, others: Iterable[Criterion]
 ) -> dict[str, _System]:
     systems = {PLAIN: _System(Runner(model, exits=False))}
     for depth in exits_of(model).depths:
         runner = Runner(model, exits=False, depth=depth)
         systems[f"truncated to {depth}"] = _System(runner, depth=depth)
-    for threshold in sorted(set(thresholds)):
-        criterion = Entropy(threshold, growth)
-        systems[_name(threshold)] = _System(Runner(model, criterion=criterion), criterion)
+    for criterion in sorted([chosen, *others], key=_by_threshold):
+        systems[_name(criterion)] = _System(Runner(model, criterion=criterion), criterion)
     return systems
 
 
-def _spread(n_classes: int) -> list[float]:
-    """First layers' thresholds over the range of entropies, closer where the curve bends."""
-    return [round(math.log(n_classes) * share, 4) for share in (0.03, 0.06, 0.12, 0.2, 0.35, 0.5)]
+def _by_threshold(criterion: Criterion) -> float:
+    """Criteria without one come first."""
+    threshold = threshold_of(criterion)
+    return -1.0 if threshold is None else threshold
 
 
-def _name(threshold: float) -> str:
-    return f"exits at {float(threshold)!r}"
+def _name(criterion: Criterion) -> str:
+    threshold = threshold_of(criterion)
+    return f"exits by {criterion}" if threshold is None else f"exits at {float(threshold)!r}"

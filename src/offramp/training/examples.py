@@ -120,8 +120,8 @@ def to_numbered(table: Table, tokenizer: Tokenizer) -> Examples:
             numbers.append(math.nan)
         if not math.isfinite(numbers[-1]):
             raise DataError(
-                f"{table.source}, row {row}: the label {label!r} is no number, which regression "
-                "learns. To learn classes leave problem_type out."
+                f"{table.source}, row {row}: the label {label!r} is no number, which a "
+                "regression model says. To learn classes leave problem_type out."
             )
     return Examples(tokenizer.encode(table.texts), torch.tensor(numbers))
 
@@ -191,7 +191,7 @@ def _words(table: Table) -> list[str]:
         if not isinstance(label, str):
             raise DataError(
                 f"{table.source}, row {row}: the label is a list, {list(label)}. For any number of "
-                "labels a row set problem_type='multi_label_classification'."
+                "labels a row train with problem_type='multi_label_classification'."
             )
         words.append(label)
     return words
