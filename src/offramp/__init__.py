@@ -145,6 +145,7 @@ _TABLE: dict[str, tuple[str, tuple[str, ...]]] = {
     "logits_by_depth": ("offramp.exits.attach", _MODELS),
     "Certificate": ("offramp.exits.calibration.certificate", _MODELS),
     "certificate_of": ("offramp.exits.calibration.certificate", _MODELS),
+    "ExitWatch": ("offramp.exits.calibration.drift", _MODELS),
     "check_certificate": ("offramp.exits.calibration.certificate", _MODELS),
     **dict.fromkeys(_CRITERIA, ("offramp.exits.criteria", _MODELS)),
     **dict.fromkeys(_DEEBERT, ("offramp.exits.deebert", _MODELS)),

@@ -11,11 +11,11 @@ from pathlib import Path
 
 import pytest
 import torch
+from exit_models import toy_rows
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 import offramp
-from conftest import toy_table
 from offramp.errors import CertificateWarning, ConfigError, DataError
 from offramp.exits.attach import exits_of
 from offramp.exits.calibration.certificate import weights_fingerprint
@@ -24,8 +24,14 @@ from offramp.runner.classifier import Classifier
 from offramp.training.train import TrainingReport
 
 Trained = tuple[Path, TrainingReport]
-ROWS = toy_table(600, 21, "calibration")
-TUNE = toy_table(300, 22, "tuning")
+
+
+def table(n_rows: int, seed: int, source: str) -> offramp.Table:
+    texts, labels = zip(*toy_rows(n_rows, seed), strict=True)
+    return offramp.Table(source, list(texts), list(labels))
+
+
+ROWS, TUNE = table(600, 21, "calibration"), table(300, 22, "tuning")
 
 
 @pytest.fixture
@@ -215,6 +221,47 @@ def test_rows_of_the_training(classifier: Classifier, toy_data: dict[str, offram
     assert not found.guarantees
     with pytest.raises(DataError, match="the train set"):  # it is still known
         offramp.calibrate(classifier, train, max_loss=0.2)
+
+
+def test_a_speed_that_is_asked_for(classifier: Classifier) -> None:
+    found = offramp.calibrate(classifier, ROWS, target_speed=1.05)
+    assert found.speed is not None
+    assert found.speed.low <= found.speed.median <= found.speed.high
+    certificate = found.certificate
+    assert (certificate.method, certificate.rows) == ("given", 300)
+    assert certificate.max_risk == certificate.bound
+    others = offramp.Table("others", ROWS.texts[1::2], None)
+    early, full = classifier.predict(others.texts), classifier.predict(others.texts, threshold=0)
+    lost = [one.label != other.label for one, other in zip(early, full, strict=True)]
+    assert certificate.found_risk == sum(lost) / 300
+    with pytest.raises(ConfigError, match="No threshold makes this model 50 times as fast"):
+        offramp.calibrate(classifier, ROWS, target_speed=50)
+    with pytest.raises(ConfigError, match="above 1; got 1"):
+        offramp.calibrate(classifier, ROWS, target_speed=1)
+
+
+def test_eight_bits_are_another_model(classifier: Classifier) -> None:
+    certificate = offramp.calibrate(classifier, ROWS, max_loss=0.05).certificate
+    assert offramp.certificate_of(classifier.prepared().model) == certificate
+    assert offramp.certificate_of(classifier.prepared(int8=True).model) is None
+    assert offramp.certificate_of(classifier.model) == certificate
+
+
+def test_a_watch_warns_where_rows_leave_elsewhere(classifier: Classifier) -> None:
+    certificate = offramp.calibrate(classifier, ROWS, max_loss=0.05).certificate
+    classifier.watch = offramp.ExitWatch(certificate.left)
+    classifier.predict(ROWS.texts)  # as in calibration
+    assert classifier.watch.rows == 600
+    classifier.watch = offramp.ExitWatch({"3": 600})
+    with pytest.warns(offramp.DriftWarning, match="other rows than the certificate is of"):
+        list(classifier.stream(ROWS.texts, ordered=False))
+
+
+def test_forced_rows_are_not_watched(classifier: Classifier) -> None:
+    watch = offramp.ExitWatch({"1": 300, "2": 300})
+    runner = offramp.Runner(classifier.model, criterion=Entropy(0), watch=watch)
+    runner.run(list(classifier.encoded(ROWS.texts)), max_depth=1)
+    assert watch.rows == 0
 
 
 def test_what_is_refused(classifier: Classifier, toy_trained: Trained, tmp_path: Path) -> None:

@@ -12,6 +12,7 @@ import torch
 from offramp.exits.criteria import Entropy
 from offramp.runner.sweep import EveryExit
 from offramp.text.tables import Table
+from offramp.training.entities import entity_f1
 
 sys.path.insert(0, str(Path(__file__).parents[2] / "benchmarks"))
 
@@ -66,6 +67,18 @@ def test_correlation_is_made_of_sums() -> None:
     found = scored("regression", x_R[:, None], y_R).score()
     assert found == pytest.approx(100 * np.corrcoef(x_R, y_R)[0, 1])
     assert set(METRICS) >= {"classification", "regression"}
+
+
+def test_entities_are_counted_by_sentence() -> None:
+    """Two of three spans are found and two said that are not there; the third sentence has none."""
+    names = ["O", "B-a", "I-a"]
+    true_RL = torch.tensor([[1, 2, 0, 1], [1, 0, -100, -100], [0, 0, 0, 0]])
+    said_RL = torch.tensor([[1, 2, 0, 0], [1, 1, 1, 1], [0, 0, 1, 0]])
+    way = scored("tokens", torch.eye(3)[said_RL], true_RL, names)
+    assert way.parts_RK.tolist() == [[1, 1, 2], [1, 2, 1], [0, 1, 0]]
+    gold = [["B-a", "I-a", "O", "B-a"], ["B-a", "O"], ["O"] * 4]
+    said = [["B-a", "I-a", "O", "O"], ["B-a", "B-a"], ["O", "O", "B-a", "O"]]
+    assert way.score() == pytest.approx(100 * entity_f1(gold, said).f1)
 
 
 def test_drawn_rows_give_the_interval_of_a_mean() -> None:

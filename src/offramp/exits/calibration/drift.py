@@ -5,7 +5,7 @@ from __future__ import annotations
 import threading
 import warnings
 from collections import Counter
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 
 import torch
 
@@ -37,10 +37,10 @@ class ExitWatch:
         """How many were seen."""
         return sum(self._seen.values())
 
-    def add(self, exit_layers: Iterable[int]) -> None:
-        """Count rows by the layers at which they left; a DriftWarning, once, if they differ."""
+    def add(self, left: Mapping[int, int]) -> None:
+        """Count how many rows left after so many layers; a DriftWarning, once, if they differ."""
         with self._lock:
-            self._seen.update(exit_layers)
+            self._seen.update(left)
             due = self.rows >= self._next
             self._next = 2 * self.rows if due else self._next
             p_value = homogeneity_p_value(self._expected, self._seen) if due else 1.0
