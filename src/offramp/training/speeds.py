@@ -27,25 +27,37 @@ def step_for_speed(
 ) -> tuple[int, Ratio]:
     """The first step that reaches `target`, and how fast it was then measured to be.
 
-    `results` are what each step gives for `rows`. A step's time is nearly a straight line over the
-    layers that its rows take. ConfigError where even the last step is not so fast.
+    `results` are what each step gives for `rows`. ConfigError where no step is so fast.
     """
     if not target > 1:
         raise ConfigError(
-            f"target_speed is times as fast as the plain model, above 1; got {target}."
+            f"target_speed is how many times as fast as the plain model, above 1; got {target}."
         )
-    layers = [said.mean_layers for said in results]
-    probes = _spread(layers)
-    timed = _measured(model, {step: path[step] for step in probes}, rows)
-    reached = [step for step in range(len(path)) if _between(layers, timed, step) >= target]
+    speed_of = speeds_of(model, path, results, rows)
+    reached = [step for step in range(len(path)) if speed_of(step) >= target]
     if not reached:
-        best = max(timed, key=lambda step: timed[step].median)
+        best = max(range(len(path)), key=speed_of)
         raise ConfigError(
             f"No threshold makes this model {target:g} times as fast: {path[best]}, at which rows "
-            f"take {layers[best]:.2f} layers, is {timed[best].median:.2f} times as fast."
+            f"take {results[best].mean_layers:.2f} layers, is {speed_of(best):.2f} times as fast."
         )
     step = reached[0]
     return step, _measured(model, {step: path[step]}, rows)[step]
+
+
+def speeds_of(
+    model: PretrainedModel,
+    path: Sequence[Criterion],
+    results: Sequence[Results],
+    rows: Sequence[Row],
+) -> Callable[[int], float]:
+    """How many times as fast as the plain model a step is, by some that are measured.
+
+    A step's time is nearly a straight line over the layers that its rows take.
+    """
+    layers = [said.mean_layers for said in results]
+    timed = _measured(model, {step: path[step] for step in _spread(layers)}, rows)
+    return partial(_between, layers, timed)
 
 
 def _spread(layers: Sequence[float]) -> list[int]:
