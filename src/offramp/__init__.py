@@ -205,10 +205,12 @@ def __dir__() -> list[str]:
 if TYPE_CHECKING:
     from offramp.backends import requires_backends as requires_backends
     from offramp.errors import (
+        CertificateWarning as CertificateWarning,
         CheckpointError as CheckpointError,
         ConfigError as ConfigError,
         ConfigFileError as ConfigFileError,
         DataError as DataError,
+        DriftWarning as DriftWarning,
         HubError as HubError,
         InputError as InputError,
         MissingBackendError as MissingBackendError,
@@ -226,6 +228,12 @@ if TYPE_CHECKING:
         build_exits as build_exits,
         logits_by_depth as logits_by_depth,
     )
+    from offramp.exits.calibration.certificate import (
+        Certificate as Certificate,
+        certificate_of as certificate_of,
+        check_certificate as check_certificate,
+    )
+    from offramp.exits.calibration.drift import ExitWatch as ExitWatch
     from offramp.exits.criteria import (
         AllOf as AllOf,
         AnyOf as AnyOf,
@@ -329,6 +337,10 @@ if TYPE_CHECKING:
         Encoded as Encoded,
         Tokenizer as Tokenizer,
         Tokens as Tokens,
+    )
+    from offramp.training.calibrating import (
+        Calibration as Calibration,
+        calibrate as calibrate,
     )
     from offramp.training.entities import EntityScores as EntityScores, entity_f1 as entity_f1
     from offramp.training.evaluation import evaluate as evaluate
