@@ -257,6 +257,21 @@ def test_a_watch_warns_where_rows_leave_elsewhere(classifier: Classifier) -> Non
         list(classifier.stream(ROWS.texts, ordered=False))
 
 
+def test_evaluating_other_rows_warns(classifier: Classifier, tmp_path: Path) -> None:
+    offramp.calibrate(classifier, ROWS, max_loss=0.05)
+    measure = {"rounds": 1, "timing_rows": 20, "transformers": False}
+    classifier.save(tmp_path / "model")
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        offramp.evaluate(tmp_path / "model", ROWS, **measure)
+    file = tmp_path / "model" / "config.json"
+    values = json.loads(file.read_text())
+    values["exits"]["calibration"]["certificate"]["left"] = {"3": 600}
+    file.write_text(json.dumps(values))
+    with pytest.warns(offramp.DriftWarning, match="of the calibration set after 3.00"):
+        offramp.evaluate(tmp_path / "model", ROWS, **measure)
+
+
 def test_forced_rows_are_not_watched(classifier: Classifier) -> None:
     watch = offramp.ExitWatch({"1": 300, "2": 300})
     runner = offramp.Runner(classifier.model, criterion=Entropy(0), watch=watch)

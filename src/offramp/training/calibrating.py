@@ -235,7 +235,8 @@ def _path(
         raise ConfigError("by_layer=True is of entropies of classes; this model says others.")
     logits_ERC = tuned.logits_ERC
     lost_XR = [risk.of(own_RC, logits_ERC[-1], tuning.labels) for own_RC in logits_ERC[:-1]]
-    return layer_path(logits_ERC, torch.stack(lost_XR), tuned.depths)
+    # What a row gains is no reason to let another go.
+    return layer_path(logits_ERC, torch.stack(lost_XR).clamp(min=0), tuned.depths)
 
 
 def _losses(
