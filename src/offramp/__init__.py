@@ -16,10 +16,12 @@ from offramp.errors import nearest
 __version__ = "0.1.0"
 
 _ERRORS = (
+    "CertificateWarning",
     "CheckpointError",
     "ConfigError",
     "ConfigFileError",
     "DataError",
+    "DriftWarning",
     "HubError",
     "InputError",
     "MissingBackendError",
@@ -141,6 +143,10 @@ _TABLE: dict[str, tuple[str, tuple[str, ...]]] = {
     "add_exits": ("offramp.exits.attach", _MODELS),
     "build_exits": ("offramp.exits.attach", _MODELS),
     "logits_by_depth": ("offramp.exits.attach", _MODELS),
+    "Certificate": ("offramp.exits.calibration.certificate", _MODELS),
+    "certificate_of": ("offramp.exits.calibration.certificate", _MODELS),
+    "ExitWatch": ("offramp.exits.calibration.drift", _MODELS),
+    "check_certificate": ("offramp.exits.calibration.certificate", _MODELS),
     **dict.fromkeys(_CRITERIA, ("offramp.exits.criteria", _MODELS)),
     **dict.fromkeys(_DEEBERT, ("offramp.exits.deebert", _MODELS)),
     **dict.fromkeys(_PABEE, ("offramp.exits.pabee", _MODELS)),
@@ -168,6 +174,8 @@ _TABLE: dict[str, tuple[str, tuple[str, ...]]] = {
     "train": ("offramp.training.train", (*_MODELS, *_TEXT)),
     "train_tagger": ("offramp.training.tagger", (*_MODELS, *_TEXT)),
     "TrainerMixin": ("offramp.training.trainer_mixin", _MODELS),
+    "calibrate": ("offramp.training.calibrating", (*_MODELS, *_TEXT)),
+    "Calibration": ("offramp.training.calibrating", (*_MODELS, *_TEXT)),
     "recalibrate": ("offramp.training.thresholds", (*_MODELS, *_TEXT)),
     "evaluate": ("offramp.training.evaluation", (*_MODELS, *_TEXT)),
     "evaluate_tagger": ("offramp.training.tagger_evaluation", (*_MODELS, *_TEXT)),
@@ -197,10 +205,12 @@ def __dir__() -> list[str]:
 if TYPE_CHECKING:
     from offramp.backends import requires_backends as requires_backends
     from offramp.errors import (
+        CertificateWarning as CertificateWarning,
         CheckpointError as CheckpointError,
         ConfigError as ConfigError,
         ConfigFileError as ConfigFileError,
         DataError as DataError,
+        DriftWarning as DriftWarning,
         HubError as HubError,
         InputError as InputError,
         MissingBackendError as MissingBackendError,
@@ -218,6 +228,12 @@ if TYPE_CHECKING:
         build_exits as build_exits,
         logits_by_depth as logits_by_depth,
     )
+    from offramp.exits.calibration.certificate import (
+        Certificate as Certificate,
+        certificate_of as certificate_of,
+        check_certificate as check_certificate,
+    )
+    from offramp.exits.calibration.drift import ExitWatch as ExitWatch
     from offramp.exits.criteria import (
         AllOf as AllOf,
         AnyOf as AnyOf,
@@ -321,6 +337,10 @@ if TYPE_CHECKING:
         Encoded as Encoded,
         Tokenizer as Tokenizer,
         Tokens as Tokens,
+    )
+    from offramp.training.calibrating import (
+        Calibration as Calibration,
+        calibrate as calibrate,
     )
     from offramp.training.entities import EntityScores as EntityScores, entity_f1 as entity_f1
     from offramp.training.evaluation import evaluate as evaluate

@@ -122,6 +122,14 @@ class NaNLogitsWarning(UserWarning):
     """Exits answered with NaN for some rows, which went on to the last layer."""
 
 
+class CertificateWarning(UserWarning):
+    """What was proved of a model's exits does not hold for it as it is now."""
+
+
+class DriftWarning(UserWarning):
+    """Rows leave at other layers than those of the calibration set did."""
+
+
 def shown(text: str, most: int = _LONGEST) -> str:
     """A text for people: control characters escaped, the middle of what is too long left out."""
     if not text.isprintable():

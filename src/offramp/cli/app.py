@@ -6,6 +6,7 @@ import rich_click as click
 
 import offramp
 from offramp.cli.bench import bench
+from offramp.cli.calibrate import calibrate
 from offramp.cli.convert import convert
 from offramp.cli.demo import demo
 from offramp.cli.embed import embed
@@ -25,5 +26,16 @@ def app() -> None:
     """Transformer encoders whose inputs leave as soon as the answer is known."""
 
 
-for command in (train, evaluate, predict, embed, rerank, bench, demo, inspect, convert):
+for command in (
+    train,
+    evaluate,
+    calibrate,
+    predict,
+    embed,
+    rerank,
+    bench,
+    demo,
+    inspect,
+    convert,
+):
     app.add_command(command)

@@ -150,6 +150,8 @@ def open_model(
     if device.type != "cpu":
         model.to(device)
     model.eval()
+    if isinstance(model.config.exits, Mapping) and hasattr(model, "exits"):
+        offramp.check_certificate(model)
     return model, report
 
 

@@ -5,9 +5,8 @@ from __future__ import annotations
 import hashlib
 import json
 
-import torch
-
 from offramp.exits.attach import exits_of
+from offramp.exits.calibration.certificate import weights_fingerprint
 from offramp.runner.text_model import TextModel
 
 
@@ -18,8 +17,5 @@ def fingerprint(owner: TextModel) -> str:
     about = [type(owner).__name__, model.config.to_dict(), criterion, tokenizer.max_length]
     digest = hashlib.sha256(json.dumps(about, sort_keys=True, default=str).encode())
     digest.update(tokenizer.to_json().encode())
-    for name, tensor in model.state_dict().items():
-        digest.update(f"{name} {tensor.dtype} {list(tensor.shape)}".encode())
-        flat = tensor.detach().cpu().contiguous().reshape(-1)
-        digest.update(flat.view(torch.uint8).numpy())
+    digest.update(weights_fingerprint(model).encode())
     return digest.hexdigest()

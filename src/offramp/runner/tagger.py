@@ -20,7 +20,7 @@ from offramp.runner.head_calls import token_logits
 from offramp.runner.iob import OUTSIDE, spans
 from offramp.runner.progress import Meter, OnProgress
 from offramp.runner.rows import CountedRow, n_tokens
-from offramp.runner.run import RowResult, Runner
+from offramp.runner.run import RowResult
 from offramp.runner.text_model import check_call, chunks
 from offramp.runner.threads import cpu_threads
 from offramp.runner.windows import Word, stripped, words_of
@@ -183,7 +183,7 @@ class Tagger(ThresholdModel):
     ) -> Iterator[A]:
         """The answer to each that is asked, in order, in bounded memory."""
         criterion = self._with_threshold(threshold)
-        runner = Runner(self.model, criterion=criterion, rates=self._rates)
+        runner = self.runner(criterion)
         route = runner.route()  # now, and not when the first answer is taken
 
         def marked(some: Iterator[T]) -> Iterator[list[Marked[T]]]:

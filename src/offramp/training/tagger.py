@@ -20,6 +20,7 @@ from offramp.training.loop import class_weights, open_to_train, save_run, seeded
 from offramp.training.options import TrainingOptions
 from offramp.training.run import Progress, best_of, open_run
 from offramp.training.schedules import BACKBONE, stages
+from offramp.training.seen import note_rows
 from offramp.training.tagged import (
     as_tagged,
     hold_out_sentences,
@@ -117,6 +118,7 @@ def train_tagger(
             if has_exits:
                 choose = partial(choose_tagger_threshold, examples=held)
                 choice = set_threshold(network, held, options, choose)
+                note_rows(network, train=data.words, dev=dev.words)
             else:
                 del network.exits
             save_run(output, tagger, run)

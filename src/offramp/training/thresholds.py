@@ -24,6 +24,7 @@ from offramp.training.examples import EncodedRows, as_table, examples_of
 from offramp.training.options import TrainingOptions
 from offramp.training.problems import PROBLEMS, Chosen
 from offramp.training.scoring import finite
+from offramp.training.seen import FINGERPRINTS, noted_rows
 from offramp.training.tagged import TaggedExamples
 
 
@@ -152,7 +153,10 @@ def recalibrate(
     answers = every_exit(classifier.model, held.rows)
     growth = default_growth(answers.depths[-1]) if growth is None else growth
     choice = choose_threshold(answers, held.labels_R, max_loss, growth)
+    seen = noted_rows(classifier.model)
     exits.criterion, exits.calibration = choice.criterion, calibration(choice, max_loss, len(held))
+    if seen:
+        exits.calibration[FINGERPRINTS] = seen
     return choice
 
 

@@ -47,6 +47,7 @@ from offramp.training.problems import PROBLEMS
 from offramp.training.run import Progress, Run, best_of, open_run
 from offramp.training.schedules import RampStage, Stage, stages
 from offramp.training.scoring import evaluate_exits
+from offramp.training.seen import note_rows
 from offramp.training.thresholds import Choice, choose_threshold, set_threshold
 
 
@@ -124,6 +125,7 @@ def train(
             learn(network, stages(options), training, held, weights_C, run)
             choose = partial(choose_threshold, labels=held.labels_R)
             choice = set_threshold(network, held, options, choose)
+            note_rows(network, train=data.texts, dev=dev.texts)
             save_run(output, trained, run)
     return trained, TrainingReport(run.log, best_of(run.log), choice)
 

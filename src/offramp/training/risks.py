@@ -1,0 +1,107 @@
+"""What leaving early may cost a row, against the full model."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import TypeAlias
+
+import torch
+from torch import Tensor
+
+from offramp.errors import ConfigError, nearest
+from offramp.exits.criteria.task import MULTI_LABEL, REGRESSION, Task
+
+Loss: TypeAlias = Callable[[Tensor, Tensor, Tensor | None], Tensor]
+"""Of the logits where rows left [R, C], the full model's [R, C] and labels: each row's, [R].
+
+From 0, and exactly that where both logits are the same, to 1.
+"""
+
+
+@dataclass(frozen=True)
+class Risk:
+    """A mean of losses over rows, and what is known of them beforehand."""
+
+    name: str
+    loss: Loss
+    needs_labels: bool = False
+    binary: bool = False
+    """Whether a loss is 0 or 1."""
+    least: float = 0.0
+    """-1 where a row may gain by leaving early."""
+
+    def of(self, left_RC: Tensor, full_RC: Tensor, labels: Tensor | None) -> Tensor:
+        """[R], float64; ConfigError where they are not what they should be."""
+        losses_R = torch.as_tensor(self.loss(left_RC, full_RC, labels))
+        if losses_R.shape != (len(full_RC),):
+            raise ConfigError(
+                f"The loss {self.name} gives {tuple(losses_R.shape)}; expected one number for each "
+                f"of {len(full_RC)} rows."
+            )
+        losses_R = losses_R.double()
+        if not bool(((losses_R >= self.least) & (losses_R <= 1)).all()):  # and no NaN
+            raise ConfigError(
+                f"The loss {self.name} has values from {losses_R.min():g} to {losses_R.max():g}; a "
+                f"risk is bounded where they are from {self.least:g} to 1. Divide them by the most "
+                "they can be, and cut off what is above."
+            )
+        return losses_R
+
+
+def risk_of(asked: str | Loss, task: Task, tolerance: float | None) -> Risk:
+    """The risk of this name, for a model that is asked this, or that of a loss of one's own."""
+    if callable(asked):
+        return Risk(getattr(asked, "__name__", type(asked).__name__), asked)
+    kind = task.kind
+    if asked not in ("disagreement", "accuracy"):
+        raise ConfigError(
+            f"A risk is disagreement, accuracy or a function; got {asked!r}. "
+            f"{nearest(asked, ('disagreement', 'accuracy'))}".rstrip()
+        )
+    if kind == REGRESSION:
+        return _of_numbers(asked, tolerance)
+    if tolerance is not None:
+        raise ConfigError("tolerance is of numbers; this model says classes or labels.")
+    decide = _labels if kind == MULTI_LABEL else _class
+    if asked == "disagreement":
+        return Risk(
+            asked, lambda left, full, labels: _differ(decide(left), decide(full)), binary=True
+        )
+
+    def gap(left_RC: Tensor, full_RC: Tensor, labels: Tensor | None) -> Tensor:
+        assert labels is not None
+        right = labels if labels.dim() == 1 else labels > 0.5
+        return _differ(decide(left_RC), right) - _differ(decide(full_RC), right)
+
+    return Risk(asked, gap, needs_labels=True, least=-1.0)
+
+
+def _of_numbers(asked: str, tolerance: float | None) -> Risk:
+    if asked != "disagreement" or tolerance is None or not tolerance > 0:
+        raise ConfigError(
+            "Numbers disagree where they are further apart than tolerance=, in the labels' units: "
+            f"pass one above 0; got {tolerance!r}. For another risk pass a function."
+            if asked == "disagreement"
+            else f"The risk {asked!r} is of classes and labels; this model says numbers. Take "
+            "disagreement, with a tolerance, or a function."
+        )
+    return Risk(
+        f"disagreement by more than {tolerance:g}",
+        lambda left, full, labels: ((left - full).abs().amax(-1) > tolerance).double(),
+        binary=True,
+    )
+
+
+def _class(logits_RC: Tensor) -> Tensor:
+    return logits_RC.argmax(-1)
+
+
+def _labels(logits_RC: Tensor) -> Tensor:
+    return logits_RC > 0
+
+
+def _differ(one: Tensor, other: Tensor) -> Tensor:
+    """1 where a row's answers are not the same, [R]."""
+    differ = one != other
+    return (differ if differ.dim() == 1 else differ.any(-1)).double()
