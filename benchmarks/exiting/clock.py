@@ -21,7 +21,7 @@ from typing import Any
 
 import torch
 
-from exiting.families import FAMILIES
+from exiting.families import FAMILIES, path
 from exiting.models import Answers, Model
 from offramp.exits.criteria import Criterion
 from offramp.runner.rows import Row
@@ -99,8 +99,8 @@ class Clock:
         ways = _truncations(model)
         chosen: dict[str, list[str]] = {}
         for family in families:
-            path = FAMILIES[model.data.recipe.kind][family](model.dev.exits)
-            if near := _near_shares(model.test, path):
+            criteria = path(model.data.recipe.kind, family, model.dev.exits)
+            if near := _near_shares(model.test, criteria):
                 chosen[family] = [f"{family}: {criterion}" for criterion in near]
                 ways |= {f"{family}: {criterion}": {"criterion": criterion} for criterion in near}
         found, taken = self._in_turn(model, ways)
@@ -171,11 +171,11 @@ def _truncations(model: Model) -> dict[str, dict[str, Any]]:
     return {str(depth): {"depth": depth, "exits": False} for depth in depths}
 
 
-def _near_shares(answers: Answers, path: Sequence[Criterion]) -> list[Criterion]:
+def _near_shares(answers: Answers, criteria: Sequence[Criterion]) -> list[Criterion]:
     """Of a path, those that take about `SHARES` of the layers."""
-    taken = [share_of(answers, answers.exits.apply(criterion)) for criterion in path]
+    taken = [share_of(answers, answers.exits.apply(criterion)) for criterion in criteria]
     near = (min(taken, key=partial(_distance, share)) for share in SHARES if taken)
-    return [path[at] for at in dict.fromkeys(map(taken.index, near))]
+    return [criteria[at] for at in dict.fromkeys(map(taken.index, near))]
 
 
 def _distance(one: float, other: float) -> float:

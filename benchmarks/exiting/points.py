@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from exiting.clock import Clock, depth_at, share_of
-from exiting.families import FAMILIES
+from exiting.families import path
 from exiting.models import PLAIN, Model
 from exiting.scoring import Scored
 from offramp.exits.criteria import Criterion
@@ -50,7 +50,7 @@ def choose(model: Model, clock: Clock, family: str) -> dict[float, Chosen]:
     """
     dev = model.dev
     speeds = []
-    for number, criterion in enumerate(FAMILIES[model.data.recipe.kind][family](dev.exits)):
+    for number, criterion in enumerate(path(model.data.recipe.kind, family, dev.exits)):
         results = dev.exits.apply(criterion)
         speeds.append(
             (1 / clock.time(family, share_of(dev, results), model), number, criterion, results)

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from functools import cached_property
 
 from exiting.clock import Clock
-from exiting.families import DEFAULTS, FAMILIES
+from exiting.families import DEFAULTS, FAMILIES, path
 from exiting.models import PLAIN, Model
 from exiting.points import Chosen, choose
 from exiting.sets import DataSet
@@ -83,5 +83,5 @@ class Setting:
 
 def fitting(data: DataSet, model: Model) -> list[str]:
     """The families that have a path for this model."""
-    families = FAMILIES[data.recipe.kind]
-    return [family for family, path in families.items() if path(model.dev.exits)]
+    kind = data.recipe.kind
+    return [family for family in FAMILIES[kind] if path(kind, family, model.dev.exits)]

@@ -17,7 +17,7 @@ from offramp.training.entities import entity_f1
 sys.path.insert(0, str(Path(__file__).parents[2] / "benchmarks"))
 
 from exiting.clock import depth_at, interpolated, share_of
-from exiting.families import FAMILIES
+from exiting.families import FAMILIES, path
 from exiting.models import Answers
 from exiting.points import either
 from exiting.scoring import METRICS, interval, scored
@@ -97,8 +97,9 @@ def test_paths_begin_where_nobody_leaves(kind: str) -> None:
     n_outputs = 1 if kind == "regression" else 3
     logits_ERC = 3 * torch.randn(5, 60, n_outputs, generator=generator)
     exits = EveryExit((1, 2, 3, 4, 5), logits_ERC)
-    for family, path in FAMILIES[kind].items():  # type: ignore[index]
-        layers = [exits.apply(criterion).mean_layers for criterion in path(exits)]
+    for family in FAMILIES[kind]:  # type: ignore[index]
+        criteria = path(kind, family, exits)  # type: ignore[arg-type]
+        layers = [exits.apply(criterion).mean_layers for criterion in criteria]
         if family == "learned to exit":
             assert not layers  # these exits do not say how sure they are
             continue
