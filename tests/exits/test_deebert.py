@@ -14,7 +14,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 import offramp
-from offramp.errors import ConfigError, UnsupportedError
+from offramp.errors import CheckpointError, ConfigError, UnsupportedError
 
 DIRECTORY = Path(__file__).resolve().parents[2].parent / "shared/samples/deebert_tiny"
 THRESHOLDS = ["-1", "0.2", "0.5", "0.8", "1.0", "1.2"]
@@ -46,6 +46,22 @@ def batch(rows: int = 9) -> dict[str, Tensor]:
     mask = torch.arange(8) < torch.randint(2, 9, (rows, 1), generator=draw)
     ids = torch.randint(2, 60, (rows, 8), generator=draw).masked_fill(~mask, 1)
     return {"input_ids": ids, "attention_mask": mask.long()}
+
+
+def save_as_research(
+    model: Any, directory: Path, *, old: bool = False, more: Any = None, **values: Any
+) -> None:
+    """As the research code did; with the `old` names of norms."""
+    prefix = model.base_model_prefix
+    state = {f"{prefix}.embeddings.position_ids": torch.arange(512)[None], **(more or {})}
+    for name, tensor in model.state_dict().items():
+        if old:
+            name = name.replace("LayerNorm.weight", "LayerNorm.gamma")
+            name = name.replace("LayerNorm.bias", "LayerNorm.beta")
+        state[name] = tensor
+    torch.save(state, directory / "pytorch_model.bin")
+    values = {**model.config.to_dict(), "architectures": [type(model).__name__], **values}
+    (directory / "config.json").write_text(json.dumps(values))
 
 
 # ---------------------------------------------------------------------------------------------
@@ -279,11 +295,7 @@ def test_a_plain_model_gets_new_highways(tmp_path: Path) -> None:
 def test_files_of_the_research_code_find_their_class(kind: str, tmp_path: Path) -> None:
     """DeeRoBERTa's head is none of RoBERTa's; DeeBERT's is BERT's, and its highways are exits."""
     model, inputs = tiny(kind), batch()
-    prefix = model.base_model_prefix
-    state = {**model.state_dict(), f"{prefix}.embeddings.position_ids": torch.arange(512)[None]}
-    torch.save(state, tmp_path / "pytorch_model.bin")
-    values = {**model.config.to_dict(), "architectures": [type(model).__name__]}
-    (tmp_path / "config.json").write_text(json.dumps(values))
+    save_as_research(model, tmp_path)
     expected = model(**inputs)[0]
     own = type(model).from_pretrained(tmp_path)
     torch.testing.assert_close(own(**inputs)[0], expected)
@@ -292,6 +304,18 @@ def test_files_of_the_research_code_find_their_class(kind: str, tmp_path: Path) 
     assert type(found) is meant[kind]
     torch.testing.assert_close(found(**inputs)[0], expected)
     assert found.exits.depths == (1, 2, 3)
+
+
+@pytest.mark.parametrize("kind", ["Bert", "Roberta"])
+def test_old_names_of_norms_leave_the_highways_theirs(kind: str, tmp_path: Path) -> None:
+    model, inputs = tiny(kind), batch()
+    save_as_research(model, tmp_path, old=True)
+    again = type(model).from_pretrained(tmp_path)
+    assert torch.equal(again(**inputs)[0], model(**inputs)[0])
+    save_as_research(model, tmp_path, old=True, more={"bert.encoder.extra": torch.zeros(3)})
+    with pytest.raises(CheckpointError, match="unknown tensor bert.encoder.extra") as told:
+        type(model).from_pretrained(tmp_path)
+    assert "highway" not in str(told.value)
 
 
 def test_exits_are_a_view() -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +13,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 import offramp
-from offramp.errors import ConfigError, UnsupportedError
+from offramp.errors import CheckpointError, ConfigError, UnsupportedError
 
 DIRECTORY = Path(__file__).resolve().parents[2].parent / "shared/samples/pabee_bert_tiny"
 with_sample = pytest.mark.skipif(not DIRECTORY.is_dir(), reason="shared/samples is not here")
@@ -29,11 +30,11 @@ def opened(**changes: Any) -> Any:
     return offramp.BertForSequenceClassificationWithPabee.from_pretrained(DIRECTORY, **changes)
 
 
-def tiny(kind: str = "Bert", n_labels: int = 3) -> Any:
+def tiny(kind: str = "Bert", n_labels: int = 3, **changes: Any) -> Any:
     torch.manual_seed(1)
     config = getattr(offramp, f"{kind}Config")(
         vocab_size=60, hidden_size=24, num_hidden_layers=5, num_attention_heads=3,
-        intermediate_size=30, num_labels=n_labels, initializer_range=0.4, pad_token_id=0,
+        intermediate_size=30, num_labels=n_labels, initializer_range=0.4, pad_token_id=0, **changes,
     )  # fmt: skip
     return getattr(offramp, f"{kind}ForSequenceClassificationWithPabee")(config).eval()
 
@@ -125,7 +126,8 @@ def by_hand(model: Any, inputs: dict[str, Tensor], row: int) -> tuple[Tensor, in
         ).hidden_states
         for number, classifier in enumerate(model.classifiers):
             dense = getattr(plain.pooler, "dense", plain.pooler)
-            logits = classifier(torch.tanh(dense(states[number + 1][:, 0])))
+            steps = (number + 1) * getattr(model.config, "inner_group_num", 1)
+            logits = classifier(torch.tanh(dense(states[steps][:, 0])))
             if before is not None and model.config.num_labels == 1:
                 same = (logits - before).abs().item() < body.regression_threshold
             else:
@@ -160,6 +162,65 @@ def test_a_batch_is_its_rows_by_hand(
     found = offramp.Runner(model).run(rows_of(inputs))
     assert found.exit_layers_R.tolist() == layers
     torch.testing.assert_close(found.logits_RC, logits, rtol=1e-4, atol=1e-4)
+
+
+@pytest.mark.parametrize("groups", [1, 2])
+def test_a_layer_of_albert_is_a_pass_of_its_whole_group(groups: int, tmp_path: Path) -> None:
+    model = tiny("Albert", inner_group_num=2, num_hidden_groups=groups)
+    inputs, body = batch(), model.albert
+    body.set_patience(1)
+    with torch.no_grad():
+        (logits,) = model(**inputs)
+    layers = []
+    for row in range(9):
+        expected, layer = by_hand(model, inputs, row)
+        torch.testing.assert_close(logits[row], expected[0], rtol=1e-4, atol=1e-4)
+        layers.append(layer)
+    assert min(layers) < 5, "or it shows little"
+    assert (body.inference_layers_num, body.inference_instances_num) == (sum(layers), 9)
+    save_as_research(model, tmp_path)
+    generic = offramp.AlbertForSequenceClassification.from_pretrained(tmp_path)
+    for one in (model, type(model).from_pretrained(tmp_path), generic):
+        assert one.exits.depths == (2, 4, 6, 8)
+        found = offramp.Runner(one, criterion=offramp.Patience(1)).run(rows_of(inputs))
+        assert found.exit_layers_R.tolist() == [2 * layer for layer in layers]
+        torch.testing.assert_close(found.logits_RC, logits, rtol=1e-4, atol=1e-4)
+
+
+def save_as_research(model: Any, directory: Path) -> None:
+    """As the research code did."""
+    torch.save(model.state_dict(), directory / "pytorch_model.bin")
+    values = {**model.config.to_dict(), "architectures": [type(model).__name__]}
+    (directory / "config.json").write_text(json.dumps(values))
+
+
+def renamed_and_saved(model: Any, directory: Path, more: dict[str, Tensor]) -> None:
+    save_as_research(model, directory)
+    file = directory / "pytorch_model.bin"
+    old = {"LayerNorm.weight": "LayerNorm.gamma", "LayerNorm.bias": "LayerNorm.beta"}
+    state = dict(more)
+    for name, tensor in torch.load(file, weights_only=True).items():
+        for new, former in old.items():
+            name = name.replace(new, former)
+        state[name] = tensor
+    torch.save(state, file)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_old_names_of_norms_leave_the_classifiers_theirs(kind: str, tmp_path: Path) -> None:
+    model, inputs = tiny(kind), batch()
+    renamed_and_saved(model, tmp_path, {})
+    again = type(model).from_pretrained(tmp_path)
+    torch.testing.assert_close(again(**inputs), model(**inputs))
+    assert again.exits.criterion == offramp.Patience(0)
+
+
+def test_a_stray_tensor_is_what_the_error_tells_of(tmp_path: Path) -> None:
+    model = tiny()
+    renamed_and_saved(model, tmp_path, {"bert.encoder.layer.0.extra.weight": torch.zeros(3)})
+    with pytest.raises(CheckpointError, match="unknown tensor bert.encoder.layer.0.extra") as told:
+        type(model).from_pretrained(tmp_path)
+    assert "classifiers" not in str(told.value)
 
 
 @pytest.mark.parametrize("kind", KINDS)

@@ -149,6 +149,7 @@ class DeeBertEncoder(Encoder):
 class DeeBertModel(EncoderBody, BertPreTrainedModel):
     """BERT's body with a highway after every layer."""
 
+    owns_exits = True
     optional_modules = ("pooler", "encoder.highway")
     encoder: DeeBertEncoder
     pooler: nn.Module
@@ -268,6 +269,7 @@ class DeeBertForSequenceClassification(SequenceClassification, BertPreTrainedMod
     `labels` [B] are as of `BertForSequenceClassification`.
     """
 
+    owns_exits = True
     base_model_class: ClassVar[Any] = DeeBertModel
     optional_modules = DeeBertModel.optional_modules
 

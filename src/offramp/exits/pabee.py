@@ -64,10 +64,16 @@ class PabeeBody(EncoderBody):
     `inference_instances_num` rows.
     """
 
+    owns_exits = True
     patience = 0
     regression_threshold = 0.0
     inference_instances_num = 0
     inference_layers_num = 0
+
+    @property
+    def steps_a_layer(self) -> int:
+        """The steps of one layer: a pass of ALBERT's whole group, where that has several layers."""
+        return int(getattr(self.config, "inner_group_num", 1))
 
     def set_patience(self, patience: int) -> None:
         """How many successive classifiers must agree with the one before them; 0: all layers."""
@@ -85,7 +91,7 @@ class PabeeBody(EncoderBody):
         """Print the mean number of layers, and the share of all layers that was not run."""
         rows = self.inference_instances_num
         layers = self.inference_layers_num / rows if rows else 0.0
-        saved = 1 - layers / self.n_layers if rows else 0.0
+        saved = 1 - layers / self.config.num_hidden_layers if rows else 0.0
         print(
             f"patience {self.patience}: {rows} rows, {layers:.2f} layers a row, "
             f"{saved:.2f} of all layers saved"
@@ -115,18 +121,18 @@ class PabeeBody(EncoderBody):
             raise UnsupportedError(
                 "PABEE is an encoder: leave encoder_hidden_states and encoder_attention_mask out."
             )
-        if len(output_layers) != self.n_layers:
+        n_layers = self.config.num_hidden_layers
+        if len(output_layers) != n_layers:
             raise ConfigError(
-                f"output_layers are {self.n_layers} classifiers, one a layer; got "
-                f"{len(output_layers)}."
+                f"output_layers are {n_layers} classifiers, one a layer; got {len(output_layers)}."
             )
         options = Options.asked(self.config, None, None, head_mask, None)
         batch = (input_ids, attention_mask, token_type_ids, position_ids, inputs_embeds)
         inputs, probe = read_batch(self, *batch, options)
         dropout = output_dropout if self.training else None
         ramps = {
-            depth: PabeeRamp(self, dropout, layer)
-            for depth, layer in enumerate(output_layers, start=1)
+            layer * self.steps_a_layer: PabeeRamp(self, dropout, classifier)
+            for layer, classifier in enumerate(output_layers, start=1)
         }
         last = ramps.pop(self.n_layers)
         waits = 0 if self.training else self.patience
@@ -136,7 +142,7 @@ class PabeeBody(EncoderBody):
         if self.training:
             return [*(asked.logits_BC for asked in left.asked), left.logits_BC]
         if waits:
-            self.inference_layers_num += int(left.layers_B.sum())
+            self.inference_layers_num += int(left.layers_B.sum()) // self.steps_a_layer
             self.inference_instances_num += len(left.layers_B)
         return [left.logits_BC]
 
@@ -162,6 +168,7 @@ class PabeeClassification(SequenceClassification):
     `labels` [B] are class numbers, or targets of regression where there is one label.
     """
 
+    owns_exits = True
     dropout: nn.Dropout
     classifiers: nn.ModuleList
 
@@ -180,11 +187,14 @@ class PabeeClassification(SequenceClassification):
 
     @property
     def exits(self) -> OwnedExits:
-        """The classifiers but the last, which is the model's own head, as others take exits."""
+        """The classifiers but the last, which is the model's own head, as others take exits.
+
+        Depths are steps, of which a layer may have several (`AlbertModel`).
+        """
         body = cast(PabeeBody, self.base_model)
         ramps = {
-            depth: PabeeRamp(body, self.dropout, cast(Call, classifier))
-            for depth, classifier in enumerate(self.classifiers[:-1], start=1)
+            layer * body.steps_a_layer: PabeeRamp(body, self.dropout, cast(Call, classifier))
+            for layer, classifier in enumerate(self.classifiers[:-1], start=1)
         }
         shape = {
             "pooler": "first",

@@ -62,6 +62,8 @@ class PretrainedModel(ModelParts, GenerationMixin, metaclass=InitTrackerMeta):
     """Modules that files of the family may hold and a class may lack: dropped and reported."""
     optional_modules: ClassVar[tuple[str, ...]] = ()
     """Modules of the body that files may lack (a pooler): initialised and reported."""
+    owns_exits: ClassVar[bool] = False
+    """Whether its exits are parts of its own, by the names that research code gave them."""
     paddle_names: ClassVar[tuple[Row, ...]] = ()
     """What PaddleNLP calls the family's tensors; none where its files are not read."""
     paddle_defaults: ClassVar[Mapping[str, Any]] = {}

@@ -124,7 +124,9 @@ def open_model(
         model = _built(cls, blueprint, values, name, opening, kwargs)
         if ".pdparams" in weights.source or not knows(weights.tensors, expected(model)):
             weights = translated(weights, cls.paddle_names, reading)
-            weights, stated = from_research(weights, values)
+            stated: Mapping[str, Any] = values
+            if not cls.owns_exits:  # which keeps the research code's names
+                weights, stated = from_research(weights, values)
             if weights.dialect == "paddle":
                 model_type = cls.config_class.model_type if blueprint.config else ""
                 weights, stated, notes = opened(weights, values, cls.paddle_defaults, model_type)

@@ -103,7 +103,7 @@ def _from_deebert(
 ) -> tuple[Weights, dict[str, Any]]:
     last = f".encoder.highway.{layers - 1}."
     return (
-        _renamed(weights, "deebert", keep=last),
+        _renamed(weights, config, "deebert", keep=last),
         _with_exits(config, layers),
     )
 
@@ -114,7 +114,8 @@ def _from_pabee(
     prefix = _prefix(weights.tensors)
     pooler = f"{prefix}.pooler" if prefix == "albert" else f"{prefix}.pooler.dense"
     last = f"classifiers.{layers - 1}."
-    found = _renamed(weights, "pabee", keep=last)
+    found = _renamed(weights, config, "pabee", keep=last)
+    steps = _steps_a_layer(config)
     tensors, foreign = dict(found.tensors), dict(found.foreign)
     files = dict(found.files)
     for part in _PARTS:
@@ -125,7 +126,7 @@ def _from_pabee(
                 f"{pooler}.{part}.",
                 file=weights.source,
             )
-        copies = {f"exits.{depth}.dense.{part}": shared for depth in range(1, layers)}
+        copies = {f"exits.{n * steps}.dense.{part}": shared for n in range(1, layers)}
         tensors |= copies
         foreign |= dict.fromkeys(copies, f"{pooler}.{part}")
         if last + part not in tensors or f"classifier.{part}" in tensors:
@@ -142,7 +143,7 @@ def _from_pabee(
     )
 
 
-def _renamed(weights: Weights, dialect: str, keep: str) -> Weights:
+def _renamed(weights: Weights, config: Mapping[str, Any], dialect: str, keep: str) -> Weights:
     """With our names of the exits, but for those that `keep` their own."""
     prefix = _prefix(weights.tensors)
     rows = research_rows(prefix)
@@ -157,6 +158,13 @@ def _renamed(weights: Weights, dialect: str, keep: str) -> Weights:
             f"{weights.source} has one exit's tensor under several names: {', '.join(twice[:5])}.",
             file=weights.source,
         )
+    steps = _steps_a_layer(config)
+    if steps > 1:
+        after = re.compile(r"(?<=^exits\.)\d+")
+        names = {
+            name: after.sub(lambda found: str(int(found[0]) * steps), new)
+            for name, new in names.items()
+        }
     old = {new: weights.foreign.get(name, name) for name, new in names.items() if new != name}
     return replace(
         weights,
@@ -180,10 +188,17 @@ def _is_regression(config: Mapping[str, Any]) -> bool:
     )
 
 
+def _steps_a_layer(config: Mapping[str, Any]) -> int:
+    """The steps of one of the research code's layers: ALBERT's groups may have several of ours."""
+    inner = config.get("inner_group_num", 1)
+    return inner if isinstance(inner, int) and inner > 0 else 1
+
+
 def _with_exits(config: Mapping[str, Any], layers: int) -> dict[str, Any]:
+    steps = _steps_a_layer(config)
     section = config.get("exits") or {
         "format": 1,
-        "depths": list(range(1, layers)),
+        "depths": list(range(steps, layers * steps, steps)),
         "pooler": "first",
         "queries": 1,
         "hidden": config.get("hidden_size"),
