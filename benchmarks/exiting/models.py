@@ -23,9 +23,9 @@ from exiting.scoring import Scored, scored
 from exiting.sets import DataSet, Kind, Rows
 from offramp.exits.attach import task_of
 from offramp.exits.criteria.task import REGRESSION, SINGLE_LABEL
+from offramp.exits.decisions import Units
 from offramp.models.base import PretrainedModel
 from offramp.models.names import model_directory
-from offramp.runner.decisions import Units
 from offramp.runner.rows import Row
 from offramp.runner.run import Results
 from offramp.runner.sweep import EveryExit, every_exit

@@ -15,6 +15,7 @@ from torch import Tensor
 
 import offramp
 from offramp.errors import CheckpointError, ConfigError, UnsupportedError
+from offramp.exits.criteria import logits_entropy
 
 DIRECTORY = Path(__file__).resolve().parents[2].parent / "shared/samples/deebert_tiny"
 THRESHOLDS = ["-1", "0.2", "0.5", "0.8", "1.0", "1.2"]
@@ -46,6 +47,12 @@ def batch(rows: int = 9) -> dict[str, Tensor]:
     mask = torch.arange(8) < torch.randint(2, 9, (rows, 1), generator=draw)
     ids = torch.randint(2, 60, (rows, 8), generator=draw).masked_fill(~mask, 1)
     return {"input_ids": ids, "attention_mask": mask.long()}
+
+
+def rows_of(inputs: dict[str, Tensor]) -> list[offramp.Encoded]:
+    lengths = inputs["attention_mask"].sum(1).tolist()
+    rows = [ids[:length].numpy() for ids, length in zip(inputs["input_ids"], lengths, strict=True)]
+    return [offramp.Encoded(row, row * 0) for row in rows]
 
 
 def save_as_research(
@@ -185,12 +192,7 @@ def test_a_batch_is_its_rows_by_hand(kind: str, thresholds: Any) -> None:
         asked = [bool(highway[0][row].isfinite().all()) for highway in outputs[-3]]
         assert asked == [depth <= layer for depth in range(1, len(asked) + 1)]
     assert len(seen) > 1, "or it shows little"
-    found = offramp.Runner(model).run(
-        [
-            offramp.Encoded(ids[: int(mask.sum())].numpy(), ids[: int(mask.sum())].numpy() * 0)
-            for ids, mask in zip(inputs["input_ids"], inputs["attention_mask"], strict=True)
-        ]
-    )
+    found = offramp.Runner(model).run(rows_of(inputs))
     assert torch.equal(found.exit_layers_R, outputs[-1])
 
 
@@ -343,8 +345,98 @@ def test_bad_input() -> None:
         offramp.LayerEntropy((float("nan"),))
 
 
-def test_one_output_has_no_entropy() -> None:
-    model = tiny(num_labels=1)
+@pytest.mark.parametrize("changes", [{"num_labels": 1}, {"problem_type": "regression"}])
+def test_numbers_have_no_entropy(changes: dict[str, Any], tmp_path: Path) -> None:
+    model = tiny(**changes)
     assert model(**batch())[-1].tolist() == [4] * 9
-    with pytest.raises(ConfigError, match="One output has no entropy"):
+    with pytest.raises(ConfigError, match="answers are numbers"):
         model.bert.encoder.set_early_exit_entropy(0.5)
+    assert model.exits.criterion == offramp.RegressionPatience(0)
+    found = offramp.Runner(model).run(rows_of(batch()))
+    torch.testing.assert_close(found.logits_RC, model(**batch())[0])
+    model.save_pretrained(tmp_path)
+    generic = offramp.BertForSequenceClassification
+    for kind in (type(model), generic):
+        again = kind.from_pretrained(tmp_path)
+        assert again.exits.criterion == offramp.RegressionPatience(0)
+        found = offramp.Runner(again).run(rows_of(batch()))
+        assert found.exit_layers_R.tolist() == [4] * 9
+
+
+def test_thresholds_may_be_numbers_of_numpy_and_torch() -> None:
+    encoder = tiny().bert.encoder
+    for value in (
+        np.float32(0.5),
+        torch.tensor(0.5),
+        np.array(0.5),
+        [0.5] * 4,
+        torch.full((4,), 0.5),
+    ):
+        encoder.set_early_exit_entropy(-1)
+        encoder.set_early_exit_entropy(value)
+        assert encoder.early_exit_entropy == [0.5] * 4
+        assert all(type(one) is float for one in encoder.early_exit_entropy)
+    for wrong in (None, True, "0.5", [0.5, None, 0.5, 0.5], torch.eye(4)):
+        with pytest.raises(ConfigError, match="number of nats"):
+            encoder.set_early_exit_entropy(wrong)
+
+
+# ---------------------------------------------------------------------------------------------
+# As the runner does.
+
+
+def test_a_training_row_of_nan_is_not_left_out_of_the_loss() -> None:
+    model, inputs = tiny().train(), batch(6)
+    with torch.no_grad():
+        model.bert.embeddings.word_embeddings.weight[int(inputs["input_ids"][0, 0])] = torch.nan
+    for stage_two in (False, True):
+        outputs = model(**inputs, labels=LABELS, train_highway=stage_two)
+        assert outputs[1][0].isnan().all()
+        assert outputs[0].isnan()
+
+
+def test_nan_is_warned_of_and_goes_on() -> None:
+    model, inputs = tiny(), batch()
+    with torch.no_grad():
+        model.bert.encoder.highway[0].classifier.bias[:] = torch.nan
+    model.bert.encoder.set_early_exit_entropy(5)
+    with pytest.warns(offramp.NaNLogitsWarning, match="9 rows of 9"):
+        assert model(**inputs)[-1].tolist() == [4] * 9
+
+
+@torch.no_grad()
+@pytest.mark.parametrize("kind", ["Bert", "Roberta"])
+@pytest.mark.parametrize("problem_type", [None, "multi_label_classification"])
+def test_rows_near_a_threshold_leave_where_they_do_alone(
+    kind: str, problem_type: str | None
+) -> None:
+    model, inputs = tiny(kind, problem_type=problem_type), batch()
+    encoder, n_highways = model.base_model.encoder, 3
+    alone = [{name: x[row : row + 1] for name, x in inputs.items()} for row in range(9)]
+    for highway in range(n_highways):
+        for row in range(9):
+            encoder.set_early_exit_entropy(-1)
+            logits = model(**alone[row])[1][highway][0]
+            if problem_type is None:
+                threshold = float(logits_entropy(logits))
+            else:
+                both = torch.stack([torch.zeros(3), logits[0]], -1)
+                threshold = float(logits_entropy(both).max())
+            encoder.set_early_exit_entropy([-1] * highway + [threshold] + [-1] * (3 - highway))
+            expected = [model(**one)[-1] for one in alone]
+            outputs = model(**inputs)
+            assert outputs[-1].tolist() == expected
+            assert torch.equal(outputs[0][row], model(**alone[row])[0][0])
+
+
+@torch.no_grad()
+def test_several_labels_leave_when_each_may() -> None:
+    model, inputs = tiny(problem_type="multi_label_classification"), batch(30)
+    layers = set()
+    for threshold in (0.2, 0.4, 0.6):
+        model.bert.encoder.set_early_exit_entropy(threshold)
+        outputs = model(**inputs)
+        found = offramp.Runner(model).run(rows_of(inputs))
+        assert torch.equal(found.exit_layers_R, outputs[-1])
+        layers |= set(outputs[-1].tolist())
+    assert len(layers) > 1, "or it shows little"

@@ -14,6 +14,7 @@ from torch import Tensor
 
 import offramp
 from offramp.errors import CheckpointError, ConfigError, UnsupportedError
+from offramp.models.flow import Inputs
 
 DIRECTORY = Path(__file__).resolve().parents[2].parent / "shared/samples/pabee_bert_tiny"
 with_sample = pytest.mark.skipif(not DIRECTORY.is_dir(), reason="shared/samples is not here")
@@ -265,6 +266,59 @@ def test_exits_are_a_view() -> None:
         model.exits.criterion = offramp.Entropy(0.2)
     with pytest.raises(ConfigError, match="set a RegressionPatience"):
         tiny(n_labels=1).exits.criterion = offramp.Patience(1)
+
+
+def test_settings_may_be_numbers_of_numpy_and_torch() -> None:
+    body = tiny().bert
+    for patience in (np.int64(2), torch.tensor(2)):
+        body.patience = 0
+        body.set_patience(patience)
+        assert body.patience == 2 and type(body.patience) is int
+    body.set_regression_threshold(np.float32(0.5))
+    assert body.regression_threshold == 0.5 and type(body.regression_threshold) is float
+
+
+@torch.no_grad()
+def test_rows_in_doubt_leave_where_they_do_alone() -> None:
+    """Regression whose answers are as far apart as the threshold, to the last digit."""
+    model, inputs = tiny(n_labels=1), batch()
+    alone = [{name: x[row : row + 1] for name, x in inputs.items()} for row in range(9)]
+    body = model.bert
+    for row in range(9):
+        by_depth = offramp.logits_by_depth(model, inputs_of(alone[row]))
+        body.set_patience(1)
+        body.set_regression_threshold(abs(float(by_depth[3] - by_depth[2])))
+        expected = torch.cat([model(**one)[0] for one in alone])
+        torch.testing.assert_close(model(**inputs)[0], expected)
+        body.reset_stats()
+        model(**inputs)
+        together = body.inference_layers_num
+        body.reset_stats()
+        for one in alone:
+            model(**one)
+        assert body.inference_layers_num == together
+
+
+def inputs_of(row: dict[str, Tensor]) -> Inputs:
+    (own,) = rows_of(row)
+    return Inputs.from_rows([own.ids], [own.types])
+
+
+def test_two_numbers_of_regression() -> None:
+    model, inputs = tiny(n_labels=2, problem_type="regression"), batch()
+    model.bert.set_patience(1)
+    model.bert.set_regression_threshold(0.8)
+    (logits,) = model(**inputs)
+    assert model.exits.criterion == offramp.RegressionPatience(1, 0.8)
+    found = offramp.Runner(model).run(rows_of(inputs))
+    torch.testing.assert_close(found.logits_RC, logits, rtol=1e-4, atol=1e-4)
+    assert found.exit_layers_R.sum() == model.bert.inference_layers_num
+
+
+def test_exits_have_the_classifiers_to_train() -> None:
+    model = tiny()
+    ours = list(model.exits.parameters())
+    assert [id(p) for p in ours] == [id(p) for p in model.classifiers[:-1].parameters()]
 
 
 def test_bad_input() -> None:

@@ -91,11 +91,13 @@ class OwnedExits(Exits):
     """
 
     def __init__(
-        self, owner: PretrainedModel, ramps: Mapping[int, nn.Module], shape: Mapping[str, Any]
+        self, owner: PretrainedModel, ramps: Mapping[int, nn.Module], dropout: float
     ) -> None:
+        """`ramps` are over first tokens, and as wide as the model."""
         nn.ModuleDict.__init__(self, {str(depth): ramp for depth, ramp in ramps.items()})
         self.depths = tuple(ramps)
-        self.shape = dict(shape)
+        width = owner.config.hidden_size
+        self.shape = {"pooler": "first", "queries": 1, "hidden": width, "dropout": dropout}
         self.certainty = None
         self._owner = (owner,)  # in a tuple: it is none of this module's parts
 

@@ -10,14 +10,23 @@ runner, calibration, training.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import Any, ClassVar, TypeAlias, cast
+from typing import Any, ClassVar, cast
 
 from torch import Tensor, nn
 
 from offramp.errors import ConfigError, UnsupportedError
-from offramp.exits.asking import Departures, ask_along
+from offramp.exits.asking import Asking, Batch, Departures, ask_along, plain_number
 from offramp.exits.attach import OwnedExits
-from offramp.exits.criteria import Criterion, Entropy, LayerEntropy, logits_entropy
+from offramp.exits.criteria import (
+    Criterion,
+    Entropy,
+    LayerEntropy,
+    RegressionPatience,
+    Task,
+    logits_entropy,
+)
+from offramp.exits.criteria.task import REGRESSION
+from offramp.exits.ramps import FirstTokenRamp
 from offramp.models.bert import BertPreTrainedModel
 from offramp.models.config import PretrainedConfig
 from offramp.models.encoder import EncoderBody
@@ -25,13 +34,8 @@ from offramp.models.flow import Flow
 from offramp.models.heads import SequenceClassification
 from offramp.models.losses import classification_loss
 from offramp.models.modules import Embeddings, Encoder, Pooler
-from offramp.models.passing import Options, read_batch
 from offramp.models.roberta import RobertaConfig
-from offramp.nn.layout import Packed
 from offramp.nn.pooling import pool_first
-
-Batch: TypeAlias = tuple[Tensor | None, Tensor | None, Tensor | None, Tensor | None, Tensor | None]
-"""Ids, mask, types, positions and embeddings, as `forward` has them."""
 
 NEVER = -1.0
 """The threshold at which the research code starts: no entropy is below it."""
@@ -59,24 +63,14 @@ def entropy(x: Tensor) -> Tensor:
     return logits_entropy(x).to(x.dtype)
 
 
-class Highway(nn.Module):
+class Highway(FirstTokenRamp):
     """A ramp of DeeBERT's: a pooler over the first token, and a classifier."""
-
-    pools_one = True
 
     def __init__(self, config: PretrainedConfig) -> None:
         super().__init__()
         self.pooler = Pooler(config.hidden_size)
         self.dropout = nn.Dropout(config.hidden_dropout_prob)
         self.classifier = nn.Linear(config.hidden_size, config.num_labels)
-
-    def tokens(self, layout: Packed) -> Tensor:
-        """The token that it reads of each row, [R] on the host."""
-        return layout.starts_R
-
-    def forward(self, flow: Flow) -> Tensor:
-        """The logits [R, C] of a finished flow, in its row order."""
-        return self.answer(self.pool(flow))
 
     def pool(self, flow: Flow) -> Tensor:
         """The pooled first tokens, [R, D]."""
@@ -97,7 +91,7 @@ class DeeBertEncoder(Encoder):
         n_layers = config.num_hidden_layers
         self.highway = nn.ModuleList(Highway(config) for _ in range(n_layers))
         self.early_exit_entropy = [NEVER] * n_layers
-        self._has_entropy = config.num_labels > 1
+        self._config = config
 
     def set_early_exit_entropy(self, x: float | Sequence[float]) -> None:
         """The entropy, in nats, below which a row leaves: of every layer, or a list of all.
@@ -106,37 +100,50 @@ class DeeBertEncoder(Encoder):
         leave after the first layer).
         """
         n_layers = len(self.early_exit_entropy)
-        values = [x] * n_layers if isinstance(x, (int, float)) else list(x)
-        if len(values) != n_layers:
+        one = plain_number(x)
+        values = [one] * n_layers if one is not None else _numbers(x)
+        if values is None or len(values) != n_layers:
             raise ConfigError(
                 f"set_early_exit_entropy takes a number of nats, or one for each of {n_layers} "
                 f"layers; got {x!r}."
             )
-        self.criterion = LayerEntropy(tuple(values))
+        self._set(LayerEntropy(tuple(values)))
 
     @property
     def criterion(self) -> Criterion:
-        """The thresholds as a criterion; one that is set must be of entropies."""
+        """The thresholds as a criterion; one that is set must be of entropies.
+
+        Where answers are numbers, which have no entropy, it is `RegressionPatience(0)`: no row
+        leaves.
+        """
+        if Task.of(self._config).kind == REGRESSION:
+            return RegressionPatience(0)
         return LayerEntropy(tuple(self.early_exit_entropy))
 
     @criterion.setter
     def criterion(self, value: Criterion) -> None:
+        if value != self.criterion:
+            self._set(value)
+
+    def _set(self, value: Criterion) -> None:
         n_layers = len(self.early_exit_entropy)
         thresholds: list[float] = []
         if isinstance(value, Entropy):
             thresholds = [value.threshold * value.growth**power for power in range(n_layers)]
         elif isinstance(value, LayerEntropy):
             thresholds = list(value.thresholds)
+        regresses = Task.of(self._config).kind == REGRESSION
+        if regresses and max(thresholds, default=1.0) > 0:
+            raise ConfigError(
+                "DeeBERT's rows leave by their entropy, and this model's answers are numbers, "
+                f"which have none; got {value!r}. Leave it at -1, and give a run another "
+                "criterion: Runner(model, criterion=RegressionPatience(2, threshold))."
+            )
         if len(thresholds) != n_layers:
             raise ConfigError(
                 f"DeeBERT's rows leave by their entropy: set an Entropy, or a LayerEntropy of "
-                f"{n_layers} thresholds; got {value!r}. For other criteria open the model as "
-                "BertForSequenceClassification."
-            )
-        if max(thresholds) > 0 and not self._has_entropy:
-            raise ConfigError(
-                "One output has no entropy, so no row can leave by it (num_labels is 1). Open the "
-                "model as BertForSequenceClassification, and take RegressionPatience."
+                f"{n_layers} thresholds; got {value!r}. A run takes any other: "
+                "Runner(model, criterion=...)."
             )
         self.early_exit_entropy = thresholds
 
@@ -192,52 +199,38 @@ class DeeBertModel(EncoderBody, BertPreTrainedModel):
                 "DeeBERT is an encoder: leave encoder_hidden_states and encoder_attention_mask out."
             )
         n_classes = self.config.num_labels
+        batch = Batch(
+            input_ids, attention_mask, token_type_ids, position_ids, inputs_embeds, head_mask
+        )
         left = self._passed(
-            (input_ids, attention_mask, token_type_ids, position_ids, inputs_embeds),
-            head_mask,
-            lambda flow: flow.hidden.new_zeros(len(flow.row_ids_R), n_classes),
+            batch, lambda flow: flow.hidden.new_zeros(len(flow.row_ids_R), n_classes)
         )
         more = self._more_of(left)
         if left.flow is None:
             raise HighwayException((left.logits_BC, *more), exit_layer(left))
         flow = left.flow
-        n_rows, length = cast(Tensor, inputs_embeds if input_ids is None else input_ids).shape[:2]
+        n_rows, length = batch.shape
         pooled_BD = flow.hidden.new_zeros(n_rows, flow.hidden.shape[-1])
         pooled_BD = pooled_BD.index_copy(0, flow.row_ids_R.to(pooled_BD.device), self.pool(flow))
         return (flow.to_padded(flow.hidden, n_rows, length), pooled_BD, *more)
 
     def _passed(
-        self,
-        batch: Batch,
-        head_mask: Tensor | None,
-        last: Callable[[Flow], Tensor],
-        frozen: bool = False,
+        self, batch: Batch, last: Callable[[Flow], Tensor], frozen: bool = False
     ) -> Departures:
         """A batch through the layers, asked by every highway; in training mode no row leaves.
 
         A `frozen` body has no dropout and gets no gradient.
         """
-        options = Options.asked(self.config, None, None, head_mask, None)
-        ids, mask, types, positions, embeds = batch
-        inputs, probe = read_batch(self, ids, mask, types, positions, embeds, options)
-        n_rows, length = cast(Tensor, embeds if ids is None else ids).shape[:2]
-        never = LayerEntropy((NEVER,) * self.n_layers)
-        return ask_along(
-            self,
-            inputs,
-            {i + 1: cast(Highway, one) for i, one in enumerate(self.encoder.highway)},
-            never if self.training else self.encoder.criterion,
-            last,
-            probe=probe,
-            shape=(n_rows, length) if options.output_hidden_states else None,
-            frozen=frozen,
-        )
+        highways = {i + 1: cast(Highway, one) for i, one in enumerate(self.encoder.highway)}
+        task = Task.of(self.config)
+        rule = None if self.training else self.encoder.criterion.for_task(task)
+        return ask_along(self, batch, Asking(highways, last, task, rule, frozen))
 
     def _more_of(self, left: Departures) -> tuple[Any, ...]:
         """Hidden states and attentions where asked for, and the highways."""
         highways = tuple(
             (logits_BC, pooled_BD, *(() if self.training else (entropy(logits_BC),)))
-            for _, logits_BC, pooled_BD in left.asked
+            for _, logits_BC, pooled_BD, _ in left.asked
         )
         attentions = left.probe.probabilities if left.probe is not None else ()
         return (
@@ -245,6 +238,15 @@ class DeeBertModel(EncoderBody, BertPreTrainedModel):
             *((tuple(attentions),) if self.config.output_attentions else ()),
             highways,
         )
+
+
+def _numbers(x: object) -> list[float] | None:
+    """What is a list of numbers, or a tensor or an array of them, as plain ones."""
+    try:
+        values = [plain_number(one) for one in cast("Sequence[object]", x)]
+    except TypeError:
+        return None
+    return None if None in values else cast("list[float]", values)
 
 
 def exit_layer(left: Departures) -> int | Tensor:
@@ -280,14 +282,8 @@ class DeeBertForSequenceClassification(SequenceClassification, BertPreTrainedMod
         All but the last, which comes after the last layer: there the model's own head answers,
         except in `forward`.
         """
-        highways, config = self._encoder.highway, self.config
-        shape = {
-            "pooler": "first",
-            "queries": 1,
-            "hidden": config.hidden_size,
-            "dropout": config.hidden_dropout_prob,
-        }
-        return OwnedExits(self, dict(enumerate(highways[:-1], start=1)), shape)
+        early = dict(enumerate(self._encoder.highway[:-1], start=1))
+        return OwnedExits(self, early, self.config.hidden_dropout_prob)
 
     @property
     def owned_criterion(self) -> Criterion:
@@ -323,15 +319,15 @@ class DeeBertForSequenceClassification(SequenceClassification, BertPreTrainedMod
         `DeeBertModel.forward`.
         """
         body = cast(DeeBertModel, self.base_model)
-        batch = (input_ids, attention_mask, token_type_ids, position_ids, inputs_embeds)
-        left = body._passed(batch, head_mask, self.logits, frozen=train_highway)
+        batch = Batch(
+            input_ids, attention_mask, token_type_ids, position_ids, inputs_embeds, head_mask
+        )
+        left = body._passed(batch, self.logits, frozen=train_highway)
         more = body._more_of(left)
         outputs: tuple[Any, ...] = (left.logits_BC, *more)
         if labels is not None:
-            losses = [self._loss(logits_BC, labels) for logits_BC, *_ in more[-1]]
-            ramps = sum(losses[:-1], left.logits_BC.new_zeros(()))
-            own = ramps if train_highway else self._loss(left.logits_BC, labels)
-            outputs = (own, *outputs)
+            batch.check_labels(labels)
+            outputs = (self._loss(left, labels, train_highway), *outputs)
         if self.training:
             return outputs
         entropies = [said for _, _, said in more[-1]]
@@ -340,10 +336,16 @@ class DeeBertForSequenceClassification(SequenceClassification, BertPreTrainedMod
             outputs = (*outputs[:at], more[-1][output_layer][0], *outputs[at + 1 :])
         return (*outputs, (entropy(left.logits_BC), entropies), exit_layer(left))
 
-    def _loss(self, logits_BC: Tensor, labels: Tensor) -> Tensor:
-        """The loss of the rows that were asked."""
-        asked_B = ~logits_BC.isnan().all(-1)
-        return classification_loss(logits_BC[asked_B], labels[asked_B], self.config.problem_type)
+    def _loss(self, left: Departures, labels: Tensor, of_highways: bool) -> Tensor:
+        """The loss of the logits, or the sum of those of the highways but the last asked."""
+        kind = self.config.problem_type
+        if not of_highways:
+            return classification_loss(left.logits_BC, labels, kind)
+        losses = [
+            classification_loss(one.logits_BC[one.asked_B], labels[one.asked_B], kind)
+            for one in left.asked[:-1]
+        ]
+        return sum(losses, left.logits_BC.new_zeros(()))
 
 
 class DeeRobertaForSequenceClassification(DeeBertForSequenceClassification):

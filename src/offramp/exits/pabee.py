@@ -8,51 +8,41 @@ a row leaves when `patience` successive ones agree with the one before them.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from typing import Any, ClassVar, cast
 
 from torch import Tensor, nn
 
 from offramp.errors import ConfigError, UnsupportedError
-from offramp.exits.asking import ask_along
+from offramp.exits.asking import Asking, Batch, ask_along, plain_number
 from offramp.exits.attach import OwnedExits
-from offramp.exits.criteria import Criterion, Patience, RegressionPatience
+from offramp.exits.criteria import Criterion, Patience, RegressionPatience, Task
+from offramp.exits.losses import depth_weighted_loss
+from offramp.exits.ramps import FirstTokenRamp
 from offramp.models.albert import AlbertModel, AlbertPreTrainedModel
 from offramp.models.bert import BertModel, BertPreTrainedModel
 from offramp.models.encoder import EncoderBody
 from offramp.models.flow import Flow
 from offramp.models.heads import SequenceClassification, head_dropout
-from offramp.models.losses import classification_loss
-from offramp.models.passing import Options, read_batch
-from offramp.nn.layout import Packed
 
 Call = Callable[[Tensor], Tensor]
 
 
-class PabeeRamp(nn.Module):
+class PabeeRamp(FirstTokenRamp):
     """One of the classifiers, over the body's pooler."""
-
-    pools_one = True
 
     def __init__(self, body: EncoderBody, dropout: Call | None, classifier: Call) -> None:
         super().__init__()
-        self._parts = (body, dropout or nn.Identity(), classifier)  # none of this module's own
-
-    def tokens(self, layout: Packed) -> Tensor:
-        """The token that it reads of each row, [R] on the host."""
-        return layout.starts_R
-
-    def forward(self, flow: Flow) -> Tensor:
-        """The logits [R, C] of a finished flow, in its row order."""
-        return self.answer(self.pool(flow))
+        self._shared = (body, dropout or nn.Identity())  # none of this module's own
+        self.classifier = classifier
 
     def pool(self, flow: Flow) -> Tensor:
         """The pooled first tokens, [R, D]."""
-        return self._parts[0].pool(flow)
+        return self._shared[0].pool(flow)
 
     def answer(self, pooled: Tensor) -> Tensor:
         """The logits [R, C] of pooled rows."""
-        _, dropout, classifier = self._parts
-        return classifier(dropout(pooled))
+        return self.classifier(self._shared[1](pooled))
 
 
 class PabeeBody(EncoderBody):
@@ -77,11 +67,11 @@ class PabeeBody(EncoderBody):
 
     def set_patience(self, patience: int) -> None:
         """How many successive classifiers must agree with the one before them; 0: all layers."""
-        self.patience = Patience(patience).patience
+        self.patience = Patience(_plain(patience)).patience
 
     def set_regression_threshold(self, threshold: float) -> None:
         """How close two answers must be to agree, for regression."""
-        self.regression_threshold = RegressionPatience(1, threshold).threshold
+        self.regression_threshold = RegressionPatience(1, _plain(threshold)).threshold
 
     def reset_stats(self) -> None:
         """Count from zero."""
@@ -126,25 +116,34 @@ class PabeeBody(EncoderBody):
             raise ConfigError(
                 f"output_layers are {n_layers} classifiers, one a layer; got {len(output_layers)}."
             )
-        options = Options.asked(self.config, None, None, head_mask, None)
-        batch = (input_ids, attention_mask, token_type_ids, position_ids, inputs_embeds)
-        inputs, probe = read_batch(self, *batch, options)
+        batch = Batch(
+            input_ids, attention_mask, token_type_ids, position_ids, inputs_embeds, head_mask
+        )
         dropout = output_dropout if self.training else None
         ramps = {
             layer * self.steps_a_layer: PabeeRamp(self, dropout, classifier)
             for layer, classifier in enumerate(output_layers, start=1)
         }
         last = ramps.pop(self.n_layers)
-        waits = 0 if self.training else self.patience
-        criterion = waiting(waits, self.regression_threshold if regression else None)
-        asked = ramps if self.training or waits else {}
-        left = ask_along(self, inputs, asked, criterion, last, probe=probe)
+        task, rule = Task.of(self.config), None
+        if regression:
+            task = replace(task, kind="regression")
+        if self.patience and not self.training:
+            rule = waiting(self.patience, self.regression_threshold if regression else None)
+        asked = ramps if self.training or rule is not None else {}
+        left = ask_along(self, batch, Asking(asked, last, task, rule and rule.for_task(task)))
         if self.training:
             return [*(asked.logits_BC for asked in left.asked), left.logits_BC]
-        if waits:
+        if rule is not None:
             self.inference_layers_num += int(left.layers_B.sum()) // self.steps_a_layer
             self.inference_instances_num += len(left.layers_B)
         return [left.logits_BC]
+
+
+def _plain(x: Any) -> Any:
+    """A number of numpy's or of a tensor as Python's, and what is none as it is."""
+    number = plain_number(x)
+    return x if number is None else number
 
 
 def waiting(patience: int, regression_threshold: float | None) -> Criterion:
@@ -183,7 +182,7 @@ class PabeeClassification(SequenceClassification):
     @property
     def regresses(self) -> bool:
         """Whether answers are numbers: two agree that are close."""
-        return bool(self.config.num_labels == 1)
+        return Task.of(self.config).kind == "regression"
 
     @property
     def exits(self) -> OwnedExits:
@@ -196,13 +195,7 @@ class PabeeClassification(SequenceClassification):
             layer * body.steps_a_layer: PabeeRamp(body, self.dropout, cast(Call, classifier))
             for layer, classifier in enumerate(self.classifiers[:-1], start=1)
         }
-        shape = {
-            "pooler": "first",
-            "queries": 1,
-            "hidden": self.config.hidden_size,
-            "dropout": self.dropout.p,
-        }
-        return OwnedExits(self, ramps, shape)
+        return OwnedExits(self, ramps, self.dropout.p)
 
     @property
     def owned_criterion(self) -> Criterion:
@@ -255,9 +248,8 @@ class PabeeClassification(SequenceClassification):
         )
         if labels is None:
             return (said[-1],)
-        losses = [classification_loss(one, labels, self.config.problem_type) for one in said]
-        total = sum(loss * weight for weight, loss in enumerate(losses, start=1))
-        return (total / sum(range(1, len(losses) + 1)), said[-1])
+        logits = dict(enumerate(said, start=1))
+        return (depth_weighted_loss(logits, labels, self.config.problem_type), said[-1])
 
 
 class BertForSequenceClassificationWithPabee(PabeeClassification, BertPreTrainedModel):

@@ -18,7 +18,32 @@ TOKENS = "tokens"
 _POOLS = {"first": pool_first, "last": pool_last, "mean": pool_mean}
 
 
-class Ramp(nn.Module):
+class FirstTokenRamp(nn.Module):
+    """What a ramp over the first token of a row is to the runner: `pool` it, then `answer`."""
+
+    @property
+    def pools_one(self) -> bool:
+        """Whether it reads one token of a row, and not the others."""
+        return True
+
+    def tokens(self, layout: Packed) -> Tensor:
+        """The token that it reads of each row, [R] on the host, where it `pools_one`."""
+        return layout.starts_R
+
+    def forward(self, flow: Flow) -> Tensor:
+        """The logits [R, C] of a finished flow, in its row order."""
+        return self.answer(self.pool(flow))
+
+    def pool(self, flow: Flow) -> Tensor:
+        """What it reads of each row, [R, D]."""
+        raise NotImplementedError
+
+    def answer(self, pooled: Tensor) -> Tensor:
+        """The logits [R, C] of pooled rows, which may come from several flows."""
+        raise NotImplementedError
+
+
+class Ramp(FirstTokenRamp):
     """A pooler, a tanh layer and a classifier: a flow to logits [R, C].
 
     Poolers: `first` or `last` token; `mean` of the row's tokens; `attention`, `queries` learned
@@ -46,10 +71,6 @@ class Ramp(nn.Module):
         """The token that it reads of each row, [R] on the host, where it `pools_one`."""
         starts_R = layout.starts_R
         return starts_R if self.pooler == "first" else starts_R + layout.lengths_R - 1
-
-    def forward(self, flow: Flow) -> Tensor:
-        """The logits [R, C] of a finished flow, in its row order."""
-        return self.answer(self.pool(flow))
 
     def pool(self, flow: Flow) -> Tensor:
         """The pooled rows, [R, D] or [R, queries x D]; with `tokens` the hidden states, [T, D]."""

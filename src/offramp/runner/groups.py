@@ -9,12 +9,12 @@ from typing import Any, Generic, TypeVar
 
 from torch import Tensor
 
+from offramp.exits.decisions import MARGIN
 from offramp.runner.ahead import ahead
 from offramp.runner.progress import Meter, OnProgress
 from offramp.runner.rows import BLOCK, TOKENS, Row, n_tokens
 from offramp.runner.text_model import TextModel
 from offramp.runner.threads import cpu_threads
-from offramp.runner.window import MARGIN
 
 T = TypeVar("T")
 R = TypeVar("R", bound=Row)

@@ -18,9 +18,9 @@ from offramp.errors import ConfigError
 from offramp.exits.attach import exits_of, task_of
 from offramp.exits.calibration.drift import ExitWatch
 from offramp.exits.criteria import Criterion
+from offramp.exits.decisions import Units
 from offramp.models.base import PretrainedModel
 from offramp.models.flow import ExitableModel
-from offramp.runner.decisions import Units
 from offramp.runner.peeks import LeaveRates
 from offramp.runner.prepare import checked, prepared
 from offramp.runner.rows import BLOCK, TOKENS, Row, gather, tokens_at_once

@@ -10,8 +10,8 @@ from torch import Tensor
 
 from offramp.exits.attach import answers_by_depth, task_of
 from offramp.exits.criteria import Answer, Criterion, Task
+from offramp.exits.decisions import Memory, Units, decide
 from offramp.models.base import PretrainedModel
-from offramp.runner.decisions import Memory, Units, decide
 from offramp.runner.prepare import prepared
 from offramp.runner.rows import Row, by_length, split, tokens_at_once
 from offramp.runner.run import Results

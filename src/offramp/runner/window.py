@@ -11,9 +11,7 @@ run for these alone before the exit is asked (a peek), and completed for the row
 from __future__ import annotations
 
 import math
-import threading
 import time
-import warnings
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import NamedTuple, cast
@@ -21,9 +19,9 @@ from typing import NamedTuple, cast
 import torch
 from torch import Tensor
 
-from offramp.errors import NaNLogitsWarning
 from offramp.exits.attach import exits_of
 from offramp.exits.criteria import Answer, Criterion, Task
+from offramp.exits.decisions import MARGIN, Decided, Memory, NaNRows, Units, decide, in_doubt
 from offramp.models.base import PretrainedModel
 from offramp.models.flow import (
     ExitableModel,
@@ -36,18 +34,9 @@ from offramp.models.flow import (
 )
 from offramp.nn.blocks import KeysValues
 from offramp.nn.layout import Packed, fill
-from offramp.runner.decisions import Decided, Memory, Units, decide, in_doubt
 from offramp.runner.peeks import LeaveRates, Peeks
 from offramp.runner.prepare import sums_alike
 from offramp.runner.rows import Row, by_length, split
-
-MARGIN = {torch.float64: 1e-9, torch.float32: 1e-4, torch.bfloat16: 0.1, torch.float16: 0.02}
-"""Rows whose logits lie closer than this to a change of answer are computed again, alone.
-
-In units of the row's largest logit, or of 1 if that is larger. Float products differ in the last
-digits with the batch's shape: by up to 2e-6 in a logit of all-MiniLM-L6-v2 in float32
-(docs/notes.md); the figures for half precision are estimates from the formats' digits.
-"""
 
 REDONE, ALONE = 1 / 128, 100
 """The most that rows computed again may cost, of what the window costs at full depth; and how many
@@ -56,28 +45,6 @@ tokens in a microbatch cost as much as a row alone does beside its own.
 Of a prepared model only, whose products give each row the same to the last bit in any batch, so
 that rows past the bound are decided as they would be alone; for others there is no bound.
 """
-
-
-class NaNRows:
-    """Counts the rows of a run of which an exit said NaN; warns of the first window with some."""
-
-    def __init__(self) -> None:
-        self.count = 0
-        self._lock = threading.Lock()
-
-    def add(self, lost: int, rows: int) -> None:
-        """So many of a window's rows were lost to the criterion."""
-        with self._lock:
-            first, self.count = lost > 0 and self.count == 0, self.count + lost
-        if first:
-            warnings.warn(
-                f"Exits answered with NaN for {lost} rows of {rows} (the first window of this run "
-                "that has such), and those went on to the last layer. Look for NaN in the ramps' "
-                "weights, and for hidden states that are too large for the model's type. Further "
-                "windows of the run are not warned of.",
-                NaNLogitsWarning,
-                stacklevel=2,
-            )
 
 
 @dataclass(frozen=True, slots=True)

@@ -17,6 +17,7 @@ from typing import TypeAlias, cast
 import torch.nn.functional as F
 from torch import Tensor
 
+from offramp.exits import losses
 from offramp.models.losses import classification_loss
 from offramp.training.options import TrainingOptions
 
@@ -83,11 +84,7 @@ def depth_weighted_loss(
 
     Zhou et al. 2020, "BERT Loses Patience: Fast and Robust Inference with Early Exit" (PABEE).
     """
-    total = sum(
-        depth * classification_loss(logits_RC, labels_R, class_weights_C=weights_C)
-        for depth, logits_RC in logits.items()
-    )
-    return cast(Tensor, total) / sum(logits)
+    return losses.depth_weighted_loss(logits, labels_R, class_weights_C=weights_C)
 
 
 def alternating_loss(
@@ -101,11 +98,11 @@ def alternating_loss(
     """
     if is_odd(step):
         return own_loss(logits, labels_R, step, weights_C)
-    losses = [
+    each = [
         classification_loss(logits_RC, labels_R, class_weights_C=weights_C)
         for logits_RC in logits.values()
     ]
-    return cast(Tensor, sum(losses)) / len(losses)
+    return cast(Tensor, sum(each)) / len(each)
 
 
 def joint_distillation_loss(

@@ -1,4 +1,4 @@
-"""What is asked of a window's rows at an exit, who leaves, and what is remembered of them.
+"""What is asked of rows at an exit, who leaves, and what is remembered of them.
 
 A row is asked about once, or about each of its tokens: the units. What is said of units lies row
 after row, without padding.
@@ -6,17 +6,35 @@ after row, without padding.
 
 from __future__ import annotations
 
+import threading
+import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import NamedTuple
+from typing import NamedTuple, Protocol
 
 import numpy as np
+import numpy.typing as npt
 import torch
 from torch import Tensor
 
-from offramp.errors import InputError
+from offramp.errors import InputError, NaNLogitsWarning
 from offramp.exits.criteria import Answer, Criterion, RowsOf, Task, ask_rows
-from offramp.runner.rows import Row
+
+MARGIN = {torch.float64: 1e-9, torch.float32: 1e-4, torch.bfloat16: 0.1, torch.float16: 0.02}
+"""Rows whose logits lie closer than this to a change of answer are computed again, alone.
+
+In units of the row's largest logit, or of 1 if that is larger. Float products differ in the last
+digits with the batch's shape: by up to 2e-6 in a logit of all-MiniLM-L6-v2 in float32
+(docs/notes.md); the figures for half precision are estimates from the formats' digits.
+"""
+
+
+class HasIds(Protocol):
+    """A row of tokens. Of one that has `counted` beside them only such tokens count."""
+
+    @property
+    def ids(self) -> npt.NDArray[np.int64]:
+        """[T] of the row's tokens, the special ones included."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,7 +49,7 @@ class Units:
     counted_U: Tensor | None = None
 
     @classmethod
-    def of(cls, rows: Sequence[Row], task: Task) -> Units:
+    def of(cls, rows: Sequence[HasIds], task: Task) -> Units:
         """Those of whole rows. Of a row that has `counted` ([T] bool) only such tokens count."""
         if not task.tokens:
             return cls(len(rows))
@@ -190,3 +208,25 @@ def in_doubt(task: Task, answer: Answer, decided: Decided, margin: float) -> Ten
             lead_R = answer.rows.least(lead_R)
         slack_R = torch.where(decided.leave_R, slack_R.minimum(lead_R), slack_R)
     return slack_R < answer.size() * margin
+
+
+class NaNRows:
+    """Counts the rows of a run of which an exit said NaN; warns of the first window with some."""
+
+    def __init__(self) -> None:
+        self.count = 0
+        self._lock = threading.Lock()
+
+    def add(self, lost: int, rows: int) -> None:
+        """So many of a window's rows were lost to the criterion."""
+        with self._lock:
+            first, self.count = lost > 0 and self.count == 0, self.count + lost
+        if first:
+            warnings.warn(
+                f"Exits answered with NaN for {lost} rows of {rows} (the first window of this run "
+                "that has such), and those went on to the last layer. Look for NaN in the ramps' "
+                "weights, and for hidden states that are too large for the model's type. Further "
+                "windows of the run are not warned of.",
+                NaNLogitsWarning,
+                stacklevel=2,
+            )
