@@ -16,6 +16,7 @@ from torch import Tensor
 import offramp
 from offramp.errors import CheckpointError, ConfigError, UnsupportedError
 from offramp.exits.criteria import logits_entropy
+from offramp.runner.sweep import every_exit
 
 DIRECTORY = Path(__file__).resolve().parents[2].parent / "shared/samples/deebert_tiny"
 THRESHOLDS = ["-1", "0.2", "0.5", "0.8", "1.0", "1.2"]
@@ -119,19 +120,19 @@ def test_highways_and_losses_are_the_research_code_s(reference: Any) -> None:
 def test_the_generic_class_leaves_where_the_research_code_left(
     reference: Any, threshold: str
 ) -> None:
-    """But for rows that only the last highway let go, which the model's own head answers."""
+    """The generic one answers rows that only the last highway let go with the model's own head."""
     model = offramp.BertForSequenceClassification.from_pretrained(DIRECTORY)
     logits, layers = reference[f"logits_{threshold}"], reference[f"exit_{threshold}"]
     rows = [offramp.Encoded(row, row * 0) for row in reference["input_ids"]]
     criterion = offramp.Entropy(max(0.0, float(threshold)))
-    for kind in (model, opened()):
+    own = opened()
+    for kind in (model, own):
         found = offramp.Runner(kind, criterion=criterion).run(rows)
         assert found.exit_layers_R.tolist() == layers.tolist()
         early = layers < 4
         np.testing.assert_allclose(found.logits_RC[early], logits[early], atol=2e-6)
-        np.testing.assert_allclose(
-            found.logits_RC[~early], reference["logits_-1"][~early], atol=2e-6
-        )
+        expected = logits if kind is own else reference["logits_-1"]
+        np.testing.assert_allclose(found.logits_RC[~early], expected[~early], atol=2e-6)
 
 
 @with_sample
@@ -427,6 +428,43 @@ def test_rows_near_a_threshold_leave_where_they_do_alone(
             outputs = model(**inputs)
             assert outputs[-1].tolist() == expected
             assert torch.equal(outputs[0][row], model(**alone[row])[0][0])
+
+
+@torch.no_grad()
+@pytest.mark.parametrize("kind", ["Bert", "Roberta"])
+@pytest.mark.parametrize("n_labels", [2, 5])
+@pytest.mark.parametrize("problem_type", [None, "multi_label_classification"])
+def test_runs_ask_the_last_highway_too(kind: str, n_labels: int, problem_type: str | None) -> None:
+    model, inputs = tiny(kind, num_labels=n_labels, problem_type=problem_type), batch(40)
+    rows, only_last = rows_of(inputs), 0
+    exits = every_exit(model, rows)
+    for threshold in (0.2, 0.4, 0.6, 0.8, 1.0):
+        model.base_model.encoder.set_early_exit_entropy(threshold)
+        expected, *_, layers = model(**inputs)
+        for found in (
+            offramp.Runner(model).run(rows),
+            offramp.Runner(model, prepare=False, window_rows=7).run(rows),
+            exits.apply(model.exits.criterion),
+        ):
+            assert torch.equal(found.exit_layers_R, layers)
+            torch.testing.assert_close(found.logits_RC, expected, rtol=1e-4, atol=1e-4)
+        own = offramp.Runner(model, exits=False).run(rows).logits_RC
+        only_last += int(((own - expected).abs().amax(-1) > 1e-3)[layers == 4].sum())
+    assert only_last, "or it shows little"
+
+
+@torch.no_grad()
+def test_a_run_s_own_criterion_asks_the_last_highway() -> None:
+    model, rows = tiny(), rows_of(batch(30))
+    patience = offramp.Patience(1)
+    found = offramp.Runner(model, criterion=patience).run(rows)
+    alone = [offramp.Runner(model, criterion=patience).run([row]) for row in rows]
+    assert found.exit_layers_R.tolist() == [int(one.exit_layers_R) for one in alone]
+    logits_RC = torch.cat([one.logits_RC for one in alone])
+    torch.testing.assert_close(found.logits_RC, logits_RC, rtol=1e-4, atol=1e-4)
+    swept = every_exit(model, rows).apply(patience)
+    assert torch.equal(swept.exit_layers_R, found.exit_layers_R)
+    torch.testing.assert_close(found.logits_RC, swept.logits_RC, rtol=1e-4, atol=1e-4)
 
 
 @torch.no_grad()

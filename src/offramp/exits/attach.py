@@ -18,7 +18,7 @@ from offramp.exits.criteria import (
     criterion_from_dict,
 )
 from offramp.exits.equilibrium import rescaled
-from offramp.exits.ramps import POOLERS, TOKENS, Ramp
+from offramp.exits.ramps import POOLERS, TOKENS, FirstTokenRamp, Ramp
 from offramp.models.base import PretrainedModel
 from offramp.models.flow import ExitableModel, Flow, Inputs
 
@@ -52,6 +52,14 @@ class Exits(nn.ModuleDict):
         self.criterion = criterion
         self.calibration: dict[str, Any] | None = None
         """How the criterion was chosen, as JSON values; kept in the config, not interpreted."""
+
+    @property
+    def after_all(self) -> FirstTokenRamp | None:
+        """A ramp after the last layer, asked before the model's own head: DeeBERT's classes' alone.
+
+        It is none of `depths`, and no part of this module.
+        """
+        return None
 
     def ramp(self, depth: int) -> Ramp:
         """The ramp after `depth` layers."""
@@ -91,7 +99,11 @@ class OwnedExits(Exits):
     """
 
     def __init__(
-        self, owner: PretrainedModel, ramps: Mapping[int, nn.Module], dropout: float
+        self,
+        owner: PretrainedModel,
+        ramps: Mapping[int, nn.Module],
+        dropout: float,
+        after_all: FirstTokenRamp | None = None,
     ) -> None:
         """`ramps` are over first tokens, and as wide as the model."""
         nn.ModuleDict.__init__(self, {str(depth): ramp for depth, ramp in ramps.items()})
@@ -99,7 +111,12 @@ class OwnedExits(Exits):
         width = owner.config.hidden_size
         self.shape = {"pooler": "first", "queries": 1, "hidden": width, "dropout": dropout}
         self.certainty = None
-        self._owner = (owner,)  # in a tuple: it is none of this module's parts
+        self._owner, self._after_all = (owner,), (after_all,)  # in tuples: no parts of this module
+
+    @property
+    def after_all(self) -> FirstTokenRamp | None:
+        """The owner's, if it has one."""
+        return self._after_all[0]
 
     @property
     def criterion(self) -> Criterion:
@@ -246,6 +263,14 @@ def answers_by_depth(
     model: PretrainedModel, inputs: Inputs, *, equilibrium: bool = False
 ) -> dict[int, Answer]:
     """All that `logits_by_depth` gives, and each exit's certainty where they have one."""
+    answers, _ = every_answer(model, inputs, equilibrium=equilibrium)
+    return answers
+
+
+def every_answer(
+    model: PretrainedModel, inputs: Inputs, *, equilibrium: bool = False
+) -> tuple[dict[int, Answer], Answer | None]:
+    """`answers_by_depth`, and the answer of the exit `after_all` layers, if there is one."""
     task = cast(ExitableModel, model)
     stack, exits = task.stack, exits_of(model)
     flow, answers = stack.start(inputs), {}
@@ -259,8 +284,9 @@ def answers_by_depth(
             left -= 1
             if equilibrium:
                 flow = replace(flow, hidden=rescaled(flow.hidden, left))
-    answers[stack.n_layers] = Answer(task.logits(stack.finish(flow)))
-    return answers
+    flow = stack.finish(flow)
+    answers[stack.n_layers] = Answer(task.logits(flow))
+    return answers, None if exits.after_all is None else Answer(exits.after_all(flow))
 
 
 def task_of(model: PretrainedModel) -> Task:
@@ -313,6 +339,7 @@ __all__ = [
     "add_exits",
     "answers_by_depth",
     "build_exits",
+    "every_answer",
     "exits_of",
     "logits_by_depth",
     "task_of",

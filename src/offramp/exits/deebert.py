@@ -279,11 +279,11 @@ class DeeBertForSequenceClassification(SequenceClassification, BertPreTrainedMod
     def exits(self) -> OwnedExits:
         """The highways, as `offramp.Runner` and training take exits.
 
-        All but the last, which comes after the last layer: there the model's own head answers,
-        except in `forward`.
+        The last is after all layers: rows that it lets go have its answer and not the head's.
         """
-        early = dict(enumerate(self._encoder.highway[:-1], start=1))
-        return OwnedExits(self, early, self.config.hidden_dropout_prob)
+        *early, last = (cast(Highway, one) for one in self._encoder.highway)
+        dropout = self.config.hidden_dropout_prob
+        return OwnedExits(self, dict(enumerate(early, start=1)), dropout, last)
 
     @property
     def owned_criterion(self) -> Criterion:

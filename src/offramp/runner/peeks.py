@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from typing import cast
 
-from offramp.exits.attach import exits_of
+from offramp.exits.attach import Exits, exits_of
 from offramp.exits.criteria import Criterion
 from offramp.models.base import PretrainedModel
 from offramp.models.flow import ExitableModel, Flow, PeekableStack
@@ -59,8 +59,9 @@ class Peeks:
         n_rows: int,
         microbatches: float,
         rates: LeaveRates,
+        exits: Exits | None = None,
     ) -> None:
-        self._model, self._last, self._rates = model, last, rates
+        self._model, self._last, self._rates, self._exits = model, last, rates, exits
         stack = cast(ExitableModel, model).stack
         remembers = criterion is not None and criterion.start(1, model.config.num_labels).numel()
         self._possible = (
@@ -78,7 +79,8 @@ class Peeks:
         """Whether layer `depth` is run for what its exit reads, and then for who stays."""
         if not self._possible or depth == self._n_layers:
             return False
-        if not getattr(exits_of(self._model).ramp(depth), "pools_one", False):
+        exits = self._exits or exits_of(self._model)
+        if not getattr(exits.ramp(depth), "pools_one", False):
             return False
         if depth == self._last:
             return True  # where all leave

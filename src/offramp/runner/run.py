@@ -217,9 +217,12 @@ class Runner:
         last, criterion, cut = self._depth, None, False
         task = task_of(self.model)
         depths: tuple[int, ...] = ()
+        exits, after_all = None, None
         if self._use_exits:
             criterion = (self._criterion or exits_of(self.model).criterion).for_task(task)
-            depths = tuple(depth for depth in exits_of(model).depths if depth < last)
+            exits = exits_of(model)
+            depths = tuple(depth for depth in exits.depths if depth < last)
+            after_all = exits.after_all if last == self._n_layers else None
         if max_depth is not None and max_depth < last:
             up_to = tuple(depth for depth in depths if depth <= max_depth)
             if not up_to:
@@ -229,8 +232,8 @@ class Runner:
                     "max_depth."
                 )
             *rest, last = up_to
-            depths, cut = tuple(rest), True
-        return Route(model, task, depths, last, criterion, cut, until)
+            depths, cut, after_all = tuple(rest), True, None
+        return Route(model, task, depths, last, criterion, cut, until, exits, after_all)
 
     def run_window(self, rows: Sequence[Row], route: Route) -> Results:
         """The answers of one window's rows, in their order."""

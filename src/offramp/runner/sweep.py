@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from offramp.exits.attach import answers_by_depth, task_of
+from offramp.exits.attach import every_answer, task_of
 from offramp.exits.criteria import Answer, Criterion, Task
 from offramp.exits.decisions import Memory, Units, decide
 from offramp.models.base import PretrainedModel
@@ -31,6 +31,8 @@ class EveryExit:
     task: Task | None = None
     certainty_XR: Tensor | None = None
     units: Units | None = None
+    after_all_RC: Tensor | None = None
+    """Logits [R, C] of an exit that is asked after all layers, before the model's own head."""
 
     def counted(self) -> EveryExit:
         """Of a token classifier those about the tokens that count, each as a row of its own."""
@@ -56,14 +58,17 @@ class EveryExit:
         rows_R, memory = torch.arange(units.n_rows), Memory.blank(criterion, units, n_labels)
         answers_UC = self.logits_ERC[-1].clone()
         layers_R = torch.full((units.n_rows,), self.depths[-1])
-        for exit_, depth in enumerate(self.depths[:-1]):
+        asked = [*zip(self.depths[:-1], self.logits_ERC, strict=False)]
+        if self.after_all_RC is not None:
+            asked.append((self.depths[-1], self.after_all_RC))
+        for exit_, (depth, logits_UC) in enumerate(asked):
             places, part = units.places(rows_R), units.take(rows_R)
             sure_U = None if self.certainty_XR is None else self.certainty_XR[exit_, places]
-            answer = part.asked(Answer(self.logits_ERC[exit_, places], sure_U))
+            answer = part.asked(Answer(logits_UC[places], sure_U))
             said = decide(criterion, answer, part, memory, depth)
             left_R, stay_R = rows_R[said.leave_R], torch.nonzero(~said.leave_R).flatten()
             left_U = units.places(left_R)
-            answers_UC[left_U], layers_R[left_R] = self.logits_ERC[exit_, left_U], depth
+            answers_UC[left_U], layers_R[left_R] = logits_UC[left_U], depth
             rows_R = rows_R[stay_R]
             memory = None if said.memory is None else said.memory.part(part, stay_R)
         forced_R = torch.zeros_like(layers_R, dtype=torch.bool)
@@ -76,12 +81,14 @@ def every_exit(model: PretrainedModel, rows: Sequence[Row], tokens: int | None =
     task, model = task_of(model), prepared(model)
     tokens = tokens or tokens_at_once(model.device)
     inputs = by_length(rows, model.device)
-    parts = [answers_by_depth(model, part) for part in split(inputs, tokens)]
+    said = [every_answer(model, part) for part in split(inputs, tokens)]
+    parts, last = [part for part, _ in said], [part.logits_RC for _, part in said if part]
     units = Units.of(rows, task)
     lying = units.take(inputs.row_ids_R)  # as the answers lie
     depths, order_U = tuple(parts[0]), lying.places(torch.argsort(inputs.row_ids_R))
     logits = [torch.cat([part[d].logits_RC for part in parts]).cpu()[order_U] for d in depths]
-    said = [[sure for part in parts if (sure := part[d].certainty_R) is not None] for d in depths]
-    certainties = [torch.cat(parts_U).cpu()[order_U] for parts_U in said if parts_U]
+    sure = [[x for part in parts if (x := part[d].certainty_R) is not None] for d in depths]
+    certainties = [torch.cat(parts_U).cpu()[order_U] for parts_U in sure if parts_U]
     certainty_XU = torch.stack(certainties) if certainties else None
-    return EveryExit(depths, torch.stack(logits), task, certainty_XU, units)
+    last_RC = torch.cat(last).cpu()[order_U] if last else None
+    return EveryExit(depths, torch.stack(logits), task, certainty_XU, units, last_RC)

@@ -19,9 +19,10 @@ from typing import NamedTuple, cast
 import torch
 from torch import Tensor
 
-from offramp.exits.attach import exits_of
+from offramp.exits.attach import Exits, exits_of
 from offramp.exits.criteria import Answer, Criterion, Task
 from offramp.exits.decisions import MARGIN, Decided, Memory, NaNRows, Units, decide, in_doubt
+from offramp.exits.ramps import FirstTokenRamp
 from offramp.models.base import PretrainedModel
 from offramp.models.flow import (
     ExitableModel,
@@ -54,7 +55,9 @@ class Route:
     `model` is the one that is run, `task` what it is asked. With `cut` the rows that the criterion
     would keep at `last` are marked as forced. From the moment `deadline` (of `time.monotonic`) on,
     rows leave with the answer that they have; a row that has none goes on to the first exit.
-    `nan_rows` counts those of which an exit said NaN.
+    `exits` are the model's, where they are asked, and `after_all` one that is asked about rows that
+    passed all layers, which have its answer if it lets them go. `nan_rows` counts those of which
+    an exit said NaN.
     """
 
     model: PretrainedModel
@@ -64,6 +67,8 @@ class Route:
     criterion: Criterion | None
     cut: bool = False
     deadline: float | None = None
+    exits: Exits | None = None
+    after_all: FirstTokenRamp | None = None
     nan_rows: NaNRows = field(default_factory=NaNRows, init=False, compare=False)
 
 
@@ -123,11 +128,22 @@ class Window:
         self._memory = Memory.blank(route.criterion, self._units, n_labels)
         n_tokens = sum(len(row.ids) for row in rows)
         self._peeks = Peeks(
-            route.model, route.criterion, route.last, n_rows, n_tokens / tokens, self._rates
+            route.model,
+            route.criterion,
+            route.last,
+            n_rows,
+            n_tokens / tokens,
+            self._rates,
+            route.exits,
         )
         bound = REDONE * n_tokens * self._stack.n_layers
         self._sums_alike = sums_alike(route.model)
         self._redo_left = bound if self._sums_alike else math.inf
+
+    @property
+    def _exits(self) -> Exits:
+        """The model's; fetched once a run, which costs something where they are a view."""
+        return self._route.exits or exits_of(self._model)
 
     @torch.inference_mode()
     def leavers(self) -> Iterator[Leavers]:
@@ -182,7 +198,7 @@ class Window:
         if narrow:
             layout = cast(Packed, flow.layout)
             if peeks:
-                body, read_R = self._body, exits_of(self._model).ramp(depth).tokens(layout)
+                body, read_R = self._body, self._exits.ramp(depth).tokens(layout)
                 known = body.keys_values(flow, depth - 1)
                 seen = body.step(flow, depth - 1, read_R.to(flow.hidden.device), known)
             else:
@@ -191,8 +207,11 @@ class Window:
                 )
         finished = stack.finish(seen)
         if at_end:
-            return Passed(flow, self._task.logits(finished), known)
-        read = exits_of(self._model).ramp(depth).pool(finished)
+            logits, after_all = self._task.logits(finished), self._route.after_all
+            if after_all is not None:
+                logits = torch.cat([logits, after_all(finished)], 1)
+            return Passed(flow, logits, known)
+        read = self._exits.ramp(depth).pool(finished)
         if self._route.task.tokens:
             logits_TC, sure_T = self._said([read], depth)
             read = logits_TC if sure_T is None else torch.cat([logits_TC, sure_T[:, None]], 1)
@@ -213,16 +232,29 @@ class Window:
         n_units = sum(map(len, reads))
         filled = n_units > 1 and getattr(self._stack, "fills", False)
         read = fill(reads) if filled else torch.cat([*reads])
-        answer = exits_of(self._model).answer(depth, read)
+        answer = self._exits.answer(depth, read)
         sure_U = None if answer.certainty_R is None else answer.certainty_R[:n_units]
         return answer.logits_RC[:n_units], sure_U
 
-    def _decide(self, answer: Answer, units: Units, memory: Memory | None, depth: int) -> Decided:
-        """What the criterion says of rows, by what it is asked; everyone leaves at the end."""
-        route = self._route
+    def _judged(
+        self, reads: Sequence[Tensor], units: Units, memory: Memory | None, depth: int
+    ) -> tuple[Answer, Decided]:
+        """What is said of rows after `depth` layers, and what the criterion makes of it.
+
+        Everyone leaves at the end.
+        """
+        route, answer = self._route, self._answer(reads, depth)
         last = depth == route.last
+        if last and route.after_all is not None:
+            own_RC, early_RC = answer.logits_RC.chunk(2, 1)
+            size_R = answer.size()
+            decided = decide(route.criterion, Answer(early_RC, size_R=size_R), units, memory, depth)
+            logits_RC = torch.where(decided.leave_R[:, None], early_RC, own_RC)
+            everyone = torch.ones_like(decided.leave_R)
+            return Answer(logits_RC, size_R=size_R), decided._replace(leave_R=everyone)
         criterion = None if last and not route.cut else route.criterion
-        return decide(criterion, answer, units, memory, depth, last=last)
+        asked = units.asked(answer)
+        return answer, decide(criterion, asked, units, memory, depth, last=last)
 
     def _ask(self, passed: Sequence[Passed], depth: int) -> tuple[Tensor, Leavers | None]:
         """Which rows leave, with which answers; doubtful ones are decided from a run of their own.
@@ -230,24 +262,22 @@ class Window:
         A row is doubtful whose answer hangs on the last digits, which depend on the batch.
         """
         names_R = torch.cat([flow.row_ids_R for flow, _, _ in passed])
-        answer = self._answer([read for _, read, _ in passed], depth)
-        units = self._units.take(names_R)
-        to_ask, kept = units.asked(answer), self._memory
+        units, kept = self._units.take(names_R), self._memory
         memory = None if kept is None else kept.part(self._units, names_R)
-        asked = self._decide(to_ask, units, memory, depth)
+        answer, asked = self._judged([read for _, read, _ in passed], units, memory, depth)
         peeked = any(known for _, _, known in passed)
         doubtful = torch.zeros_like(asked.leave_R)
         if len(self._rows) > 1:
             margin = MARGIN.get(self._model.dtype, 0.1)
-            doubtful = in_doubt(self._route.task, to_ask, asked, margin)
+            doubtful = in_doubt(self._route.task, units.asked(answer), asked, margin)
             places = torch.nonzero(doubtful).flatten()
             if peeked:
                 self._peeks.doubted(len(places) / len(names_R))
             if self._sums_alike and len(places) and peeked:
                 # A peek's last digits are not those of a row alone; a whole layer's are.
-                again = self._answer([self._unpeeked(passed, doubtful, depth)], depth)
+                reads = [self._unpeeked(passed, doubtful, depth)]
                 memory = None if kept is None else kept.part(self._units, names_R[places])
-                newly = self._decide(again, units.take(places), memory, depth)
+                again, newly = self._judged(reads, units.take(places), memory, depth)
                 answer.logits_RC[places] = again.logits_RC
                 asked.put(units, places, newly)
             for place in places.tolist():
@@ -287,7 +317,7 @@ class Window:
             if known is not None and len(rows):
                 part = flow.take(rows), depth - 1, None, _of_rows(known, flow, rows)
                 whole = self._stack.finish(self._body.step(*part))
-                reads.append(exits_of(self._model).ramp(depth).pool(whole))
+                reads.append(self._exits.ramp(depth).pool(whole))
             else:
                 reads.append(read[rows.to(read.device)])
         return torch.cat(reads)
@@ -301,8 +331,7 @@ class Window:
         for asked in (*self._route.depths, self._route.last):
             # Without a peek: its last digits differ, and rows that ran before decide on it.
             passed = self._advance(flow, done, asked, peeks=False)
-            answer = self._answer([passed.read], asked)
-            decided = self._decide(units.asked(answer), units, memory, asked)
+            answer, decided = self._judged([passed.read], units, memory, asked)
             if asked == depth:
                 break
             (flow,) = self._completed([passed], torch.ones(1, dtype=torch.bool), asked)
