@@ -9,12 +9,13 @@ from typing import Any
 
 import numpy as np
 import pytest
+import tokenizers
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
 import offramp
-from offramp.errors import CheckpointError, ConfigError, UnsupportedError
+from offramp.errors import CheckpointError, ConfigError, InputError, UnsupportedError
 from offramp.exits.criteria import logits_entropy
 from offramp.runner.sweep import every_exit
 
@@ -309,6 +310,69 @@ def test_files_of_the_research_code_find_their_class(kind: str, tmp_path: Path) 
     assert found.exits.depths == (1, 2, 3)
 
 
+WORDS = ("[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", *(f"w{n}" for n in range(55)))
+
+
+def with_tokenizer(directory: Path) -> None:
+    words = tokenizers.models.WordLevel({w: n for n, w in enumerate(WORDS)}, unk_token="[UNK]")
+    made = tokenizers.Tokenizer(words)
+    made.pre_tokenizer = tokenizers.pre_tokenizers.Whitespace()
+    made.post_processor = tokenizers.processors.TemplateProcessing(
+        single="[CLS] $A [SEP]", special_tokens=[("[CLS]", 2), ("[SEP]", 3)]
+    )
+    made.save(str(directory / "tokenizer.json"))
+    values = {"tokenizer_class": "PreTrainedTokenizerFast", "pad_token": "[PAD]"}
+    (directory / "tokenizer_config.json").write_text(json.dumps(values))
+
+
+@pytest.mark.parametrize("architectures", [["DeeRobertaForSequenceClassification"], None])
+def test_a_directory_of_deeroberta_is_loaded_and_trained(
+    architectures: list[str] | None, tmp_path: Path
+) -> None:
+    model = tiny("Roberta", num_labels=2)
+    save_as_research(model, tmp_path, architectures=architectures)
+    with_tokenizer(tmp_path)
+    loaded = offramp.load(tmp_path)
+    assert type(loaded) is offramp.Classifier
+    assert type(loaded.model) is type(model)
+    own = offramp.AutoModelForSequenceClassification.from_pretrained(tmp_path)
+    assert type(own) is type(model)
+    texts = [f"w{n} w{n + 1} w{40 + n % 2}" for n in range(30)]
+    table = {"text": texts, "label": [f"LABEL_{n % 2}" for n in range(30)]}
+    for number, schedule in enumerate(("joint", "two-stage")):
+        options = offramp.TrainingOptions(epochs=1, schedule=schedule)
+        made = tmp_path / str(number)
+        trained, _ = offramp.train(tmp_path, table, made, dev=table, options=options)
+        assert type(trained.model) is type(model)
+        again = offramp.load(made)
+        assert again.criterion == trained.criterion
+        assert again.predict(texts) == trained.predict(texts)
+    with pytest.raises(ConfigError, match="exits of its own"):
+        options = offramp.TrainingOptions(depths=[1])
+        offramp.train(tmp_path, table, tmp_path / "x", dev=table, options=options)
+    numbers = {"text": texts, "label": [float(n) for n in range(30)]}
+    with pytest.raises(ConfigError, match="which numbers do not have"):
+        options = offramp.TrainingOptions(problem_type="regression")
+        offramp.train(tmp_path, numbers, tmp_path / "x", dev=numbers, options=options)
+
+
+@pytest.mark.parametrize("kind", ["Bert", "Roberta"])
+def test_a_directory_of_one_output_is_a_regressor(kind: str, tmp_path: Path) -> None:
+    model = tiny(kind, num_labels=1)
+    save_as_research(model, tmp_path)
+    with_tokenizer(tmp_path)
+    saved = tmp_path / "saved"
+    type(model).from_pretrained(tmp_path).save_pretrained(saved)
+    with_tokenizer(saved)
+    for directory in (tmp_path, saved):
+        loaded = offramp.load(directory)
+        assert type(loaded) is offramp.Regressor
+        assert loaded.criterion == offramp.RegressionPatience(0)
+        ids = torch.tensor([[2, 5, 6, 3]])
+        expected = model(input_ids=ids)[0].item()
+        assert loaded.predict(["w0 w1"])[0].value == pytest.approx(expected, abs=1e-5)
+
+
 @pytest.mark.parametrize("kind", ["Bert", "Roberta"])
 def test_old_names_of_norms_leave_the_highways_theirs(kind: str, tmp_path: Path) -> None:
     model, inputs = tiny(kind), batch()
@@ -329,6 +393,9 @@ def test_exits_are_a_view() -> None:
     assert model.bert.encoder.early_exit_entropy == [0.5, 1.0, 2.0, 4.0]
     model.exits.calibration = {"rule": "mine"}
     assert model.exits.section()["calibration"] == {"rule": "mine"}
+    assert model.exits.criterion == offramp.Entropy(0.5, growth=2.0)
+    model.bert.encoder.early_exit_entropy = [0.1] * 4
+    assert model.exits.criterion == offramp.LayerEntropy((0.1,) * 4)
     fast = offramp.prepare(model)
     assert fast.exits.ramp(2) is fast.bert.encoder.highway[1]
     with pytest.raises(ConfigError, match="has exits after layers"):
@@ -344,6 +411,33 @@ def test_bad_input() -> None:
         encoder.criterion = offramp.LayerEntropy((0.1,))
     with pytest.raises(ConfigError, match="number of nats"):
         offramp.LayerEntropy((float("nan"),))
+
+
+def test_bad_arguments() -> None:
+    model, inputs = tiny(), batch(3)
+    for wrong in (4, 99, -2, 1.0, True, "1"):
+        with pytest.raises(InputError, match="highway from 0 to 3"):
+            model(**inputs, output_layer=wrong)
+    logits, highways, *_ = model(**inputs, output_layer=np.int64(3))
+    assert logits is highways[3][0]
+    for labels in (LABELS, LABELS[:2], torch.tensor(1), LABELS[:3][None]):
+        for stage_two in (False, True):
+            with pytest.raises(InputError, match=r"labels are \[3\]"):
+                model(**inputs, labels=labels, train_highway=stage_two)
+    model.bert.encoder.set_early_exit_entropy(10)
+    with pytest.raises(InputError, match="all rows had left"):
+        model(**inputs, output_layer=2)
+
+
+def test_states_of_a_batch_that_left_early_are_the_research_code_s() -> None:
+    """Those that went into the layers that were passed: the last layer's own are not among them."""
+    model, inputs = tiny(output_hidden_states=True), batch(1)
+    model.bert.encoder.set_early_exit_entropy([-1, 10, 10, 10])
+    _, states, _, _, layer = model(**inputs)
+    assert layer == 2
+    plain = offramp.BertModel(model.config).eval()
+    plain.load_state_dict(model.bert.state_dict(), strict=False)
+    torch.testing.assert_close(states, plain(**inputs).hidden_states[:2])
 
 
 @pytest.mark.parametrize("changes", [{"num_labels": 1}, {"problem_type": "regression"}])

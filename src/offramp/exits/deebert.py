@@ -10,11 +10,12 @@ runner, calibration, training.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from numbers import Integral
 from typing import Any, ClassVar, cast
 
 from torch import Tensor, nn
 
-from offramp.errors import ConfigError, UnsupportedError
+from offramp.errors import ConfigError, InputError, UnsupportedError
 from offramp.exits.asking import Asking, Batch, Departures, ask_along, plain_number
 from offramp.exits.attach import OwnedExits
 from offramp.exits.criteria import (
@@ -25,7 +26,7 @@ from offramp.exits.criteria import (
     Task,
     logits_entropy,
 )
-from offramp.exits.criteria.task import REGRESSION
+from offramp.exits.criteria.task import LARGEST, REGRESSION
 from offramp.exits.ramps import FirstTokenRamp
 from offramp.models.bert import BertPreTrainedModel
 from offramp.models.config import PretrainedConfig
@@ -92,6 +93,7 @@ class DeeBertEncoder(Encoder):
         self.highway = nn.ModuleList(Highway(config) for _ in range(n_layers))
         self.early_exit_entropy = [NEVER] * n_layers
         self._config = config
+        self._entropy: Entropy | None = None  # what the thresholds were made of, if they were
 
     def set_early_exit_entropy(self, x: float | Sequence[float]) -> None:
         """The entropy, in nats, below which a row leaves: of every layer, or a list of all.
@@ -118,6 +120,8 @@ class DeeBertEncoder(Encoder):
         """
         if Task.of(self._config).kind == REGRESSION:
             return RegressionPatience(0)
+        if self._entropy is not None and self.early_exit_entropy == self._each(self._entropy):
+            return self._entropy
         return LayerEntropy(tuple(self.early_exit_entropy))
 
     @criterion.setter
@@ -129,7 +133,7 @@ class DeeBertEncoder(Encoder):
         n_layers = len(self.early_exit_entropy)
         thresholds: list[float] = []
         if isinstance(value, Entropy):
-            thresholds = [value.threshold * value.growth**power for power in range(n_layers)]
+            thresholds = self._each(value)
         elif isinstance(value, LayerEntropy):
             thresholds = list(value.thresholds)
         regresses = Task.of(self._config).kind == REGRESSION
@@ -146,6 +150,12 @@ class DeeBertEncoder(Encoder):
                 "Runner(model, criterion=...)."
             )
         self.early_exit_entropy = thresholds
+        self._entropy = value if isinstance(value, Entropy) else None
+
+    def _each(self, value: Entropy) -> list[float]:
+        """The threshold of each layer."""
+        layers = range(len(self.early_exit_entropy))
+        return [min(value.threshold * value.growth**layer, LARGEST) for layer in layers]
 
     def init_highway_pooler(self, pooler: nn.Module) -> None:
         """Give every highway's pooler the weights of `pooler`."""
@@ -318,6 +328,7 @@ class DeeBertForSequenceClassification(SequenceClassification, BertPreTrainedMod
         rows. With `output_layer`, from 0, the logits are that highway's. The rest is said of
         `DeeBertModel.forward`.
         """
+        self._check_layer(output_layer)
         body = cast(DeeBertModel, self.base_model)
         batch = Batch(
             input_ids, attention_mask, token_type_ids, position_ids, inputs_embeds, head_mask
@@ -332,9 +343,24 @@ class DeeBertForSequenceClassification(SequenceClassification, BertPreTrainedMod
             return outputs
         entropies = [said for _, _, said in more[-1]]
         if output_layer >= 0:
+            if output_layer >= len(more[-1]):
+                raise InputError(
+                    f"output_layer={output_layer}: all rows had left before that highway. Let them "
+                    "pass all layers: set_early_exit_entropy(-1)."
+                )
             at = 0 if labels is None else 1
             outputs = (*outputs[:at], more[-1][output_layer][0], *outputs[at + 1 :])
         return (*outputs, (entropy(left.logits_BC), entropies), exit_layer(left))
+
+    def _check_layer(self, output_layer: object) -> None:
+        """InputError unless there is such a highway, or it is -1."""
+        n_layers = self.stack.n_layers
+        whole = isinstance(output_layer, Integral) and not isinstance(output_layer, bool)
+        if not whole or not -1 <= cast(int, output_layer) < n_layers:
+            raise InputError(
+                f"output_layer is a highway from 0 to {n_layers - 1}, or -1 for the row's own "
+                f"answer; got {output_layer!r}."
+            )
 
     def _loss(self, left: Departures, labels: Tensor, of_highways: bool) -> Tensor:
         """The loss of the logits, or the sum of those of the highways but the last asked."""

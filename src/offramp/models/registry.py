@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -43,8 +43,9 @@ FAMILIES: dict[str, Family] = {
 """model_type: its family. Of several with one prefix the first is meant where nothing else says."""
 
 
-HEADS_OF_THEIR_OWN = ("DeeRobertaForSequenceClassification",)
-"""Classes of research code with a head that their family's class for the task does not have."""
+HEADS_OF_THEIR_OWN = {"DeeRobertaForSequenceClassification": "roberta.encoder.highway."}
+"""Classes of research code with a head that their family's class for the task does not have, and
+how tensors begin that they alone have."""
 
 
 def find_class(model_type: str, task: str, architectures: object = None) -> type[PretrainedModel]:
@@ -87,7 +88,8 @@ def identify(
     """(model_type, the values of config.json) of what a name stands for.
 
     The tensors' names decide where they begin as one family's do, since a configuration may lie;
-    then its model_type, then its architectures. Raises ConfigError where none of them is known.
+    then its model_type, then its architectures. These are in the values as the tensors have them
+    where those are of a class with a head of its own. Raises ConfigError where nothing is known.
     """
     if not from_hf_hub and not exists(name):
         for model_type, built_in in BUILT_IN.items():
@@ -107,7 +109,11 @@ def identify(
         )
     values = read_config(place.directory)
     stated = values.get("model_type")
-    prefixed = _by_tensors(place.directory, place.file, variant)
+    tensors = _tensors(place.directory, place.file, variant)
+    for name_of_class, begins in HEADS_OF_THEIR_OWN.items():
+        if any(tensor.startswith(begins) for tensor in tensors):
+            values = {**values, "architectures": [name_of_class]}
+    prefixed = _by_tensors(tensors)
     named = _by_architectures(values.get("architectures"))
     found = stated or named
     if prefixed and found not in prefixed:
@@ -129,13 +135,17 @@ def _family(model_type: object) -> Family:
     return FAMILIES[str(model_type)]
 
 
-def _by_tensors(directory: Path, file: str | None, variant: str | None) -> list[str]:
-    """The families of the one prefix that the tensors have, if they have one."""
+def _tensors(directory: Path, file: str | None, variant: str | None) -> Collection[str]:
+    """The names in the file of weights; none where it cannot be read."""
     try:
         path = directory / file if file else find_save(directory, WEIGHTS_FILE, variant)
-        names = open_save(path).tensors
+        return open_save(path).tensors
     except OfframpError:
-        return []  # loading will say what is wrong
+        return ()  # loading will say what is wrong
+
+
+def _by_tensors(names: Collection[str]) -> list[str]:
+    """The families of the one prefix that the tensors have, if they have one."""
     prefixes = {family.prefix for family in FAMILIES.values()}
     there = [prefix for prefix in prefixes if any(n.startswith(prefix + ".") for n in names)]
     return [t for t, family in FAMILIES.items() if there == [family.prefix]]

@@ -207,4 +207,5 @@ def _with_exits(config: Mapping[str, Any], layers: int) -> dict[str, Any]:
     }
     named = config.get("architectures")
     names = [_OWN_CLASS.sub("", str(name)) for name in named] if isinstance(named, list) else None
-    return {**config, "exits": section, "architectures": names}
+    told = {"problem_type": "regression"} if _is_regression(config) else {}
+    return {**config, **told, "exits": section, "architectures": names}

@@ -171,7 +171,8 @@ def load(
     if task is None and found.kind is Classifier and model.config.problem_type == MULTI_LABEL:
         found = TASKS["multilabel"]
     elif task is None and found.kind is Classifier and model.config.num_labels == 1:
-        early = model.config.problem_type == "regression" and hasattr(model, "exits")
+        told = model.config.problem_type == "regression" or model.owns_exits
+        early = told and hasattr(model, "exits")
         found = TASKS["regress" if early else "rerank"]
     return found.kind(model, Tokenizer.from_pretrained(place, max_length=max_length))
 
@@ -247,8 +248,8 @@ def _with_head(
     task: Task, name: str | Path, directory: Path, device: str | torch.device
 ) -> PretrainedModel:
     """The model of a task whose class is a body with a head."""
-    model_type, _ = identify(directory)
-    model_class = find_class(model_type, task.head)
+    model_type, values = identify(directory)
+    model_class = find_class(model_type, task.head, values.get("architectures"))
     model, report = open_model(model_class, directory, Opening(device=device))
     if report.initialised:
         raise CheckpointError(

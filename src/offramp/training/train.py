@@ -221,6 +221,9 @@ def _prepare(model: str | Path, labels: list[str], options: TrainingOptions) -> 
         labels = head_labels(model_class.config_class.from_pretrained(model).labels, labels)
     network, report = open_to_train(model_class, model, labels, problem_type=options.problem_type)
     check_head(model, report, options)
+    if network.owns_exits:
+        _check_own_exits(network, options)
+        return network
     return add_exits(
         network,
         options.depths,
@@ -228,6 +231,22 @@ def _prepare(model: str | Path, labels: list[str], options: TrainingOptions) -> 
         queries=options.queries,
         certainty=options.certainty,
     )
+
+
+def _check_own_exits(network: PretrainedModel, options: TrainingOptions) -> None:
+    """ConfigError for options that exits which the class has by itself cannot have."""
+    name = type(network).__name__
+    if options.problem_type == "regression":
+        raise ConfigError(
+            f"The rows of a {name} leave by their entropy, which numbers do not have. Train "
+            "another model for regression."
+        )
+    usual = ("attention", "first")  # what is said where nothing is, and what there is
+    if options.depths is not None or options.pooler not in usual or options.certainty:
+        raise ConfigError(
+            f"A {name} has exits of its own, over the first token after every layer: leave depths, "
+            "pooler and certainty out."
+        )
 
 
 def check_head(model: str | Path, report: LoadingReport, options: TrainingOptions) -> None:
