@@ -413,6 +413,21 @@ def test_bad_input() -> None:
         offramp.LayerEntropy((float("nan"),))
 
 
+@pytest.mark.parametrize("kind", ["Bert", "Roberta"])
+def test_bodies_keep_their_thresholds(kind: str, tmp_path: Path) -> None:
+    model = tiny(kind)
+    model.base_model.encoder.set_early_exit_entropy([0.1, 0.2, 0.3, -1])
+    for number, saved in enumerate((model, model.base_model)):
+        saved.save_pretrained(tmp_path / str(number))
+        body = type(model.base_model).from_pretrained(tmp_path / str(number))
+        assert body.encoder.early_exit_entropy == [0.1, 0.2, 0.3, -1]
+    values = json.loads((tmp_path / "1" / "config.json").read_text())
+    for wrong in ([], {"early_exit_entropy": ["a"]}, {"early_exit_entropy": [0.1]}):
+        (tmp_path / "1" / "config.json").write_text(json.dumps({**values, "deebert": wrong}))
+        with pytest.raises(ConfigError, match=r"nats|an object"):
+            type(model.base_model).from_pretrained(tmp_path / "1")
+
+
 def test_bad_arguments() -> None:
     model, inputs = tiny(), batch(3)
     for wrong in (4, 99, -2, 1.0, True, "1"):

@@ -315,6 +315,21 @@ def test_two_numbers_of_regression() -> None:
     assert found.exit_layers_R.sum() == model.bert.inference_layers_num
 
 
+@pytest.mark.parametrize("kind", KINDS)
+def test_bodies_and_classifiers_keep_their_settings(kind: str, tmp_path: Path) -> None:
+    model = tiny(kind)
+    model.base_model.set_patience(2)
+    model.base_model.set_regression_threshold(0.7)
+    for number, saved in enumerate((model, model.base_model)):
+        saved.save_pretrained(tmp_path / str(number))
+    for opened_ in (
+        type(model).from_pretrained(tmp_path / "0").base_model,
+        type(model.base_model).from_pretrained(tmp_path / "0"),
+        type(model.base_model).from_pretrained(tmp_path / "1"),
+    ):
+        assert (opened_.patience, opened_.regression_threshold) == (2, 0.7)
+
+
 def test_exits_have_the_classifiers_to_train() -> None:
     model = tiny()
     ours = list(model.exits.parameters())

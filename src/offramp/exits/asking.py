@@ -11,7 +11,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from offramp.errors import InputError
+from offramp.errors import ConfigError, InputError
 from offramp.exits.criteria import Answer, Criterion, Task
 from offramp.exits.decisions import MARGIN, Memory, NaNRows, Units, decide, in_doubt
 from offramp.models.flow import Flow, LayerStack
@@ -271,6 +271,14 @@ class _Leaving:
 def _with_row(values: Tensor, place: int, row: Tensor) -> Tensor:
     """A copy with another row at a place."""
     return values.index_copy(0, torch.tensor([place], device=values.device), row[None])
+
+
+def kept_settings(values: Mapping[str, Any], name: str) -> Mapping[str, Any]:
+    """What a configuration keeps under a name; ConfigError where that is no object."""
+    kept = values.get(name, {})
+    if not isinstance(kept, Mapping):
+        raise ConfigError(f"{name!r} in config.json must be an object of settings; it is {kept!r}.")
+    return kept
 
 
 def plain_number(x: object) -> Any:

@@ -9,14 +9,14 @@ runner, calibration, training.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from numbers import Integral
 from typing import Any, ClassVar, cast
 
 from torch import Tensor, nn
 
 from offramp.errors import ConfigError, InputError, UnsupportedError
-from offramp.exits.asking import Asking, Batch, Departures, ask_along, plain_number
+from offramp.exits.asking import Asking, Batch, Departures, ask_along, kept_settings, plain_number
 from offramp.exits.attach import OwnedExits
 from offramp.exits.criteria import (
     Criterion,
@@ -181,6 +181,16 @@ class DeeBertModel(EncoderBody, BertPreTrainedModel):
     def _embeddings(self, config: Any) -> nn.Module:
         return Embeddings(config)
 
+    def exit_settings(self) -> dict[str, Any]:
+        """The thresholds."""
+        return {"deebert": {"early_exit_entropy": list(self.encoder.early_exit_entropy)}}
+
+    def take_exit_settings(self, values: Mapping[str, Any]) -> None:
+        """The thresholds that were saved, if any were."""
+        thresholds = kept_settings(values, "deebert").get("early_exit_entropy")
+        if thresholds is not None:
+            self.encoder.set_early_exit_entropy(thresholds)
+
     def init_highway_pooler(self) -> None:
         """Start every highway's pooler with the weights of the model's own."""
         self.encoder.init_highway_pooler(self.pooler)
@@ -303,6 +313,14 @@ class DeeBertForSequenceClassification(SequenceClassification, BertPreTrainedMod
     @owned_criterion.setter
     def owned_criterion(self, value: Criterion) -> None:
         self._encoder.criterion = value
+
+    def exit_settings(self) -> dict[str, Any]:
+        """The body's."""
+        return cast(DeeBertModel, self.base_model).exit_settings()
+
+    def take_exit_settings(self, values: Mapping[str, Any]) -> None:
+        """The body's."""
+        cast(DeeBertModel, self.base_model).take_exit_settings(values)
 
     @property
     def _encoder(self) -> DeeBertEncoder:

@@ -7,14 +7,14 @@ a row leaves when `patience` successive ones agree with the one before them.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from typing import Any, ClassVar, cast
 
 from torch import Tensor, nn
 
 from offramp.errors import ConfigError, UnsupportedError
-from offramp.exits.asking import Asking, Batch, ask_along, plain_number
+from offramp.exits.asking import Asking, Batch, ask_along, kept_settings, plain_number
 from offramp.exits.attach import OwnedExits
 from offramp.exits.criteria import Criterion, Patience, RegressionPatience, Task
 from offramp.exits.losses import depth_weighted_loss
@@ -72,6 +72,17 @@ class PabeeBody(EncoderBody):
     def set_regression_threshold(self, threshold: float) -> None:
         """How close two answers must be to agree, for regression."""
         self.regression_threshold = RegressionPatience(1, _plain(threshold)).threshold
+
+    def exit_settings(self) -> dict[str, Any]:
+        """Patience, and the distance of regression."""
+        kept = {"patience": self.patience, "regression_threshold": self.regression_threshold}
+        return {"pabee": kept}
+
+    def take_exit_settings(self, values: Mapping[str, Any]) -> None:
+        """Those that were saved, if any were."""
+        kept = kept_settings(values, "pabee")
+        self.set_patience(kept.get("patience", self.patience))
+        self.set_regression_threshold(kept.get("regression_threshold", self.regression_threshold))
 
     def reset_stats(self) -> None:
         """Count from zero."""
@@ -156,9 +167,13 @@ def waiting(patience: int, regression_threshold: float | None) -> Criterion:
 class BertModelWithPabee(PabeeBody, BertModel):
     """BERT's body with PABEE's patience."""
 
+    known_heads: ClassVar[Any] = (*BertModel.known_heads, "classifiers")
+
 
 class AlbertModelWithPabee(PabeeBody, AlbertModel):
     """ALBERT's body with PABEE's patience."""
+
+    known_heads: ClassVar[Any] = (*AlbertModel.known_heads, "classifiers")
 
 
 class PabeeClassification(SequenceClassification):
@@ -214,6 +229,14 @@ class PabeeClassification(SequenceClassification):
         body.patience = value.patience
         if isinstance(value, RegressionPatience):
             body.regression_threshold = value.threshold
+
+    def exit_settings(self) -> dict[str, Any]:
+        """The body's."""
+        return cast(PabeeBody, self.base_model).exit_settings()
+
+    def take_exit_settings(self, values: Mapping[str, Any]) -> None:
+        """The body's."""
+        cast(PabeeBody, self.base_model).take_exit_settings(values)
 
     def score(self, pooled_RD: Tensor) -> Tensor:
         """[R, C] from pooled rows, by the last classifier."""

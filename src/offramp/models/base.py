@@ -261,6 +261,13 @@ class PretrainedModel(ModelParts, GenerationMixin, metaclass=InitTrackerMeta):
 
     # ------------------------------------------------------------------ saving
 
+    def exit_settings(self) -> dict[str, Any]:
+        """What config.json keeps of a class that `owns_exits`, beside the section of its exits."""
+        return {}
+
+    def take_exit_settings(self, values: Mapping[str, Any]) -> None:
+        """Take what `exit_settings` gave, of a configuration's keys; ConfigError for bad values."""
+
     def save_pretrained(
         self,
         save_dir: str | Path,

@@ -172,6 +172,7 @@ def _built(
             model._take(PretrainedConfig.from_values(values, str(name)))  # labels, exits
             if model.config.pruned_heads:
                 model._prune(model.config.pruned_heads)
+        model.take_exit_settings(model.config.extra)
         if model.config.exits is not None and hasattr(model, "logits"):
             offramp.build_exits(model, model.config.exits)
     return model

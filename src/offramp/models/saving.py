@@ -42,6 +42,7 @@ def write_model(
     config.extra.pop(INIT_ARGUMENTS, None)
     if len(arguments) > 1:  # more than the class's name
         config.extra[INIT_ARGUMENTS] = arguments
+    config.extra.update(model.exit_settings())
     exits = getattr(model, "exits", None)
     config.exits = None if exits is None else exits.section()
     (directory / model.model_config_file).write_text(config.to_json(), encoding="utf-8")
