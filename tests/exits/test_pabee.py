@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import copy
 import json
+import pickle
 from pathlib import Path
 from typing import Any
 
@@ -328,6 +330,27 @@ def test_bodies_and_classifiers_keep_their_settings(kind: str, tmp_path: Path) -
         type(model.base_model).from_pretrained(tmp_path / "1"),
     ):
         assert (opened_.patience, opened_.regression_threshold) == (2, 0.7)
+
+
+def test_the_view_is_kept_and_never_another_model_s() -> None:
+    model = tiny()
+    keys = list(model.state_dict())
+    view = model.exits
+    assert model.exits is view
+    assert list(model.state_dict()) == keys
+    copies = (
+        copy.deepcopy(model),
+        copy.copy(model),
+        pickle.loads(pickle.dumps(model)),
+        offramp.prepare(model),
+    )
+    for other in copies:
+        assert other.exits is not view
+        assert other.exits.ramp(2).classifier is other.classifiers[1]
+        other.exits.calibration = {"of": "another"}
+    assert model.exits is view and view.calibration is None
+    model.classifiers[1] = torch.nn.Linear(24, 3)
+    assert model.exits.ramp(2).classifier is model.classifiers[1]
 
 
 def test_exits_have_the_classifiers_to_train() -> None:

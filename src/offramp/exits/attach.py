@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import replace
 from typing import Any, TypeVar, cast
 
@@ -95,7 +95,7 @@ class OwnedExits(Exits):
     """A view of ramps that a model has by names of its own.
 
     Nothing is stored in it: the ramps are the model's, and so are the criterion (`owned_criterion`)
-    and its calibration. It is made anew whenever it is asked for.
+    and its calibration.
     """
 
     def __init__(
@@ -135,6 +135,30 @@ class OwnedExits(Exits):
     @calibration.setter
     def calibration(self, value: dict[str, Any] | None) -> None:
         vars(self._owner[0])["_calibration"] = value
+
+
+class _LastView:
+    """The view that a model made last. Copies and pickles of the model begin without one."""
+
+    def __init__(self, parts: object = None, view: OwnedExits | None = None) -> None:
+        self.parts, self.view = parts, view
+
+    def __deepcopy__(self, memo: object) -> _LastView:
+        return _LastView()
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return _LastView, ()
+
+
+def owned_exits(
+    owner: PretrainedModel, parts: tuple[object, ...], make: Callable[[], OwnedExits]
+) -> OwnedExits:
+    """The owner's view of its exits: the last one, while it is of this owner and these `parts`."""
+    parts = (owner, *parts)
+    last = vars(owner).get("_last_view")
+    if last is None or last.view is None or last.parts != parts:
+        last = vars(owner)["_last_view"] = _LastView(parts, make())
+    return cast(OwnedExits, last.view)
 
 
 def add_exits(

@@ -17,7 +17,7 @@ from torch import Tensor, nn
 
 from offramp.errors import ConfigError, InputError, UnsupportedError
 from offramp.exits.asking import Asking, Batch, Departures, ask_along, kept_settings, plain_number
-from offramp.exits.attach import OwnedExits
+from offramp.exits.attach import OwnedExits, owned_exits
 from offramp.exits.criteria import (
     Criterion,
     Entropy,
@@ -303,7 +303,11 @@ class DeeBertForSequenceClassification(SequenceClassification, BertPreTrainedMod
         """
         *early, last = (cast(Highway, one) for one in self._encoder.highway)
         dropout = self.config.hidden_dropout_prob
-        return OwnedExits(self, dict(enumerate(early, start=1)), dropout, last)
+        return owned_exits(
+            self,
+            (*early, last, dropout),
+            lambda: OwnedExits(self, dict(enumerate(early, start=1)), dropout, last),
+        )
 
     @property
     def owned_criterion(self) -> Criterion:

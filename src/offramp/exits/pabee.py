@@ -15,7 +15,7 @@ from torch import Tensor, nn
 
 from offramp.errors import ConfigError, UnsupportedError
 from offramp.exits.asking import Asking, Batch, ask_along, kept_settings, plain_number
-from offramp.exits.attach import OwnedExits
+from offramp.exits.attach import OwnedExits, owned_exits
 from offramp.exits.criteria import Criterion, Patience, RegressionPatience, Task
 from offramp.exits.losses import depth_weighted_loss
 from offramp.exits.ramps import FirstTokenRamp
@@ -205,12 +205,17 @@ class PabeeClassification(SequenceClassification):
 
         Depths are steps, of which a layer may have several (`AlbertModel`).
         """
-        body = cast(PabeeBody, self.base_model)
-        ramps = {
-            layer * body.steps_a_layer: PabeeRamp(body, self.dropout, cast(Call, classifier))
-            for layer, classifier in enumerate(self.classifiers[:-1], start=1)
-        }
-        return OwnedExits(self, ramps, self.dropout.p)
+        body, dropout = cast(PabeeBody, self.base_model), self.dropout
+        *early, _ = (cast(Call, classifier) for classifier in self.classifiers)
+
+        def view() -> OwnedExits:
+            ramps = {
+                layer * body.steps_a_layer: PabeeRamp(body, dropout, classifier)
+                for layer, classifier in enumerate(early, start=1)
+            }
+            return OwnedExits(self, ramps, dropout.p)
+
+        return owned_exits(self, (body, dropout, dropout.p, *early), view)
 
     @property
     def owned_criterion(self) -> Criterion:
