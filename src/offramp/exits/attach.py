@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterable, Mapping
 from dataclasses import replace
 from typing import Any, TypeVar, cast
@@ -79,8 +80,20 @@ class Exits(nn.ModuleDict):
             **self.shape,
             **({} if self.certainty is None else {"certainty": True}),
             "criterion": self.criterion.to_dict(),
-            **({} if self.calibration is None else {"calibration": self.calibration}),
+            **({} if self.calibration is None else {"calibration": self._calibration_now()}),
         }
+
+    def _calibration_now(self) -> dict[str, Any]:
+        """The calibration, without a certificate of another criterion than there is now."""
+        values = dict(self.calibration or {})
+        certificate = values.get("certificate")
+        if isinstance(certificate, Mapping):
+            proved, own = (
+                json.dumps(c) for c in (certificate.get("criterion"), self.criterion.to_dict())
+            )
+            if proved != own:
+                del values["certificate"]
+        return values
 
 
 class OwnedExits(Exits):
@@ -207,6 +220,10 @@ def build_exits(model: M, section: Mapping[str, Any]) -> M:
             "Update offramp."
         )
     calibration = values.pop("calibration", None)
+    if not isinstance(calibration, dict | None):
+        raise ConfigError(
+            f"The `calibration` of the exits in config.json is an object; it is {calibration!r}."
+        )
     try:
         criterion = criterion_from_dict(values.pop("criterion"))
         if isinstance(owned := getattr(model, "exits", None), OwnedExits):

@@ -29,7 +29,8 @@ class ExitingModel(TextModel):
 
     def runner(self, criterion: Criterion | None = None) -> Runner:
         """What a call runs its rows with; `criterion` is its own, if it has one."""
-        return Runner(self.model, criterion=criterion, rates=self._rates, watch=self.watch)
+        watch = self.watch if criterion is None else None  # it is of the model's own
+        return Runner(self.model, criterion=criterion, rates=self._rates, watch=watch)
 
     @property
     def criterion(self) -> Criterion:

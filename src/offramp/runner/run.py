@@ -256,7 +256,9 @@ class Runner:
         # Now and not before: the machine's part that a call may use is set around it.
         microbatch = self._microbatch_tokens or tokens_at_once(self.model.device)
         leavers = Window(rows, route, microbatch, self._rates).leavers()
-        yield from leavers if self._watch is None else _watched(leavers, self._watch)
+        limited = route.cut or route.deadline is not None  # rows leave where they must
+        watch = None if limited else self._watch
+        yield from leavers if watch is None else _watched(leavers, watch)
 
     def _blank(self, rows: Sequence[Row]) -> Results:
         wide = torch.float64 if self.model.dtype == torch.float64 else torch.float32
@@ -286,7 +288,7 @@ def _watched(leavers: Iterator[Leavers], watch: ExitWatch) -> Iterator[Leavers]:
     """The same; a window's rows are counted when all have left."""
     seen: Counter[int] = Counter()
     for left in leavers:
-        seen[left.depth] += int((~left.forced_R).sum())
+        seen[left.depth] += len(left.places_R)
         yield left
     watch.add(seen)
 
