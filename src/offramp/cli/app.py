@@ -12,6 +12,7 @@ from offramp.cli.embed import embed
 from offramp.cli.evaluate import evaluate
 from offramp.cli.inspect import inspect
 from offramp.cli.predict import predict
+from offramp.cli.report import report
 from offramp.cli.rerank import rerank
 from offramp.cli.train import train
 
@@ -25,5 +26,6 @@ def app() -> None:
     """Transformer encoders whose inputs leave as soon as the answer is known."""
 
 
-for command in (train, evaluate, predict, embed, rerank, bench, demo, inspect, convert):
+COMMANDS = (train, evaluate, report, predict, embed, rerank, bench, demo, inspect, convert)
+for command in COMMANDS:
     app.add_command(command)

@@ -20,6 +20,7 @@ from offramp.reporting.answers import label_words, said
 from offramp.reporting.examples import LONGEST_NAME, Examples, cut, examples
 from offramp.reporting.page import page
 from offramp.reporting.reliability import Reliability, reliability
+from offramp.reporting.trade import headline
 from offramp.runner.run import Results
 from offramp.runner.sweep import EveryExit, every_exit
 from offramp.text.columns import Columns
@@ -103,6 +104,11 @@ class Report:
         if chosen is None or self.certificate is None:
             return False
         return _plain(chosen.to_dict()) == _plain(self.certificate.to_dict()["criterion"])
+
+    @property
+    def headline(self) -> str:
+        """What the page says first."""
+        return headline(self.to_dict())
 
     def to_dict(self) -> dict[str, Any]:
         """JSON values; the page is made of these alone."""
@@ -190,11 +196,15 @@ def _plain(values: dict[str, Any]) -> dict[str, Any]:
 
 
 def report_files(output: str | Path) -> tuple[Path, Path]:
-    """The page's file and that of its numbers; SaveError for a name that is no page's."""
+    """The page's file and that of its numbers; SaveError where they cannot be."""
     html = Path(output)
     if html.suffix not in (".html", ".htm"):
         raise SaveError(f"{html} is no name of a page; call it {html.with_suffix('.html').name}.")
-    return html, html.with_suffix(".json")
+    files = html, html.with_suffix(".json")
+    for file in files:
+        if file.is_dir():
+            raise SaveError(f"{file} is a directory; a report writes a file of that name.")
+    return files
 
 
 def _report(

@@ -193,44 +193,33 @@ def _labels(
     """Each where it covers no mark and no label before it, or not at all."""
     places = [_place(system, measure, frame) for system in (*systems, *stops)]
     taken = [(x - 6, y - 6, x + 6, y + 6) for x, y in places]
-    drawn = []
+    drawn, floor = [], frame.height - frame.bottom
     for system, (x, y) in zip(systems, places, strict=False):
         words = _label(system)
         wide = _LETTER * len(words)
-        for dx, dy in (
-            (-wide / 2, -19),
-            (-wide / 2, 8),
-            (10, -8),
-            (-wide - 10, -8),
-            (4, -22),
-            (-wide - 4, -22),
-            (4, 10),
-            (-wide - 4, 10),
-        ):
-            box = (x + dx, y + dy, x + dx + wide, y + dy + _LINE)
-            inside = (
-                box[0] >= frame.left
-                and box[2] <= frame.width
-                and box[3] < frame.height - frame.bottom
-            )
-            if (
-                inside
-                and box[1] >= frame.top - 12
-                and not any(_meet(box, other) for other in taken)
-            ):
+        for left, top in _beside(x, y, wide, frame):
+            box = (left, top, left + wide, top + _LINE)
+            inside = left >= frame.left and box[2] <= frame.width and top >= frame.top - 12
+            if inside and box[3] <= floor and not any(_meet(box, other) for other in taken):
                 taken.append(box)
+                middle, line = f"{left + wide / 2:.1f}", f"{box[3] - 4:.1f}"
                 drawn.append(
-                    tag(
-                        "text",
-                        words,
-                        class_="label",
-                        x=f"{box[0] + wide / 2:.1f}",
-                        y=f"{box[3] - 4:.1f}",
-                        text_anchor="middle",
-                    )
+                    tag("text", words, class_="label", x=middle, y=line, text_anchor="middle")
                 )
                 break
     return tag("g", *drawn, aria_hidden="true")
+
+
+def _beside(x: float, y: float, wide: float, frame: Frame) -> list[tuple[float, float]]:
+    """Upper left corners of a label at a mark, the best first: above, below, beside."""
+    middle = min(max(x - wide / 2, frame.left + 2), frame.width - 2 - wide)
+    above, below, level = y - 22, y + 7, y - 8
+    right, left = x + 9, x - wide - 9
+    return [
+        (middle, above), (middle, below), (right, level), (left, level),
+        (x + 4, above), (x - wide - 4, above), (x + 4, below), (x - wide - 4, below),
+        (middle, above - 12), (middle, below + 12),
+    ]  # fmt: skip
 
 
 Box = tuple[float, float, float, float]
@@ -241,9 +230,10 @@ def _meet(one: Box, two: Box) -> bool:
 
 
 def _label(system: Mapping[str, Any]) -> str:
+    """Of a peer how it was run: the legend has its name."""
     if system["kind"] == "truncated":
         return f"{system['mean_layers']:.0f}"
-    return str(system["name"])
+    return str(system["name"]).partition(", ")[2] or str(system["name"])
 
 
 def _description(by_kind: Mapping[str, Sequence[Mapping[str, Any]]], measure: str) -> str:
@@ -267,13 +257,15 @@ def _description(by_kind: Mapping[str, Sequence[Mapping[str, Any]]], measure: st
 
 def legend(values: Mapping[str, Any]) -> Markup:
     """What the marks mean."""
+    systems = values["systems"]
+    peers = {system["name"].partition(",")[0] for system in systems if system["kind"] == "peer"}
     words = {
         "exits": "with exits, a mark a threshold",
         "truncated": "the first so many layers alone",
         "plain": "the plain model",
-        "peer": "another library",
+        "peer": " and ".join(sorted(peers)),
     }
-    kinds = {system["kind"] for system in values["systems"]}
+    kinds = {system["kind"] for system in systems}
     return tag(
         "ul",
         *(

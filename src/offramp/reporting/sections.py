@@ -26,26 +26,22 @@ Values = Mapping[str, Any]
 def opening(values: Values) -> Markup:
     """The headline, and what it rests on."""
     one, measure = chosen(values), MEASURES[values["measure"]]
+    plain = next(system for system in values["systems"] if system["kind"] == "plain")
+    ours, full = (score(system["scores"][values["measure"]]) for system in (one, plain))
     lost, low, high = one["lost"]
-    ends = interval(points(low), points(high))
-    sure = " These rows cannot tell that from no loss." if low <= 0 <= high else ""
-    threshold = (
-        f"At threshold {threshold_of(one)}"
-        if one["threshold"] is not None
-        else (f"By {threshold_of(one)}")
+    sure = ", which these rows cannot tell from none" if low <= 0 <= high else ""
+    by = "At threshold" if one["threshold"] is not None else "By"
+    lead = (
+        f"{by} {threshold_of(one)} a row takes {layers(one['mean_layers'])} of "
+        f"{values['depths'][-1]} layers on average. The {measure} is {ours}, and {full} "
+        f"with all layers: a loss of {points(lost)} points, 95% interval "
+        f"{interval(points(low), points(high))}{sure}."
     )
     return tag(
         "header",
         tag("p", "offramp report", class_="eyebrow"),
         tag("h1", headline(values)),
-        tag(
-            "p",
-            f"{threshold} a row takes {layers(one['mean_layers'])} of {values['depths'][-1]} "
-            f"layers on average, in {times(1 / one['speed']['median'])} of the plain model's wall clock. "
-            f"On {values['rows']:,} rows it loses {points(lost)} points of {measure}, 95% interval "
-            f"{ends}.{sure}",
-            class_="lead",
-        ),
+        tag("p", lead, class_="lead"),
         tag(
             "p",
             "Model ",
@@ -155,8 +151,8 @@ def ramps(values: Values) -> Markup:
     if reliable:
         said += (
             " An exit is reliable where answers that it gives with probability p are right p of "
-            "the time: on the diagonal. Below it the exit is too sure. The expected calibration error "
-            "is the mean distance from it."
+            "the time: on the diagonal. Below it the exit is too sure. The expected calibration "
+            "error is the mean distance from it."
         )
     heads = ["Layer", None, MEASURES[measure].capitalize()]
     return _section(
@@ -207,7 +203,11 @@ def _diagram(ramp: Values, measure: str) -> Markup:
     name = f"layer-{depth}"
     return tag(
         "figure",
-        tag("figcaption", tag("b", f"Layer {depth}"), f"error {reliability['ece']:.3f}"),
+        tag(
+            "figcaption",
+            tag("b", f"Layer {depth}"),
+            tag("span", f"{score(ramp['scores'][measure])} {MEASURES[measure]}"),
+        ),
         tag(
             "svg",
             tag("title", f"Reliability of the exit after layer {depth}", id=f"{name}-title"),
@@ -215,7 +215,10 @@ def _diagram(ramp: Values, measure: str) -> Markup:
             tag("rect", class_="frame", width=120, height=120),
             tag("line", class_="diagonal", x1=0, y1=120, x2=120, y2=0),
             *marks,
-            tag("text", "probability", class_="tick", x=60, y=140, text_anchor="middle"),
+            tag("text", "0", class_="tick", x=-4, y=134, text_anchor="end"),
+            tag("text", "1", class_="tick", x=120, y=134, text_anchor="middle"),
+            tag("text", "1", class_="tick", x=-6, y=6, text_anchor="end"),
+            tag("text", "probability", class_="tick", x=60, y=136, text_anchor="middle"),
             tag(
                 "text",
                 "right",
@@ -354,9 +357,9 @@ def how(values: Values) -> Markup:
         tag(
             "p",
             f"Scores are over all {values['rows']:,} rows. Speeds are over "
-            f"{values['timed_rows']:,} of them, picked by a fixed seed; plain model, exits, cut-off models{peer} ran in turn "
-            f"in each of {values['rounds']} rounds, and a speed is the median of the rounds' "
-            "ratios. Another machine gives other speeds.",
+            f"{values['timed_rows']:,} of them, picked by a fixed seed; the plain model, exits, "
+            f"cut-off models{peer} ran in turn in each of {values['rounds']} rounds, and a speed "
+            "is the median of the rounds' ratios. Another machine gives other speeds.",
         ),
         _facts(
             [

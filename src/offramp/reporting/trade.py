@@ -23,13 +23,11 @@ from offramp.reporting.wording import (
 
 def headline(values: Mapping[str, Any]) -> str:
     """The figure that matters, in a sentence without its end."""
-    one = chosen(values)
-    lost, measure = points(one["lost"][0]), MEASURES[values["measure"]]
+    one, measure = chosen(values), MEASURES[values["measure"]]
+    lost = points(one["lost"][0])
     price = f"for {lost} points of {measure}"
-    if one["lost"][0] < 0:
-        price = f"with {points(-one['lost'][0])} points of {measure} more"
-    if lost == points(0):
-        price = f"at the same {measure}"
+    if one["lost"][0] <= 0 or lost == points(0):
+        price = f"with no loss of {measure} on {values['rows']:,} rows"
     return f"{times(one['speed']['median'])} times as fast, {price}"
 
 
@@ -149,14 +147,15 @@ def _figures(values: Mapping[str, Any], stop: Mapping[str, Any]) -> Markup:
         value = tag("span", stop["figures"][name], data_figure=name)
         return tag("div", tag("dt", words), tag("dd", value, small))
 
-    n_layers = values["depths"][-1]
+    n_layers, price = values["depths"][-1], values["price_per_hour"]
+    plain = next(s["seconds_per_million"] for s in values["systems"] if s["kind"] == "plain")
     return tag(
         "dl",
         figure("speed", "as fast as plain", "speed-interval"),
         figure("lost", "points lost", "lost-interval"),
         figure("score", MEASURES[values["measure"]]),
         figure("layers", f"of {n_layers} layers, on average"),
-        figure("cost", "for a million texts"),
+        figure("cost", f"for a million texts; {cost(plain, price)} without exits"),
         class_="figures",
     )
 
