@@ -10,6 +10,7 @@ import base64
 import itertools
 import json
 import os
+import select
 import shutil
 import subprocess
 import sys
@@ -19,6 +20,7 @@ from pathlib import Path
 from typing import Any
 
 NAMES = ("chromium", "chromium-browser", "google-chrome", "chrome")
+PATIENCE = 60  # seconds for an answer; a busy machine takes some
 FLAGS = (
     "--headless",
     "--no-sandbox",  # which a container's root cannot have
@@ -35,8 +37,8 @@ FLAGS = (
 # The descriptors are set in a process between: doing it after a fork of this one is not safe where
 # it has threads.
 START = """
-import os, sys
-ours = [os.dup(int(number)) for number in sys.argv[1:3]]
+import fcntl, os, sys
+ours = [fcntl.fcntl(int(number), fcntl.F_DUPFD, 10) for number in sys.argv[1:3]]
 for number, fd in zip((3, 4), ours):
     os.dup2(fd, number)
 os.execvp(sys.argv[3], sys.argv[3:])
@@ -114,6 +116,7 @@ class Browser:
 
     def _next(self) -> dict[str, Any]:
         while b"\0" not in self._rest:
+            assert select.select([self._from_it], [], [], PATIENCE)[0], "Chromium says nothing."
             piece = os.read(self._from_it, 1 << 16)
             assert piece, "Chromium ended."
             self._rest += piece
