@@ -25,7 +25,7 @@ QUICK = ("--text", "sentence", "--rounds", 1, "--timing-rows", 4, "--no-transfor
 
 
 def test_a_page_and_its_numbers(run: Run, place: Path) -> None:
-    more = ("--dev", "dev.tsv", "--price-per-hour", 1.5, "--output", "seen.html")
+    more = ("--dev", "dev.tsv", "--price-per-hour", 1.5, "--output", "seen.html", "--plot", "p.svg")
     done = run("report", "model", "--data", "test.tsv", *QUICK, *more)
     assert done.code == 0, done.err
     values = json.loads((place / "seen.json").read_text("utf-8"))
@@ -34,6 +34,7 @@ def test_a_page_and_its_numbers(run: Run, place: Path) -> None:
     page = (place / "seen.html").read_text("utf-8")
     headline = done.out.splitlines()[0].removesuffix(".")
     assert f"<h1>{headline}</h1>" in page
+    assert (place / "p.svg").read_text("utf-8").startswith("<svg ")
     assert "The page is seen.html, its numbers are seen.json." in done.out
 
 

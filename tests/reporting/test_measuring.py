@@ -183,6 +183,8 @@ def test_bad_input_is_refused_before_the_work(classes: Measured, tmp_path: Path)
     (tmp_path / "taken.html").mkdir()
     with pytest.raises(SaveError, match=r"taken\.html"):
         report(absent, classes.table, output=tmp_path / "taken.html")
+    with pytest.raises(SaveError, match=r"picture\.svg"):
+        report(absent, classes.table, output=None, plot="picture.png")
     for price in (-1.0, math.nan, math.inf):
         with pytest.raises(ConfigError, match="price_per_hour"):
             report(absent, classes.table, output=None, price_per_hour=price)

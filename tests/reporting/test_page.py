@@ -168,9 +168,9 @@ def test_certificates(values: dict[str, Any]) -> None:
     made = page({**values, "certificate": certificate})
     assert "Disagreement of at most 0.01 with probability 0.95." in made
     assert "offramp calibrate" not in made
-    assert "not of the one chosen" not in made
+    assert "not of the one here" not in made
     made = page({**values, "certificate": {**certificate, "is_of_chosen": False}})
-    assert "not of the one chosen" in made
+    assert "not of the one here" in made
     made = page({**values, "certificate": {**certificate, "guarantees": False}})
     assert "guarantees nothing" in made
 

@@ -21,6 +21,7 @@ from offramp.cli.common import check_file, columns, progress_bar, report_console
     show_default=True,
     help="The page; its numbers go beside it as JSON.",
 )
+@click.option("--plot", type=click.Path(path_type=Path), help="Write the plot alone, as SVG.")
 @click.option("--price-per-hour", type=float, help="What an hour of this machine costs.")
 @click.option("--rounds", default=5, show_default=True, help="Times each system is measured.")
 @click.option("--timing-rows", default=1000, show_default=True, help="Rows that are timed.")
@@ -33,6 +34,7 @@ def report(
     pair: str | None,
     label: str,
     output: Path,
+    plot: Path | None,
     price_per_hour: float | None,
     rounds: int,
     timing_rows: int,
@@ -48,7 +50,7 @@ def report(
     from offramp.reporting.measuring import report_files
 
     page, numbers = report_files(output)
-    for file in (page, numbers):
+    for file in (page, numbers, *([] if plot is None else [plot])):
         check_file(file, data, dev)
     rows = offramp.read_table(data, text=text, pair=pair, label=label)
     held = None if dev is None else offramp.read_table(dev, text=text, pair=pair, label=label)
@@ -58,6 +60,7 @@ def report(
             rows,
             dev=held,
             output=page,
+            plot=plot,
             price_per_hour=price_per_hour,
             rounds=rounds,
             timing_rows=timing_rows,

@@ -18,7 +18,8 @@ from offramp.exits.attach import task_of
 from offramp.exits.calibration.certificate import Certificate, certificate_of
 from offramp.reporting.answers import label_words, said
 from offramp.reporting.examples import LONGEST_NAME, Examples, cut, examples
-from offramp.reporting.page import page
+from offramp.reporting.page import page, plot_style
+from offramp.reporting.plot import standalone
 from offramp.reporting.reliability import Reliability, reliability
 from offramp.reporting.trade import headline
 from offramp.runner.run import Results
@@ -149,6 +150,7 @@ def report(
     *,
     dev: Table | Columns | None = None,
     output: str | Path | None = "report.html",
+    plot: str | Path | None = None,
     price_per_hour: float | None = None,
     thresholds: Sequence[float] | None = None,
     max_loss: float = 0.25,
@@ -160,15 +162,18 @@ def report(
     """Measure the model in `directory` on `data`, and write a page about it: one HTML file.
 
     The page needs no network. Its numbers lie beside it as JSON, under the same name. With
-    `output=None` nothing is written. What is measured, and what `dev`, `thresholds`, `max_loss`,
-    `rounds`, `timing_rows` and `transformers` mean, is as of `evaluate`. `price_per_hour` is what
-    an hour of this machine costs; without it the page counts hours.
+    `output=None` no page is written. `plot` is a file for the plot alone, an SVG that a README can
+    show. What is measured, and what `dev`, `thresholds`, `max_loss`, `rounds`, `timing_rows` and
+    `transformers` mean, is as of `evaluate`. `price_per_hour` is what an hour of this machine
+    costs; without it the page counts hours.
 
     The page quotes texts of `data`, up to 24 rows: mind who may see it.
     """
     if price_per_hour is not None and not 0 <= price_per_hour < float("inf"):
         raise ConfigError(f"price_per_hour is a number, at least 0; got {price_per_hour}.")
     files = None if output is None else report_files(output)
+    if plot is not None and Path(plot).suffix != ".svg":
+        raise SaveError(f"{plot} is no name of a plot; call it {Path(plot).stem}.svg.")
     table = as_table(data)
     evaluation = evaluate(
         directory,
@@ -187,6 +192,8 @@ def report(
         html, beside = files
         write_file(beside, json.dumps(values, indent=2) + "\n")
         write_file(html, page(values))
+    if plot is not None:
+        write_file(Path(plot), standalone(found.to_dict(), plot_style()))
     return found
 
 

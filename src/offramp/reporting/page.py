@@ -8,8 +8,9 @@ from collections.abc import Mapping
 from importlib import resources
 from typing import Any
 
-from offramp.reporting import sections, trade
-from offramp.reporting.markup import data, document, join, script, style, tag
+from offramp.reporting import exits, sections
+from offramp.reporting.markup import data, document, script, style, tag
+from offramp.reporting.trade import headline, stops, trade
 
 
 def page(values: Mapping[str, Any]) -> str:
@@ -30,7 +31,7 @@ def page(values: Mapping[str, Any]) -> str:
         tag("meta", name="viewport", content="width=device-width, initial-scale=1"),
         tag("meta", name="color-scheme", content="light dark"),
         tag("link", rel="icon", href="data:,"),  # or the browser would ask a server for one
-        tag("title", f"{values['model']}: {trade.headline(values)}"),
+        tag("title", f"{values['model']}: {headline(values)}"),
         style(_file("page.css") + plot_style()),
     )
     body = tag(
@@ -39,19 +40,19 @@ def page(values: Mapping[str, Any]) -> str:
         sections.opening(values),
         tag(
             "main",
-            trade.section(values),
+            trade(values),
             sections.everything(values),
-            sections.ramps(values),
-            sections.examples(values),
+            exits.ramps(values),
+            exits.examples(values),
             sections.certificate(values),
             sections.how(values),
             id="main",
         ),
         sections.closing(values),
-        data({"stops": trade.stops(values)}, id="measured"),
+        data({"stops": stops(values)}, id="measured"),
         script(code),
     )
-    return document(join(head), body)
+    return document(head, body)
 
 
 def plot_style() -> str:

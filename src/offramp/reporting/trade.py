@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from offramp.reporting.markup import Markup, join, tag
+from offramp.reporting.parts import bar, section, table
 from offramp.reporting.plot import legend, plot
 from offramp.reporting.wording import (
     MEASURES,
@@ -71,42 +72,34 @@ def _stop(system: Mapping[str, Any], values: Mapping[str, Any]) -> dict[str, Any
     }
 
 
-def section(values: Mapping[str, Any]) -> Markup:
+def trade(values: Mapping[str, Any]) -> Markup:
     """The plot beside the slider; without a script it shows the chosen threshold."""
     systems = by_depth(values)
     place = next(i for i, system in enumerate(systems) if system["chosen"])
     stop = _stop(systems[place], values)
-    return tag(
-        "section",
-        tag("h2", "The trade", id="trade"),
+    figure = tag(
+        "figure",
+        plot(values, 680, 430, "wide"),
+        plot(values, 340, 330, "narrow"),
         tag(
-            "div",
+            "figcaption",
+            legend(values),
             tag(
-                "figure",
-                plot(values, 680, 430, "wide"),
-                plot(values, 340, 330, "narrow"),
-                tag(
-                    "figcaption",
-                    legend(values),
-                    tag(
-                        "p",
-                        "To the right is faster, and higher is better. The ring is the "
-                        "threshold shown beside; the table below has every number.",
-                        class_="note",
-                    ),
-                ),
+                "p",
+                "To the right is faster, and higher is better. The ring is the threshold shown "
+                "with its figures; the table below has every number.",
+                class_="note",
             ),
-            tag(
-                "div",
-                _slider(place, len(systems), stop),
-                _figures(values, stop),
-                _leaving(values, stop),
-                class_="panel",
-            ),
-            class_="trade",
         ),
-        aria_labelledby="trade",
     )
+    panel = tag(
+        "div",
+        _slider(place, len(systems), stop),
+        _figures(values, stop),
+        _leaving(values, stop),
+        class_="panel",
+    )
+    return section("trade", "The trade", tag("div", figure, panel, class_="trade"))
 
 
 def _slider(place: int, many: int, stop: Mapping[str, Any]) -> Markup:
@@ -173,25 +166,4 @@ def _leaving(values: Mapping[str, Any], stop: Mapping[str, Any]) -> Markup:
                 tag("td", stop["said"][place], data_said=place),
             )
         )
-    return tag(
-        "table",
-        tag("caption", "Where rows leave"),
-        tag(
-            "thead",
-            tag("tr", tag("th", "Layer", scope="col"), tag("td"), tag("th", "Rows", scope="col")),
-        ),
-        tag("tbody", *rows),
-        class_="bars",
-    )
-
-
-def bar(share: float, **attributes: object) -> Markup:
-    """A bar as long as so many hundredths of its cell; SVG, as a background is not printed."""
-    return tag(
-        "svg",
-        tag("rect", width=100, height=10, class_="rail"),
-        tag("rect", width=round(share, 2), height=10, class_="fill", **attributes),
-        class_="bar",
-        viewBox="0 0 100 10",
-        preserveAspectRatio="none",
-    )
+    return table(("Layer", None, "Rows"), rows, "bars", "Where rows leave")
