@@ -180,6 +180,7 @@ def test_other_kinds_have_a_page(kind: str, measured: Callable[[str], Measured])
     values = measured(kind).report.to_dict()
     texts = "".join(text for _, text in Outline(page(values)).texts)
     assert headline(values) in texts
+    assert ("Pearson correlation" if kind == "regression" else "Micro F1") in texts
     assert ("reliable" in texts) == (kind != "regression")
 
 

@@ -66,7 +66,7 @@ def _sets(there_RC: Tensor, names: Sequence[str]) -> list[str]:
     found: list[list[str]] = [[] for _ in range(len(there_RC))]
     for row, number in torch.nonzero(there_RC).tolist():
         found[row].append(names[number])
-    return [", ".join(labels) or "no label" for labels in found]
+    return [", ".join(labels) or "(none)" for labels in found]
 
 
 _SAYING: dict[str, Callable[[Tensor, Tensor, Sequence[str]], Said]] = {

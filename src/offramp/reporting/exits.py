@@ -8,7 +8,7 @@ from typing import Any
 from offramp.exits.criteria.task import REGRESSION
 from offramp.reporting.markup import Markup, join, tag
 from offramp.reporting.parts import bar, section, table
-from offramp.reporting.wording import MEASURES, score
+from offramp.reporting.wording import MEASURES, capital, score
 
 Values = Mapping[str, Any]
 
@@ -35,7 +35,7 @@ def ramps(values: Values) -> Markup:
     """What each exit would score if all rows left there, and whether it knows how sure to be."""
     measure, ramps = values["measure"], values["ramps"]
     reliable = [ramp for ramp in ramps if ramp["reliability"] is not None]
-    heads = ["Layer", None, MEASURES[measure].capitalize()]
+    heads = ["Layer", None, capital(MEASURES[measure])]
     return section(
         "ramps",
         "Exit by exit",

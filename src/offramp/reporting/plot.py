@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from offramp.reporting.markup import Markup, tag
-from offramp.reporting.wording import MEASURES, TIMES, score, times
+from offramp.reporting.wording import MEASURES, TIMES, capital, score, times
 
 _LETTER = 6.4  # px of a letter of a label, on average; system fonts differ
 _LINE = 15  # px of a line of labels
@@ -53,7 +53,7 @@ def plot(values: Mapping[str, Any], width: int, height: int, name: str) -> Marku
         for kind in ("truncated", "plain", "peer", "exits")
     }
     stops = sorted(by_kind["exits"], key=lambda system: -float(system["mean_layers"]))
-    title = f"{MEASURES[measure].capitalize()} against wall clock"
+    title = f"{capital(MEASURES[measure])} against wall clock"
     return tag(
         "svg",
         tag("title", title, id=f"{name}-title"),

@@ -11,6 +11,7 @@ from offramp.reporting.trade import chosen, headline
 from offramp.reporting.wording import (
     MEASURES,
     TIMES,
+    capital,
     cost,
     interval,
     layers,
@@ -63,7 +64,7 @@ def everything(values: Values) -> Markup:
     """Every system with its numbers: the table that says what the plot draws."""
     price = values["price_per_hour"]
     money = "hours of this machine" if price is None else f"at {price:g} an hour of this machine"
-    measure = MEASURES[values["measure"]].capitalize()
+    measure = capital(MEASURES[values["measure"]])
     heads = ("System", "As fast as plain", measure, "Points lost", "Layers", "A million texts")
     return section(
         "everything",
@@ -146,7 +147,7 @@ def certificate(values: Values) -> Markup:
             tag("p", UNCERTIFIED),
             tag("pre", tag("code", CALIBRATE)),
         )
-    sentence = proved["sentence"][:1].upper() + proved["sentence"][1:] + "."
+    sentence = f"{capital(proved['sentence'])}."
     if not proved["is_of_chosen"]:
         sentence += " That is of the criterion that the model was saved with, not of the one here."
     facts = (
@@ -177,7 +178,7 @@ def how(values: Values) -> Markup:
             f"cut-off models{peer} ran in turn in each of {values['rounds']} rounds, and a speed "
             "is the median of the rounds' ratios. Another machine gives other speeds.",
         ),
-        _facts((name.capitalize(), said) for name, said in machine if said is not None),
+        _facts((name, said) for name, said in machine if said is not None),
     )
 
 

@@ -11,6 +11,7 @@ from offramp.reporting.plot import legend, plot
 from offramp.reporting.wording import (
     MEASURES,
     TIMES,
+    capital,
     cost,
     interval,
     layers,
@@ -77,6 +78,7 @@ def trade(values: Mapping[str, Any]) -> Markup:
     systems = by_depth(values)
     place = next(i for i, system in enumerate(systems) if system["chosen"])
     stop = _stop(systems[place], values)
+    title = f"{capital(MEASURES[values['measure']])} against wall clock"
     figure = tag(
         "figure",
         plot(values, 680, 430, "wide"),
@@ -99,7 +101,7 @@ def trade(values: Mapping[str, Any]) -> Markup:
         _leaving(values, stop),
         class_="panel",
     )
-    return section("trade", "The trade", tag("div", figure, panel, class_="trade"))
+    return section("trade", title, tag("div", figure, panel, class_="trade"))
 
 
 def _slider(place: int, many: int, stop: Mapping[str, Any]) -> Markup:

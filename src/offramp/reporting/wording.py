@@ -10,13 +10,18 @@ MEASURES = {
     "micro_f1": "micro F1",
     "macro_f1": "macro F1",
     "exact_match": "exact match",
-    "pearson": "Pearson's correlation",
-    "spearman": "Spearman's correlation",
+    "pearson": "Pearson correlation",
+    "spearman": "Spearman correlation",
     "mean_squared_error": "mean squared error",
     "f1": "F1",
 }
 MINUS = "\N{MINUS SIGN}"
 TIMES = "\N{MULTIPLICATION SIGN}"
+
+
+def capital(words: str) -> str:
+    """The words with a capital at their beginning, and no other letter changed."""
+    return words[:1].upper() + words[1:]
 
 
 def score(value: float) -> str:
