@@ -143,6 +143,14 @@ def test_headlines(lost: float, speed: float, said: str, values: dict[str, Any])
     assert said in page(changed)
 
 
+def test_a_criterion_without_a_threshold_of_the_kind(values: dict[str, Any]) -> None:
+    by = {"threshold": None, "name": "exits by Patience(patience=2)"}
+    systems = [{**s, **(by if s["chosen"] else {})} for s in values["systems"]]
+    made = page({**values, "systems": systems})
+    assert "By Patience(patience=2) a row takes" in made
+    assert ">Patience(patience=2) (chosen)<" in made
+
+
 def test_a_price(values: dict[str, Any]) -> None:
     changed = {**values, "price_per_hour": 3.6}
     plain = next(s for s in values["systems"] if s["kind"] == "plain")

@@ -251,6 +251,12 @@ def _report(
     )
 
 
+def _kind(line: Line) -> str:
+    if line.criterion is not None:
+        return "exits"
+    return "plain" if line.depth is None else "truncated"
+
+
 @dataclass(frozen=True)
 class _Measured:
     """Every exit's answers beside what `evaluate` measured of the same rows."""
@@ -266,10 +272,9 @@ class _Measured:
         layers_R = given.exit_layers_R
         full_RC = self.answers.logits_ERC[-1]
         lost = self.problem.lost(full_RC, given.logits_RC, self.labels_R)
-        kinds = {"plain": line.system == PLAIN, "truncated": line.depth is not None}
         return System(
             name=line.system,
-            kind=next((kind for kind, is_it in kinds.items() if is_it), "exits"),
+            kind=_kind(line),
             scores=line.scores,
             lost=(lost[0] * 100, lost[1] * 100, lost[2] * 100),
             speed=line.speed.get(PLAIN, Ratio(1.0, 1.0, 1.0)),

@@ -64,7 +64,7 @@ def layers(value: float) -> str:
 
 
 def threshold_of(system: Mapping[str, Any]) -> str:
-    """The threshold, or the criterion's name where it has none of the problem's own kind."""
+    """The threshold, or the whole criterion where it has none of the problem's own kind."""
     if system["threshold"] is not None:
         return f"{system['threshold']:.4g}"
-    return str(system["criterion"]["name"]) if system["criterion"] else ""
+    return str(system["name"]).removeprefix("exits by ")
