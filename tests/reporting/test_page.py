@@ -151,6 +151,22 @@ def test_a_criterion_without_a_threshold_of_the_kind(values: dict[str, Any]) -> 
     assert ">Patience(patience=2) (chosen)<" in made
 
 
+@pytest.mark.parametrize(
+    ("score", "speed", "better"),
+    [(0.9, 3.0, True), (0.8, 3.0, True), (0.79, 3.0, False), (1.0, 2.0, False)],
+)
+def test_it_says_where_the_first_layers_alone_are_better(
+    score: float, speed: float, better: bool, values: dict[str, Any]
+) -> None:
+    systems = copy.deepcopy(values["systems"])
+    for system in systems:
+        of_two = system["kind"] == "truncated" and system["mean_layers"] == 2
+        system["scores"]["accuracy"] = score if of_two else 0.8 if system["chosen"] else 0.5
+        system["speed"]["median"] = speed if of_two else 2.0
+    words = "On these rows the first 2 layers alone do as well, and are 3.00 times as fast."
+    assert (words in page({**values, "systems": systems})) == better
+
+
 def test_a_price(values: dict[str, Any]) -> None:
     changed = {**values, "price_per_hour": 3.6}
     plain = next(s for s in values["systems"] if s["kind"] == "plain")
@@ -158,7 +174,8 @@ def test_a_price(values: dict[str, Any]) -> None:
     changed["systems"] = [plain, *(s for s in values["systems"] if s["kind"] != "plain")]
     assert "at 3.6 an hour of this machine" in page(changed)
     assert "; 2 without exits" in page(changed)
-    assert "; 0.56 h without exits" in page({**changed, "price_per_hour": None})
+    made = page({**changed, "price_per_hour": None})
+    assert "; 0.56\N{NARROW NO-BREAK SPACE}h without exits" in made
 
 
 def test_certificates(values: dict[str, Any]) -> None:

@@ -45,11 +45,13 @@ FORMAT = 1
 class System:
     """One way to run the rows: `kind` is `plain`, `truncated`, `exits` or `peer`.
 
-    `speed` is times as fast as the plain model, `seconds_per_million` wall clock for a million rows
-    like these, encoded already. `lost` is by how many points (hundredths of the measure) it is
-    below the plain model, with the paired 95% interval. A peer's scores are the plain model's,
-    whose logits it has (`Evaluation.transformers_difference`). `left` is how many rows took their
-    answer from each of `Report.depths`.
+    `speed` is times as fast as the plain model. `seconds_per_million` is wall clock for a million
+    rows like these, encoded already: the plain model's by the median of the rounds, any other's by
+    that and its speed, because the ratio of one round's times moves less than the times. `lost` is
+    by how many points (hundredths of the measure) it is below the plain model, with the paired 95%
+    interval. A peer's scores are the plain model's, whose logits it has
+    (`Evaluation.transformers_difference`). `left` is how many rows took their answer from each of
+    `Report.depths`.
     """
 
     name: str
@@ -266,10 +268,15 @@ class _Measured:
     problem: Problem
     evaluation: Evaluation
 
+    @property
+    def plain(self) -> Line:
+        """The plain model's line."""
+        return next(line for line in self.evaluation.lines if line.system == PLAIN)
+
     def system(self, line: Line) -> System:
         """A line of the evaluation, with what it loses and where rows leave."""
-        given = self._given(line)
-        layers_R = given.exit_layers_R
+        given, speed = self._given(line), line.speed.get(PLAIN, Ratio(1.0, 1.0, 1.0))
+        layers_R, a_row = given.exit_layers_R, self.plain.seconds / self.evaluation.timed_rows
         full_RC = self.answers.logits_ERC[-1]
         lost = self.problem.lost(full_RC, given.logits_RC, self.labels_R)
         return System(
@@ -277,8 +284,8 @@ class _Measured:
             kind=_kind(line),
             scores=line.scores,
             lost=(lost[0] * 100, lost[1] * 100, lost[2] * 100),
-            speed=line.speed.get(PLAIN, Ratio(1.0, 1.0, 1.0)),
-            seconds_per_million=line.seconds / self.evaluation.timed_rows * 1e6,
+            speed=speed,
+            seconds_per_million=a_row * 1e6 / speed.median,
             mean_layers=line.mean_layers,
             left=[int((layers_R == depth).sum()) for depth in self.answers.depths],
             criterion=None if line.criterion is None else line.criterion.to_dict(),
@@ -288,8 +295,7 @@ class _Measured:
 
     def peers(self) -> list[System]:
         """transformers, of which the evaluation has how many times as fast the plain model is."""
-        line = next(line for line in self.evaluation.lines if line.system == PLAIN)
-        plain = self.system(line)
+        plain = self.system(self.plain)
         return [
             dataclasses.replace(
                 plain,
@@ -298,7 +304,7 @@ class _Measured:
                 speed=Ratio(1 / ratio.median, 1 / ratio.high, 1 / ratio.low),
                 seconds_per_million=plain.seconds_per_million * ratio.median,
             )
-            for name, ratio in line.speed.items()
+            for name, ratio in self.plain.speed.items()
             if name.startswith("transformers")
         ]
 

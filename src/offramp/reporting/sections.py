@@ -46,7 +46,7 @@ def opening(values: Values) -> Markup:
         "header",
         tag("p", "offramp report", class_="eyebrow"),
         tag("h1", headline(values)),
-        tag("p", lead, class_="lead"),
+        tag("p", lead, _cut_off(values), class_="lead"),
         tag(
             "p",
             "Model ",
@@ -57,6 +57,25 @@ def opening(values: Values) -> Markup:
             tag("b", values["date"]),
             class_="note",
         ),
+    )
+
+
+def _cut_off(values: Values) -> str | None:
+    """That exits are not worth having on these rows, where the first layers alone are better."""
+    one, measure = chosen(values), values["measure"]
+    better = [
+        system
+        for system in values["systems"]
+        if system["kind"] == "truncated"
+        and system["scores"][measure] >= one["scores"][measure]
+        and system["speed"]["median"] > one["speed"]["median"]
+    ]
+    if not better:
+        return None
+    best = max(better, key=lambda system: float(system["speed"]["median"]))
+    return (
+        f" On these rows the first {layers(best['mean_layers'])} layers alone do as well, and are "
+        f"{times(best['speed']['median'])} times as fast."
     )
 
 

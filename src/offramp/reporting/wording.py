@@ -16,6 +16,7 @@ MEASURES = {
     "f1": "F1",
 }
 MINUS = "\N{MINUS SIGN}"
+NARROW = "\N{NARROW NO-BREAK SPACE}"
 TIMES = "\N{MULTIPLICATION SIGN}"
 
 
@@ -53,7 +54,7 @@ def cost(seconds: float, price_per_hour: float | None) -> str:
     """What a million texts take in hours, or what those cost."""
     hours = seconds / 3600
     if price_per_hour is None:
-        return f"{hours:.2g} h" if hours < 10 else f"{hours:,.0f} h"
+        return f"{hours:.2g}{NARROW}h" if hours < 10 else f"{hours:,.0f}{NARROW}h"
     price = hours * price_per_hour
     return f"{price:.2g}" if price < 10 else f"{price:,.0f}"
 
