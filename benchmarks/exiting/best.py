@@ -11,7 +11,7 @@ from exiting.families import DEFAULTS, FAMILIES
 from exiting.figures import Mean, OnSet, mean_of
 from exiting.grid import best as best_of_grid
 from exiting.points import TARGETS, on_test, shorter_models
-from exiting.scoring import interval, scored
+from exiting.scoring import interval
 from exiting.sets import DataSet
 from exiting.setting import DEFAULT, Pair, Setting
 
@@ -68,8 +68,7 @@ def _of_seed(setting: Setting, data: DataSet, pair: Pair, seed: int) -> dict[flo
     family = pair.family if pair.family in FAMILIES[kind] else DEFAULTS[kind]
     chosen, clock = setting.chosen(model, family), setting.clock(data)
     times = clock.measure(model, [one.criterion for one in chosen.values()])
-    test = setting.plain(model).test
-    plain = scored(kind, test.exits.logits_ERC[-1], test.labels_R)
+    plain = setting.plain(model).test.by_depth()[-1]
     shorter = shorter_models(model) if setting.options.shorter else []
     return {
         target: OnSet([on_test(model, clock, one, times, shorter)], [plain])

@@ -13,7 +13,7 @@ from __future__ import annotations
 import json
 import time
 from bisect import bisect_left
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from functools import partial
 from pathlib import Path
@@ -21,11 +21,11 @@ from typing import Any
 
 import torch
 
-from exiting.families import FAMILIES
+from exiting.families import FAMILIES, path
 from exiting.models import Answers, Model
 from offramp.exits.criteria import Criterion
+from offramp.runner.rows import Row
 from offramp.runner.run import Results, Runner
-from offramp.text.tokenizer import Encoded
 from offramp.training.evaluation import machine
 from offramp.training.timing import speed, time_in_turn
 from running.setting import spread
@@ -62,8 +62,7 @@ class Clock:
         again: bool = False,
         families: Sequence[str] | None = None,
     ) -> None:
-        self._model, self._n_rows, self._rounds = model, n_rows, rounds
-        self._families = families
+        self._n_rows, self._rounds = n_rows, rounds
         ramps = "" if model.pooler is None else f"{model.pooler}-"
         name = f"times-{ramps}{n_rows}-rows-{torch.get_num_threads()}-threads.json"
         self._file: Path = model.data.folder / name
@@ -71,10 +70,16 @@ class Clock:
         if self._file.exists() and not again:
             self.times = Times(**json.loads(self._file.read_text(encoding="utf-8")))
         if not self.times.curves:
-            self._measure_curves()
+            wanted = FAMILIES[model.data.recipe.kind] if families is None else families
+            self._measure_curves(model, wanted)
 
-    def time(self, family: str, share: float) -> float:
-        """The part of the plain model's time that a criterion of this family takes."""
+    def time(self, family: str, share: float, model: Model) -> float:
+        """The part of the plain model's time that a criterion of this family takes.
+
+        `model` has its line measured, if the clock's own cannot be asked so.
+        """
+        if family not in self.times.curves:
+            self._measure_curves(model, [family])
         return interpolated([(x, y) for x, y in self.times.curves[family]], share)
 
     def measure(self, model: Model, criteria: Sequence[Criterion]) -> dict[str, float]:
@@ -89,17 +94,15 @@ class Clock:
             self._keep()
         return known
 
-    def _measure_curves(self) -> None:
+    def _measure_curves(self, model: Model, families: Iterable[str]) -> None:
         """Each family's line, and the truncated models, on one model."""
-        model = self._model
         ways = _truncations(model)
-        paths = FAMILIES[model.data.recipe.kind]
         chosen: dict[str, list[str]] = {}
-        for family in paths if self._families is None else self._families:
-            path = paths[family]
-            near = _near_shares(model.test, path(model.dev.exits))
-            chosen[family] = [f"{family}: {criterion}" for criterion in near]
-            ways |= {f"{family}: {criterion}": {"criterion": criterion} for criterion in near}
+        for family in families:
+            criteria = path(model.data.recipe.kind, family, model.dev.exits)
+            if near := _near_shares(model.test, criteria):
+                chosen[family] = [f"{family}: {criterion}" for criterion in near]
+                ways |= {f"{family}: {criterion}": {"criterion": criterion} for criterion in near}
         found, taken = self._in_turn(model, ways)
         self.times.machine = {
             **machine(),
@@ -108,7 +111,7 @@ class Clock:
             "at": time.strftime("%Y-%m-%d %H:%M"),
         }
         self.times.depths = {way: time for way, time in found.items() if way.isdigit()}
-        self.times.curves = {
+        self.times.curves |= {
             family: _apart(sorted((taken[way], found[way]) for way in ways_of))
             for family, ways_of in chosen.items()
         }
@@ -168,11 +171,11 @@ def _truncations(model: Model) -> dict[str, dict[str, Any]]:
     return {str(depth): {"depth": depth, "exits": False} for depth in depths}
 
 
-def _near_shares(answers: Answers, path: Sequence[Criterion]) -> list[Criterion]:
+def _near_shares(answers: Answers, criteria: Sequence[Criterion]) -> list[Criterion]:
     """Of a path, those that take about `SHARES` of the layers."""
-    taken = [share_of(answers, answers.exits.apply(criterion)) for criterion in path]
+    taken = [share_of(answers, answers.exits.apply(criterion)) for criterion in criteria]
     near = (min(taken, key=partial(_distance, share)) for share in SHARES if taken)
-    return [path[at] for at in dict.fromkeys(map(taken.index, near))]
+    return [criteria[at] for at in dict.fromkeys(map(taken.index, near))]
 
 
 def _distance(one: float, other: float) -> float:
@@ -188,7 +191,7 @@ def _apart(line: Line) -> Line:
     return kept
 
 
-def _share(rows: Sequence[Encoded], results: Results, model: Model) -> float:
+def _share(rows: Sequence[Row], results: Results, model: Model) -> float:
     tokens_R = torch.tensor([float(len(row.ids)) for row in rows]).double()
     return _part(results, tokens_R, model.test.n_layers)
 

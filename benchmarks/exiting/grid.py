@@ -6,11 +6,9 @@ import statistics
 from collections.abc import Mapping
 from functools import cache
 
-from exiting.families import FAMILIES
 from exiting.figures import Mean, OnSet, mean_of
 from exiting.models import Model
 from exiting.points import TARGETS, on_test
-from exiting.scoring import scored
 from exiting.sets import DataSet
 from exiting.setting import DEFAULT, Pair, Setting, fitting
 
@@ -29,9 +27,6 @@ def grid(setting: Setting) -> None:
     setting.report.begin("grid", f"{', '.join(names)}; seed {setting.options.seeds[0]}")
     for data in sets:
         show_exits(setting, data)
-        asked = {pair.family for pair in found}
-        left = [family for family in FAMILIES[data.recipe.kind] if family not in asked]
-        print(f"  not asked, for the library does not train it yet: {', '.join(left) or 'none'}")
     for target in TARGETS:
         at_target = {pair: by_target[target] for pair, by_target in found.items()}
         show_schedules(target, at_target, names)
@@ -103,12 +98,11 @@ def measured(setting: Setting) -> Found:
 
 def show_exits(setting: Setting, data: DataSet) -> None:
     """What the exits answer after each layer, right answers in per cent of test rows."""
-    print(f"\n{data.name}: test scores after layers 1, 2, ...; rows {len(data.test.texts)}")
+    print(f"\n{data.name}: test scores after layers 1, 2, ...; rows {len(data.test)}")
     for schedule in setting.options.schedules:
         test = setting.model(data, schedule, setting.options.seeds[0]).test
-        kind = data.recipe.kind
-        cut = [scored(kind, logits_RC, test.labels_R) for logits_RC in test.exits.logits_ERC]
-        print(f"  {schedule:20} " + " ".join(f"{way.score():6.2f}" for way in cut))
+        cut = " ".join(f"{way.score():6.2f}" for way in test.by_depth())
+        print(f"  {schedule:20} {cut}")
 
 
 def _sets(setting: Setting) -> list[DataSet]:
@@ -117,8 +111,7 @@ def _sets(setting: Setting) -> list[DataSet]:
 
 def _points(setting: Setting, model: Model, family: str) -> dict[float, OnSet]:
     """One model's, by target."""
-    test = setting.plain(model).test
-    plain = scored(model.data.recipe.kind, test.exits.logits_ERC[-1], test.labels_R)
+    plain = setting.plain(model).test.by_depth()[-1]
     clock = setting.clock(model.data)
     return {
         target: OnSet([on_test(model, clock, chosen)], [plain])

@@ -6,9 +6,9 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from exiting.clock import Clock, depth_at, share_of
-from exiting.families import FAMILIES
+from exiting.families import path
 from exiting.models import PLAIN, Model
-from exiting.scoring import Scored, scored
+from exiting.scoring import Scored
 from offramp.exits.criteria import Criterion
 
 TARGETS = (1.5, 2.0, 3.0)
@@ -50,14 +50,16 @@ def choose(model: Model, clock: Clock, family: str) -> dict[float, Chosen]:
     """
     dev = model.dev
     speeds = []
-    for number, criterion in enumerate(FAMILIES[model.data.recipe.kind][family](dev.exits)):
+    for number, criterion in enumerate(path(model.data.recipe.kind, family, dev.exits)):
         results = dev.exits.apply(criterion)
-        speeds.append((1 / clock.time(family, share_of(dev, results)), number, criterion, results))
+        speeds.append(
+            (1 / clock.time(family, share_of(dev, results), model), number, criterion, results)
+        )
     found = {}
     for target in TARGETS:
         if reaching := [entry for entry in speeds if entry[0] >= target]:
             _, _, criterion, results = min(reaching, key=lambda entry: entry[:2])
-            score = scored(model.data.recipe.kind, results.logits_RC, dev.labels_R).score()
+            score = dev.scored(results).score()
             found[target] = Chosen(family, target, criterion, score)
     return found
 
@@ -73,18 +75,18 @@ def on_test(
 
     `shorter` are models of 1, 2, ... layers, the last of all.
     """
-    test, kind = model.test, model.data.recipe.kind
+    test = model.test
     results = test.exits.apply(chosen.criterion)
-    predicted = clock.time(chosen.family, share_of(test, results))
+    predicted = clock.time(chosen.family, share_of(test, results), model)
     taken = predicted if measured is None else measured[str(chosen.criterion)]
     times = clock.times.depths if measured is None else measured
     depth, share = depth_at(times, test.n_layers, taken)
-    own = [scored(kind, logits_RC, test.labels_R) for logits_RC in test.exits.logits_ERC]
+    own = test.by_depth()
     return Point(
         chosen=chosen,
         speed=1 / taken,
         predicted=1 / predicted,
-        way=scored(kind, results.logits_RC, test.labels_R),
+        way=test.scored(results),
         full=own[-1],
         truncation=either(own, depth, share),
         shorter=either(shorter, depth, share) if shorter else None,
@@ -100,7 +102,7 @@ def either(ways: Sequence[Scored], depth: int, share: float) -> Scored:
 
 def shorter_models(model: Model) -> list[Scored]:
     """Models of 1, 2, ... layers, up to all, fine-tuned with the same seed."""
-    n_layers, kind = model.test.n_layers, model.data.recipe.kind
+    n_layers = model.test.n_layers
     lengths = [Model(model.data, PLAIN, model.seed, layers) for layers in range(1, n_layers)]
     tests = [of_length.test for of_length in (*lengths, Model(model.data, PLAIN, model.seed))]
-    return [scored(kind, test.exits.logits_ERC[-1], test.labels_R) for test in tests]
+    return [test.by_depth()[-1] for test in tests]

@@ -7,7 +7,6 @@ from exiting.figures import OnSet, mean_of
 from exiting.grid import SETS
 from exiting.models import PLAIN, Model
 from exiting.points import TARGETS, on_test
-from exiting.scoring import scored
 from exiting.setting import DEFAULT, Setting
 
 POOLERS = (None, "mean", "first")
@@ -42,12 +41,10 @@ def poolers(setting: Setting) -> None:
 
 def _points(setting: Setting, model: Model) -> dict[float, OnSet]:
     """One model's by target, their times measured on it."""
-    kind = model.data.recipe.kind
-    chosen = setting.chosen(model, DEFAULTS[kind])
+    chosen = setting.chosen(model, DEFAULTS[model.data.recipe.kind])
     clock = setting.clock(model.data, model.pooler)
     times = clock.measure(model, [one.criterion for one in chosen.values()])
-    test = setting.plain(model).test
-    plain = scored(kind, test.exits.logits_ERC[-1], test.labels_R)
+    plain = setting.plain(model).test.by_depth()[-1]
     return {
         target: OnSet([on_test(model, clock, one, times)], [plain])
         for target, one in chosen.items()

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import cache
 
@@ -10,6 +10,8 @@ import torch
 from torch import Tensor
 
 from exiting.sets import Kind
+from offramp.runner.iob import spans
+from offramp.training.tagged import NO_LABEL
 
 DRAWS = 2000
 
@@ -18,18 +20,19 @@ DRAWS = 2000
 class Metric:
     """`parts` are a row's summands [R, K], of its answer and label; `score` of their means [.., K].
 
-    Scores are from 0 to 100.
+    Answers and labels are of rows, or of their tokens, [R, L, C] and [R, L]; `names` are those of
+    the C classes. Scores are from 0 to 100.
     """
 
-    parts: Callable[[Tensor, Tensor], Tensor]
+    parts: Callable[[Tensor, Tensor, Sequence[str]], Tensor]
     score: Callable[[Tensor], Tensor]
 
 
-def _right(logits_RC: Tensor, labels_R: Tensor) -> Tensor:
+def _right(logits_RC: Tensor, labels_R: Tensor, names: Sequence[str]) -> Tensor:
     return (logits_RC.argmax(-1) == labels_R).double()[:, None]
 
 
-def _moments(logits_RC: Tensor, labels_R: Tensor) -> Tensor:
+def _moments(logits_RC: Tensor, labels_R: Tensor, names: Sequence[str]) -> Tensor:
     x_R, y_R = logits_RC[:, 0].double(), labels_R.double()
     return torch.stack([x_R, y_R, x_R * x_R, y_R * y_R, x_R * y_R], -1)
 
@@ -39,11 +42,30 @@ def _pearson(means_K: Tensor) -> Tensor:
     return 100 * (xy - x * y) / ((xx - x * x) * (yy - y * y)).sqrt()
 
 
+def _entities(logits_RLC: Tensor, labels_RL: Tensor, names: Sequence[str]) -> Tensor:
+    """Of each sentence the entities that were found, those that were said, those there are."""
+    found = []
+    for said_L, true_L in zip(logits_RLC.argmax(-1), labels_RL, strict=True):
+        word_L = true_L != NO_LABEL
+        said, true = (
+            set(spans([names[number] for number in best_L[word_L].tolist()]))
+            for best_L in (said_L, true_L)
+        )
+        found.append([len(said & true), len(said), len(true)])
+    return torch.tensor(found, dtype=torch.float64)
+
+
+def _f1(means_K: Tensor) -> Tensor:
+    hits, said, true = means_K.unbind(-1)
+    return 200 * hits / (said + true).clamp(min=1e-12)
+
+
 METRICS: dict[Kind, Metric] = {
     "classification": Metric(_right, lambda means_K: 100 * means_K[..., 0]),
     "regression": Metric(_moments, _pearson),
+    "tokens": Metric(_entities, _f1),
 }
-"""Accuracy; Pearson's correlation."""
+"""Accuracy; Pearson's correlation; F1 of entities."""
 
 
 @dataclass(frozen=True)
@@ -74,9 +96,9 @@ class Scored:
         return self.share * found_D + (1 - self.share) * score(weights_DR @ self.other_RK)
 
 
-def scored(kind: Kind, logits_RC: Tensor, labels_R: Tensor) -> Scored:
-    """The way that gives these answers."""
-    return Scored(kind, METRICS[kind].parts(logits_RC, labels_R))
+def scored(kind: Kind, logits_RC: Tensor, labels_R: Tensor, names: Sequence[str] = ()) -> Scored:
+    """The way that gives these answers; see `Metric`."""
+    return Scored(kind, METRICS[kind].parts(logits_RC, labels_R, names))
 
 
 def interval(draws_D: Tensor) -> tuple[float, float]:

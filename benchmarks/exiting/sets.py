@@ -2,20 +2,22 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal, TypeAlias, TypeVar, cast
 
 import offramp
 from offramp.text.tables import Table
+from offramp.text.tagged import TaggedTable
 from offramp.training.examples import hold_out
 from sst2 import write_splits
 
 Kind = Literal["classification", "regression", "tokens"]
+Rows: TypeAlias = Table | TaggedTable
+T = TypeVar("T", bound=Rows)
 
-TRAINED: tuple[Kind, ...] = ("classification", "regression")
-"""Of what the library trains exits so far; other sets are skipped."""
 WORDS = 4  # of SST-2's training rows, at least
 
 
@@ -29,6 +31,8 @@ class Recipe:
     pair: str | None = None
     most_rows: int | None = None
     """Training rows at most, evenly drawn."""
+    rates: Mapping[str, Any] = field(default_factory=dict)
+    """Where the library's own learn too little: peak rates of the body and of ramps."""
 
 
 RECIPES = {
@@ -37,7 +41,12 @@ RECIPES = {
     "mrpc": Recipe("classification", epochs=3, text="a", pair="b"),
     "banking77": Recipe("classification", epochs=5),
     "stsb": Recipe("regression", epochs=3, text="a", pair="b"),
-    "wnut17": Recipe("tokens", epochs=4, text="tokens"),
+    "wnut17": Recipe(
+        "tokens",
+        epochs=4,
+        text="tokens",
+        rates={"learning_rate": 1e-4, "ramp_learning_rate": 1e-3},
+    ),
 }
 
 
@@ -61,24 +70,23 @@ class DataSet:
     @property
     def folder(self) -> Path:
         """Where its models are kept."""
-        return (
-            self.runs / f"{self.name}-{len(self.training.texts)}-rows-{self.recipe.epochs}-epochs"
-        )
+        rows = len(self.training)
+        return self.runs / f"{self.name}-{rows}-rows-{self.recipe.epochs}-epochs"
 
     @property
-    def training(self) -> Table:
+    def training(self) -> Rows:
         return self._halves[0]
 
     @property
-    def dev(self) -> Table:
+    def dev(self) -> Rows:
         return self._halves[1]
 
     @cached_property
-    def test(self) -> Table:
+    def test(self) -> Rows:
         return self._capped(self._read(self.data / self.name / "test.jsonl"))
 
     @cached_property
-    def _halves(self) -> tuple[Table, Table]:
+    def _halves(self) -> tuple[Rows, Rows]:
         """Training and dev rows."""
         files = [self.data / self.name / f"{split}.jsonl" for split in ("train", "dev")]
         if self.name == "sst2":  # its rows are phrases: see benchmarks/sst2.py
@@ -89,21 +97,27 @@ class DataSet:
         if files[1].exists():
             training, dev = map(self._read, files)
         else:
-            training, dev = hold_out(self._read(files[0]))
+            training, dev = hold_out(cast(Table, self._read(files[0])))
         return self._capped(evenly(training, self.recipe.most_rows)), self._capped(dev)
 
-    def _read(self, file: Path) -> Table:
+    def _read(self, file: Path) -> Rows:
+        if self.recipe.kind == "tokens":
+            return offramp.read_tagged(file, tokens=self.recipe.text)
         return offramp.read_table(file, text=self.recipe.text, pair=self.recipe.pair)
 
-    def _capped(self, table: Table) -> Table:
+    def _capped(self, table: Rows) -> Rows:
         return evenly(table, self.rows_cap)
 
 
-def evenly(table: Table, most: int | None) -> Table:
+def evenly(table: T, most: int | None) -> T:
     """So many of the rows at most, evenly spread."""
-    count = len(table.texts)
+    count = len(table)
     if most is None or count <= most:
         return table
     which = [i * count // most for i in range(most)]
-    labels = table.labels or []
-    return Table(table.source, [table.texts[i] for i in which], [labels[i] for i in which])
+    columns: dict[str, Any] = {
+        name: [values[i] for i in which]
+        for name, values in vars(table).items()
+        if isinstance(values, list)
+    }
+    return replace(table, **columns)

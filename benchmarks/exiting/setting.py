@@ -8,10 +8,10 @@ from dataclasses import dataclass
 from functools import cached_property
 
 from exiting.clock import Clock
-from exiting.families import DEFAULTS, FAMILIES
+from exiting.families import DEFAULTS, FAMILIES, path
 from exiting.models import PLAIN, Model
 from exiting.points import Chosen, choose
-from exiting.sets import RECIPES, TRAINED, DataSet
+from exiting.sets import DataSet
 from offramp.training.options import TrainingOptions
 from running.figures import Report
 
@@ -42,15 +42,10 @@ class Setting:
 
     @cached_property
     def sets(self) -> list[DataSet]:
-        """Those whose exits can be trained; of the others it is said that they are skipped."""
-        options, found = self.options, []
-        for name in options.sets:
-            kind = RECIPES[name].kind
-            if kind in TRAINED:
-                found.append(DataSet(name, options.data, options.runs, options.rows_cap))
-            else:
-                print(f"{name}: skipped; the library does not train exits for {kind} yet")
-        return found
+        options = self.options
+        return [
+            DataSet(name, options.data, options.runs, options.rows_cap) for name in options.sets
+        ]
 
     def model(self, data: DataSet, schedule: str, seed: int, pooler: str | None = None) -> Model:
         """The same object each time: it keeps what it has read."""
@@ -88,5 +83,5 @@ class Setting:
 
 def fitting(data: DataSet, model: Model) -> list[str]:
     """The families that have a path for this model."""
-    families = FAMILIES[data.recipe.kind]
-    return [family for family, path in families.items() if path(model.dev.exits)]
+    kind = data.recipe.kind
+    return [family for family in FAMILIES[kind] if path(kind, family, model.dev.exits)]

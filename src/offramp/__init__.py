@@ -145,6 +145,7 @@ _TABLE: dict[str, tuple[str, tuple[str, ...]]] = {
     "logits_by_depth": ("offramp.exits.attach", _MODELS),
     "Certificate": ("offramp.exits.calibration.certificate", _MODELS),
     "certificate_of": ("offramp.exits.calibration.certificate", _MODELS),
+    "ExitWatch": ("offramp.exits.calibration.drift", _MODELS),
     "check_certificate": ("offramp.exits.calibration.certificate", _MODELS),
     **dict.fromkeys(_CRITERIA, ("offramp.exits.criteria", _MODELS)),
     **dict.fromkeys(_DEEBERT, ("offramp.exits.deebert", _MODELS)),
@@ -206,10 +207,12 @@ def __dir__() -> list[str]:
 if TYPE_CHECKING:
     from offramp.backends import requires_backends as requires_backends
     from offramp.errors import (
+        CertificateWarning as CertificateWarning,
         CheckpointError as CheckpointError,
         ConfigError as ConfigError,
         ConfigFileError as ConfigFileError,
         DataError as DataError,
+        DriftWarning as DriftWarning,
         HubError as HubError,
         InputError as InputError,
         MissingBackendError as MissingBackendError,
@@ -227,6 +230,12 @@ if TYPE_CHECKING:
         build_exits as build_exits,
         logits_by_depth as logits_by_depth,
     )
+    from offramp.exits.calibration.certificate import (
+        Certificate as Certificate,
+        certificate_of as certificate_of,
+        check_certificate as check_certificate,
+    )
+    from offramp.exits.calibration.drift import ExitWatch as ExitWatch
     from offramp.exits.criteria import (
         AllOf as AllOf,
         AnyOf as AnyOf,
@@ -331,6 +340,10 @@ if TYPE_CHECKING:
         Encoded as Encoded,
         Tokenizer as Tokenizer,
         Tokens as Tokens,
+    )
+    from offramp.training.calibrating import (
+        Calibration as Calibration,
+        calibrate as calibrate,
     )
     from offramp.training.entities import EntityScores as EntityScores, entity_f1 as entity_f1
     from offramp.training.evaluation import evaluate as evaluate

@@ -135,9 +135,9 @@ def test_without_transformers(run: Run, tagger: Path) -> None:
     [
         ((*TRAIN, *DATA, "--text", "words"), "--text is not for a tagger"),
         ((*TRAIN, *DATA, "--pair", "other"), "--pair is not for a tagger"),
-        ((*TRAIN, *DATA, "--depths", "1"), "depths is of exits"),
-        ((*TRAIN, *DATA, "--freeze-backbone"), "freeze_backbone is of exits"),
-        ((*TRAIN, *DATA, "--max-loss", "1"), "max_loss is of exits"),
+        ((*TRAIN, *DATA, "--pooler", "mean"), "pooler is of poolers"),
+        ((*TRAIN, *DATA, "--depths", "none", "--freeze-backbone"), "freeze_backbone is of exits"),
+        ((*TRAIN, *DATA, "--depths", "none", "--max-loss", "1"), "max_loss is of exits"),
         ((*TRAIN, *DATA, "--tokens", "words"), "no column 'words'"),
         ((*TRAIN, *DATA, "--class-weights", "B-PERS=2"), "names 'B-PERS'"),
         ((*TRAIN, "--data", "absent.jsonl"), "does not exist"),

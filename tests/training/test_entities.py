@@ -7,8 +7,7 @@ import random
 import pytest
 
 from offramp.errors import DataError
-from offramp.training.entities import EntityScores, entity_f1, word_accuracy
-from offramp.training.tagger import tag_scores
+from offramp.training.entities import EntityScores, entity_f1, tag_scores, word_accuracy
 
 
 def test_the_example_of_seqeval() -> None:

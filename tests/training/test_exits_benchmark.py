@@ -12,11 +12,12 @@ import torch
 from offramp.exits.criteria import Entropy
 from offramp.runner.sweep import EveryExit
 from offramp.text.tables import Table
+from offramp.training.entities import entity_f1
 
 sys.path.insert(0, str(Path(__file__).parents[2] / "benchmarks"))
 
 from exiting.clock import depth_at, interpolated, share_of
-from exiting.families import FAMILIES
+from exiting.families import FAMILIES, path
 from exiting.models import Answers
 from exiting.points import either
 from exiting.scoring import METRICS, interval, scored
@@ -68,6 +69,18 @@ def test_correlation_is_made_of_sums() -> None:
     assert set(METRICS) >= {"classification", "regression"}
 
 
+def test_entities_are_counted_by_sentence() -> None:
+    """Two of three spans are found and two said that are not there; the third sentence has none."""
+    names = ["O", "B-a", "I-a"]
+    true_RL = torch.tensor([[1, 2, 0, 1], [1, 0, -100, -100], [0, 0, 0, 0]])
+    said_RL = torch.tensor([[1, 2, 0, 0], [1, 1, 1, 1], [0, 0, 1, 0]])
+    way = scored("tokens", torch.eye(3)[said_RL], true_RL, names)
+    assert way.parts_RK.tolist() == [[1, 1, 2], [1, 2, 1], [0, 1, 0]]
+    gold = [["B-a", "I-a", "O", "B-a"], ["B-a", "O"], ["O"] * 4]
+    said = [["B-a", "I-a", "O", "O"], ["B-a", "B-a"], ["O", "O", "B-a", "O"]]
+    assert way.score() == pytest.approx(100 * entity_f1(gold, said).f1)
+
+
 def test_drawn_rows_give_the_interval_of_a_mean() -> None:
     right_R = torch.arange(400) % 4 > 0  # three quarters
     logits_RC = torch.stack([~right_R, right_R], -1).float()
@@ -84,8 +97,9 @@ def test_paths_begin_where_nobody_leaves(kind: str) -> None:
     n_outputs = 1 if kind == "regression" else 3
     logits_ERC = 3 * torch.randn(5, 60, n_outputs, generator=generator)
     exits = EveryExit((1, 2, 3, 4, 5), logits_ERC)
-    for family, path in FAMILIES[kind].items():  # type: ignore[index]
-        layers = [exits.apply(criterion).mean_layers for criterion in path(exits)]
+    for family in FAMILIES[kind]:  # type: ignore[index]
+        criteria = path(kind, family, exits)  # type: ignore[arg-type]
+        layers = [exits.apply(criterion).mean_layers for criterion in criteria]
         if family == "learned to exit":
             assert not layers  # these exits do not say how sure they are
             continue

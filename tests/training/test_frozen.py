@@ -26,7 +26,8 @@ from offramp.training.frozen import train_ramps
 from offramp.training.options import TrainingOptions
 from offramp.training.run import Run
 from offramp.training.schedules import RampStage, stages
-from offramp.training.train import TrainingReport, evaluate_exits, train
+from offramp.training.scoring import evaluate_exits
+from offramp.training.train import TrainingReport, train
 
 Trained = tuple[Path, TrainingReport]
 RAMPS, DISTILLED = (

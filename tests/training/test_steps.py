@@ -13,6 +13,7 @@ from task_models import tiny, write_vocabulary
 from torch import Tensor, nn
 
 from offramp.errors import ConfigError
+from offramp.exits.attach import add_exits
 from offramp.models.base import PretrainedModel
 from offramp.models.bert import BertForTokenClassification
 from offramp.runner.classifier import Classifier
@@ -21,13 +22,12 @@ from offramp.runner.tagger import Tagger
 from offramp.text.tables import Table
 from offramp.text.tokenizer import Tokenizer
 from offramp.training.examples import Examples, to_examples
-from offramp.training.loop import Lesson, fit
 from offramp.training.options import TrainingOptions
 from offramp.training.run import Run
 from offramp.training.schedules import Stage, stages
+from offramp.training.scoring import evaluate_exits
 from offramp.training.tagged import to_tagged_examples
-from offramp.training.tagger import _loss, _weigh
-from offramp.training.train import TrainingReport, evaluate_exits, train_exits
+from offramp.training.train import TrainingReport, train_exits
 
 TrainToy = Callable[..., tuple[Classifier, TrainingReport]]
 
@@ -108,21 +108,15 @@ def test_sentences_put_together_count_by_their_words(tmp_path: Path) -> None:
             hidden_dropout_prob=0.0,
             attention_probs_dropout_prob=0.0,
         )
-        model = BertForTokenClassification(config)
+        model = add_exits(BertForTokenClassification(config))
         without_dropout(model)
         tagger = Tagger(model, tokenizer)
         training = to_tagged_examples(tagged_table(30, 3), tagger, model.config.label2id)
         weights_C = torch.tensor([1.0, 3.0, 0.5, 2.0, 1.0])
-        lesson = Lesson(
-            "backbone",
-            training,
-            list(model.parameters()),
-            _loss(tagger, training, weights_C),
-            _weigh(training, weights_C),
-            lambda: {"score": 0.0},
-        )
         options = TrainingOptions(batch_size=batch_size, accumulate=accumulate, **STILL)
-        fit(model, lesson, Run(options))
+        (joint,) = stages(options)
+        assert isinstance(joint, Stage)
+        train_exits(model, joint, training, training, weights_C, Run(options))
         found.append(gradients(model))
     for name, gradient in found[0].items():
         torch.testing.assert_close(found[1][name], gradient, rtol=0, atol=1e-6)

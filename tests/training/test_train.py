@@ -23,10 +23,10 @@ from offramp.text.tables import Table
 from offramp.training.examples import to_examples
 from offramp.training.loop import LOG_FILE, class_weights
 from offramp.training.options import TrainingOptions
+from offramp.training.scoring import evaluate_exits
 from offramp.training.thresholds import choose_threshold
 from offramp.training.train import (
     TrainingReport,
-    evaluate_exits,
     train,
 )
 

@@ -26,14 +26,14 @@ from offramp.runner.loading import load, task_of
 from offramp.runner.tagger import Tagger
 from offramp.text.tables import Table
 from offramp.text.tagged import TaggedTable
-from offramp.training.entities import entity_f1
+from offramp.training.entities import entity_f1, tag_scores
 from offramp.training.loop import LOG_FILE
 from offramp.training.options import TrainingOptions
 from offramp.training.tagged import to_tagged_examples
-from offramp.training.tagger import TaggerReport, tag_scores, train_tagger
+from offramp.training.tagger import TaggerReport, train_tagger
 
 OPTIONS = TrainingOptions(
-    epochs=4, batch_size=8, learning_rate=5e-3, ramp_learning_rate=5e-3, patience=9
+    epochs=4, batch_size=8, learning_rate=5e-3, ramp_learning_rate=5e-3, patience=9, depths=()
 )
 TRAIN, DEV = tagged_table(64, 1, "train"), tagged_table(30, 2, "dev")
 Trained = tuple[Path, TaggerReport]
@@ -319,11 +319,10 @@ def test_a_tagged_table_is_no_classifiers(body: Path, tmp_path: Path) -> None:
     ("changes", "message"),
     [
         ({"certainty": True}, "certainty is of exits"),
-        ({"depths": (1,)}, "depths is of exits"),
         ({"freeze_backbone": True}, "freeze_backbone is of exits"),
         ({"growth": 1.2}, "growth is of exits"),
         ({"max_loss": 1.0}, "max_loss is of exits"),
-        ({"pooler": "mean"}, "pooler is of exits"),
+        ({"pooler": "mean"}, "pooler is of poolers"),
         ({"class_weights": {"B-PAR": 2.0}}, r"'B-PAR'\. Did you mean 'B-PER'"),
     ],
 )

@@ -54,8 +54,9 @@ def make(
         train, data, dev = offramp.train, toy_table(101, 1), toy_table(30, 2)
     # Two processes draw other masks than one does: the bodies named so have no dropout, nor have
     # ramps on them.
-    training = importlib.import_module("offramp.training.train")
-    training.add_exits = partial(add_exits, dropout=0.0 if body == "still" else 0.1)
+    for module in ("train", "tagger"):
+        training = importlib.import_module(f"offramp.training.{module}")
+        training.add_exits = partial(add_exits, dropout=0.1 if body == "body" else 0.0)
     keep = Run.keep
 
     def stopping(run: Run, *args: Any) -> None:

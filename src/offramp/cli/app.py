@@ -6,6 +6,7 @@ import rich_click as click
 
 import offramp
 from offramp.cli.bench import bench
+from offramp.cli.calibrate import calibrate
 from offramp.cli.convert import convert
 from offramp.cli.demo import demo
 from offramp.cli.embed import embed
@@ -26,6 +27,18 @@ def app() -> None:
     """Transformer encoders whose inputs leave as soon as the answer is known."""
 
 
-COMMANDS = (train, evaluate, report, predict, embed, rerank, bench, demo, inspect, convert)
+COMMANDS = (
+    train,
+    evaluate,
+    calibrate,
+    report,
+    predict,
+    embed,
+    rerank,
+    bench,
+    demo,
+    inspect,
+    convert,
+)
 for command in COMMANDS:
     app.add_command(command)

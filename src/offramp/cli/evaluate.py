@@ -121,6 +121,14 @@ def _evaluate_tagger(
     out = report_console()
     out.print(tagger_grid(evaluation))
     out.print(f"{evaluation.accuracy:.4f} of {evaluation.words} words have the right tag.")
+    if evaluation.exits_speed is not None:
+        by_depth = ", ".join(f"{depth}: {f1:.4f}" for depth, f1 in evaluation.f1_by_depth.items())
+        out.print(f"A sentence passed {evaluation.mean_layers:.2f} layers. F1 by exit: {by_depth}.")
+        exits = evaluation.exits_speed
+        out.print(
+            f"The exits make it {exits.median:.2f}x as fast as all layers (95% interval "
+            f"{exits.low:.2f} to {exits.high:.2f})."
+        )
     for name, speed in evaluation.rows_per_second.items():
         out.print(f"{name}: {speed:.0f} rows a second, of {evaluation.timed_rows}.")
     ratio = evaluation.speed

@@ -14,6 +14,7 @@ from offramp.errors import ConfigError
 
 if TYPE_CHECKING:
     from offramp.training.tagger import TaggerReport
+    from offramp.training.thresholds import Choice
     from offramp.training.train import TrainingReport
 
 
@@ -73,7 +74,10 @@ if TYPE_CHECKING:
 @click.option(
     "--certainty", is_flag=True, help="Exits learn how sure they are, too (LearnedToExit)."
 )
-@click.option("--depths", help="Layers with an exit: `2,4`; all but the last by default.")
+@click.option(
+    "--depths",
+    help="Layers with an exit: `2,4`; all but the last by default; `none`: a tagger without.",
+)
 @click.option(
     "--max-loss", default=0.25, show_default=True, help="Points of dev accuracy exits may cost."
 )
@@ -104,8 +108,8 @@ def train(
     With `--task regress` labels are numbers, and the model answers with a number; with `--task
     multilabel` they are lists, and it answers with any number of labels.
 
-    With `--task tag`, fine-tune a tagger, at full depth, on words with a tag each: JSONL with the
-    columns `tokens` and `label`, or a CoNLL file.
+    With `--task tag`, fine-tune a tagger on words with a tag each: JSONL with the columns `tokens`
+    and `label`, or a CoNLL file. `--depths none` trains one at full depth, without exits.
     """
     import offramp
     from offramp.models.names import model_directory
@@ -155,36 +159,38 @@ def _steps(task: str, text: str, pair: str | None, label: str, tokens: str) -> S
 
 
 def _threshold(report: TrainingReport) -> str:
+    return _chosen(report.choice, "row")
+
+
+def _chosen(choice: Choice, row: str) -> str:
     import offramp
 
-    choice = report.choice
     criterion, score = choice.criterion, f"{choice.measure} {choice.score:.4f}"
     where = "of change from exit to exit"
     if isinstance(criterion, offramp.Entropy):
         where = f"at the first layer, {criterion.growth:g} times that a layer"
     return (
         f"Threshold {choice.threshold:g} {where}: dev {score} at {choice.mean_layers:.2f} "
-        f"layers a row (full depth {choice.full_score:.4f})."
+        f"layers a {row} (full depth {choice.full_score:.4f})."
     )
 
 
 def _found(report: TaggerReport) -> str:
     dev = report.best["dev"]
+    exits = "" if report.choice is None else f" {_chosen(report.choice, 'sentence')}"
     return (
         f"Dev: F1 of entities {dev['f1']:.4f} (precision {dev['precision']:.4f}, recall "
         f"{dev['recall']:.4f}), {dev['accuracy']:.4f} of words right, after epoch "
-        f"{report.best['epoch']}."
+        f"{report.best['epoch']}.{exits}"
     )
 
 
 def _show(line: dict[str, Any]) -> None:
-    by_depth = next((found for name, found in line.items() if name.endswith("_by_depth")), None)
-    if by_depth is not None:
-        dev = "by exit " + " ".join(f"{value:.3f}" for value in by_depth.values())
-    else:
-        dev = f"f1 {line['dev']['f1']:.3f}  words {line['dev']['accuracy']:.3f}"
+    by_depth = next(found for name, found in line.items() if name.endswith("_by_depth"))
+    dev = " ".join(f"{value:.3f}" for value in by_depth.values())
     console.print(
-        f"{line['stage']}: epoch {line['epoch']}  loss {line['loss']:.3f}  dev {dev}", markup=False
+        f"{line['stage']}: epoch {line['epoch']}  loss {line['loss']:.3f}  dev by exit {dev}",
+        markup=False,
     )
 
 
@@ -203,7 +209,9 @@ def _weights(text: str | None) -> dict[str, float] | str | None:
 def _numbers(text: str | None) -> tuple[int, ...] | None:
     if text is None:
         return None
+    if text == "none":
+        return ()
     try:
         return tuple(int(part) for part in text.split(","))
     except ValueError:
-        raise ConfigError(f"--depths takes layers, such as 2,4; got {text!r}.") from None
+        raise ConfigError(f"--depths takes layers, such as 2,4, or none; got {text!r}.") from None

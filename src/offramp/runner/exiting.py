@@ -6,9 +6,11 @@ from dataclasses import replace
 
 from offramp.errors import ConfigError
 from offramp.exits.attach import exits_of, task_of
+from offramp.exits.calibration.drift import ExitWatch
 from offramp.exits.criteria import Criterion, Entropy
 from offramp.models.base import PretrainedModel
 from offramp.runner.peeks import LeaveRates
+from offramp.runner.run import Runner
 from offramp.runner.text_model import TextModel
 from offramp.text.tokenizer import Tokenizer
 
@@ -22,6 +24,12 @@ class ExitingModel(TextModel):
     def __init__(self, model: PretrainedModel, tokenizer: Tokenizer) -> None:
         super().__init__(model, tokenizer)
         self._rates = LeaveRates()
+        self.watch: ExitWatch | None = None
+        """Counts where rows leave, and warns where that is not as it was in calibration."""
+
+    def runner(self, criterion: Criterion | None = None) -> Runner:
+        """What a call runs its rows with; `criterion` is its own, if it has one."""
+        return Runner(self.model, criterion=criterion, rates=self._rates, watch=self.watch)
 
     @property
     def criterion(self) -> Criterion:

@@ -44,7 +44,7 @@ class LeavingModel(ExitingModel, Generic[A]):
     ) -> Iterator[A]:
         """The texts' answers in their order, read and answered by windows."""
         check_call(texts, threads)
-        runner = Runner(self.model, criterion=criterion, rates=self._rates)
+        runner = self.runner(criterion)
         return self._in_order(texts, runner, runner.route(), threads, progress)
 
     def _answers_as_they_leave(
@@ -56,7 +56,7 @@ class LeavingModel(ExitingModel, Generic[A]):
     ) -> Iterator[tuple[int, A]]:
         """(index, answer) as soon as a row leaves; `index` counts the texts from 0."""
         check_call(texts, threads)
-        runner = Runner(self.model, criterion=criterion, rates=self._rates)
+        runner = self.runner(criterion)
         return self._leaving(texts, runner, runner.route(), threads, progress)
 
     def _in_order(

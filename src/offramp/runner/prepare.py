@@ -15,7 +15,8 @@ from torch import Tensor, nn
 from torch.nn.modules.module import _has_any_global_hook
 
 from offramp.errors import ConfigError, InputError, shown
-from offramp.exits.attach import Exits
+from offramp.exits.attach import Exits, exits_of
+from offramp.exits.calibration.certificate import take_off
 from offramp.models.base import PretrainedModel
 from offramp.models.encoder import EncoderBody
 from offramp.models.walking import walk
@@ -79,6 +80,8 @@ def prepare(model: M, *, int8: bool = False, compile: bool = False) -> M:
                 vars(module)["fills"] = True
     vars(copy)["_is_prepared"] = True
     vars(copy)["_is_int8"] = int8
+    if int8 and hasattr(copy, "exits"):
+        take_off(exits_of(copy))  # its answers are others than those that were certified
     vars(copy)["_sums_alike"] = _is_of_known_layers(copy)
     return copy
 

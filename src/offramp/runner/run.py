@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import time
+from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from numbers import Integral, Real
@@ -15,6 +16,7 @@ from torch import Tensor
 
 from offramp.errors import ConfigError
 from offramp.exits.attach import exits_of, task_of
+from offramp.exits.calibration.drift import ExitWatch
 from offramp.exits.criteria import Criterion
 from offramp.models.base import PretrainedModel
 from offramp.models.flow import ExitableModel
@@ -92,6 +94,7 @@ class Runner:
         microbatch_tokens: int | None = None,
         prepare: bool = True,
         rates: LeaveRates | None = None,
+        watch: ExitWatch | None = None,
     ) -> None:
         if not hasattr(model, "logits"):
             raise ConfigError(
@@ -109,6 +112,7 @@ class Runner:
         self._n_layers = cast(ExitableModel, model).stack.n_layers
         self._prepares = prepare
         self._rates = rates or LeaveRates()
+        self._watch = watch
         self._criterion = criterion
         self._use_exits = exits and (criterion is not None or hasattr(model, "exits"))
         self._depth = self._check_depth(depth)
@@ -251,7 +255,8 @@ class Runner:
         """One window's rows as they leave."""
         # Now and not before: the machine's part that a call may use is set around it.
         microbatch = self._microbatch_tokens or tokens_at_once(self.model.device)
-        yield from Window(rows, route, microbatch, self._rates).leavers()
+        leavers = Window(rows, route, microbatch, self._rates).leavers()
+        yield from leavers if self._watch is None else _watched(leavers, self._watch)
 
     def _blank(self, rows: Sequence[Row]) -> Results:
         wide = torch.float64 if self.model.dtype == torch.float64 else torch.float32
@@ -275,6 +280,15 @@ class Runner:
                 f"last, {n_layers}; got {depth}."
             )
         return depth
+
+
+def _watched(leavers: Iterator[Leavers], watch: ExitWatch) -> Iterator[Leavers]:
+    """The same; a window's rows are counted when all have left."""
+    seen: Counter[int] = Counter()
+    for left in leavers:
+        seen[left.depth] += int((~left.forced_R).sum())
+        yield left
+    watch.add(seen)
 
 
 def _joined(logits: Sequence[Tensor]) -> Tensor:

@@ -32,6 +32,21 @@ class EveryExit:
     certainty_XR: Tensor | None = None
     units: Units | None = None
 
+    def counted(self) -> EveryExit:
+        """Of a token classifier those about the tokens that count, each as a row of its own."""
+        if self.units is None:
+            return self
+        at, sure_XR = self.units.counted(), self.certainty_XR
+        of_these = None if sure_XR is None else sure_XR[:, at]
+        return EveryExit(self.depths, self.logits_ERC[:, at], self.task, of_these)
+
+    def at(self, depth: int) -> Results:
+        """The answers of the exit after `depth` layers to all rows."""
+        units = self.units or Units(self.logits_ERC.shape[1])
+        layers_R = torch.full((units.n_rows,), depth)
+        logits_UC = self.logits_ERC[self.depths.index(depth)]
+        return Results(units.padded(logits_UC), layers_R, torch.zeros_like(layers_R).bool())
+
     def apply(self, criterion: Criterion) -> Results:
         """The answers and exit layers that `criterion` gives; ConfigError if it does not fit."""
         task = Task.outputs(self.logits_ERC.shape[-1], None, self.certainty_XR is not None)

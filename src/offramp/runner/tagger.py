@@ -20,7 +20,7 @@ from offramp.runner.head_calls import token_logits
 from offramp.runner.iob import OUTSIDE, spans
 from offramp.runner.progress import Meter, OnProgress
 from offramp.runner.rows import CountedRow, n_tokens
-from offramp.runner.run import RowResult, Runner
+from offramp.runner.run import RowResult
 from offramp.runner.text_model import check_call, chunks
 from offramp.runner.threads import cpu_threads
 from offramp.runner.windows import Word, stripped, words_of
@@ -47,13 +47,14 @@ class Entity:
 
 
 @dataclass(frozen=True, slots=True)
-class _Marked(Group[T, CountedRow]):
+class Marked(Group[T, CountedRow]):
     """A text's windows, and its words: of each the token that speaks for it, which counts."""
 
     words: dict[int, Word]
 
     @classmethod
-    def of(cls, group: Group[T, Tokens]) -> _Marked[T]:
+    def of(cls, group: Group[T, Tokens]) -> Marked[T]:
+        """A text's windows, marked."""
         words = words_of(group.rows)
         counted = [np.zeros(len(row.ids), dtype=bool) for row in group.rows]
         for word in words.values():
@@ -126,6 +127,7 @@ class Tagger(ThresholdModel):
         stride: int | None = None,
         threshold: float | None = None,
         threads: int | None = None,
+        progress: OnProgress | None = None,
     ) -> list[list[str]]:
         """A tag for each word of texts that are split into words already.
 
@@ -133,13 +135,19 @@ class Tagger(ThresholdModel):
         """
         check_call(rows, threads)
         groups = partial(self.word_windows, stride=stride)
-        return list(self._answers(rows, groups, self._tags, threshold, threads))
+        return list(self._answers(rows, groups, self._tags, threshold, threads, progress))
 
     def word_windows(
         self, rows: Iterable[Sequence[str]], *, stride: int | None = None
     ) -> Iterator[Group[Sequence[str], Tokens]]:
         """Each list of words with its tokens, in one window or several, as they are read."""
         return self._groups(rows, _check_words, self._encode_words, stride)
+
+    def counted_windows(
+        self, rows: Iterable[Sequence[str]], *, stride: int | None = None
+    ) -> Iterator[Marked[Sequence[str]]]:
+        """The same as a `Runner` takes them: the tokens count that speak for words."""
+        return map(Marked.of, self.word_windows(rows, stride=stride))
 
     def _groups(
         self,
@@ -168,18 +176,18 @@ class Tagger(ThresholdModel):
         self,
         asked: Iterable[T],
         groups: Callable[[Iterator[T]], Iterator[Group[T, Tokens]]],
-        decide: Callable[[_Marked[T], Sequence[RowResult]], A],
+        decide: Callable[[Marked[T], Sequence[RowResult]], A],
         threshold: float | None,
         threads: int | None,
         progress: OnProgress | None = None,
     ) -> Iterator[A]:
         """The answer to each that is asked, in order, in bounded memory."""
         criterion = self._with_threshold(threshold)
-        runner = Runner(self.model, criterion=criterion, rates=self._rates)
+        runner = self.runner(criterion)
         route = runner.route()  # now, and not when the first answer is taken
 
-        def marked(some: Iterator[T]) -> Iterator[list[_Marked[T]]]:
-            return gather_groups(map(_Marked.of, groups(some)))
+        def marked(some: Iterator[T]) -> Iterator[list[Marked[T]]]:
+            return gather_groups(map(Marked.of, groups(some)))
 
         def answers() -> Iterator[A]:
             meter = Meter(progress)
@@ -196,7 +204,7 @@ class Tagger(ThresholdModel):
 
         return answers()
 
-    def _entities(self, group: _Marked[str], results: Sequence[RowResult]) -> list[Entity]:
+    def _entities(self, group: Marked[str], results: Sequence[RowResult]) -> list[Entity]:
         tags, probabilities = self._decide(group, results)
         places = list(group.words.values())
         found = []
@@ -209,7 +217,7 @@ class Tagger(ThresholdModel):
             found.append(Entity(label, group.asked[start:end], start, end, mean))
         return found
 
-    def _tags(self, group: _Marked[Sequence[str]], results: Sequence[RowResult]) -> list[str]:
+    def _tags(self, group: Marked[Sequence[str]], results: Sequence[RowResult]) -> list[str]:
         found, _ = self._decide(group, results)
         tags = [OUTSIDE] * len(group.asked)
         for number, tag in zip(group.words, found, strict=True):
@@ -217,7 +225,7 @@ class Tagger(ThresholdModel):
         return tags
 
     def _decide(
-        self, group: _Marked[T], results: Sequence[RowResult]
+        self, group: Marked[T], results: Sequence[RowResult]
     ) -> tuple[list[str], list[float]]:
         """Beside each word its tag and the tag's probability."""
         for result in results:

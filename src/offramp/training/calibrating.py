@@ -15,7 +15,15 @@ import offramp
 from offramp.errors import ConfigError, DataError, nearest
 from offramp.exits.attach import exits_of, task_of
 from offramp.exits.calibration.certificate import Certificate, certify, weights_fingerprint
-from offramp.exits.calibration.control import METHODS, SURE, Losses, Target, choose
+from offramp.exits.calibration.control import (
+    GIVEN,
+    METHODS,
+    SURE,
+    Losses,
+    Target,
+    bound_of,
+    choose,
+)
 from offramp.exits.calibration.paths import Grounds, layer_path, path_of
 from offramp.exits.criteria import Criterion
 from offramp.exits.criteria.task import MULTI_LABEL, SINGLE_LABEL
@@ -25,27 +33,30 @@ from offramp.runner.sweep import EveryExit, every_exit
 from offramp.text.columns import Columns
 from offramp.text.tables import Table
 from offramp.text.tokenizer import Encoded
-from offramp.training.checkpoint import fingerprint_of_texts
 from offramp.training.examples import as_table, examples_of
 from offramp.training.risks import Loss, Risk, risk_of
+from offramp.training.seen import fingerprint_of_texts, noted_rows
+from offramp.training.speeds import step_for_speed
+from offramp.training.timing import Ratio
 
 
 @dataclass(frozen=True)
 class Calibration:
     """What was chosen, and what is certified of it.
 
-    `mean_layers` is how many a calibration row took. `is_full_depth` says that nothing could be
-    certified but all layers.
+    `mean_layers` is how many a calibration row took, `speed` how many times as fast as the plain
+    model it is, where that was asked for.
     """
 
     criterion: Criterion
     certificate: Certificate
     mean_layers: float
     n_layers: int
+    speed: Ratio | None = None
 
     @property
     def is_full_depth(self) -> bool:
-        """Whether no row leaves early."""
+        """Whether no row leaves early: nothing could be certified but all layers."""
         return self.mean_layers == self.n_layers
 
 
@@ -61,6 +72,7 @@ def calibrate(
     path: Sequence[Criterion] | None = None,
     tune: Table | Columns | None = None,
     by_layer: bool = False,
+    target_speed: float | None = None,
     force: bool = False,
 ) -> Calibration:
     """Choose the fastest threshold whose risk is at most `max_loss`, set it, and certify that.
@@ -81,9 +93,18 @@ def calibrate(
     a threshold of its own, along a path that is found on the rows of `tune`, other ones than
     `data`; criteria with a threshold in the logits' own units need those rows too.
 
+    With `target_speed` the slowest threshold is chosen that is so many times as fast as the plain
+    model, by the wall clock of this machine, on every second row, and the risk that it has on the
+    others is certified: `max_loss` and `method` say nothing then.
+
     Raises DataError where the rows are too few to certify anything, are those that the model was
     trained on (`force` goes on, and the certificate says so), lack labels, or have one only.
     """
+    if not isinstance(model, LeavingModel):
+        raise ConfigError(
+            "calibrate takes what offramp.load gives for a model that answers each row: a "
+            f"Classifier, a MultiLabelClassifier or a Regressor; got a {type(model).__name__}."
+        )
     if method not in METHODS:
         raise ConfigError(
             f"A method is one of {', '.join(METHODS)}; got {method!r}. {nearest(method, METHODS)}"
@@ -99,16 +120,24 @@ def calibrate(
             "on other rows than those it is held against."
         )
     steps = _path(model, path, tuning, bounded, by_layer)
-    results, losses = _losses(steps, every_exit(model.model, rows.rows), rows.labels, bounded)
-    found = choose(losses, target, method)
+    if target_speed is None:
+        results, losses = _losses(steps, every_exit(model.model, rows.rows), rows.labels, bounded)
+        found, speed = choose(losses, target, method), None
+    else:
+        timed, rows = rows.halves()
+        answers = every_exit(model.model, timed.rows)
+        said = [answers.apply(criterion) for criterion in steps]
+        step, speed = step_for_speed(model.model, steps, said, timed.rows, target_speed)
+        results, losses = _losses(steps, every_exit(model.model, rows.rows), rows.labels, bounded)
+        found, method = bound_of(losses, target, step), GIVEN
     chosen, layers_R = steps[found.step], results[found.step].exit_layers_R
     exits_of(model.model).criterion = chosen
     certificate = Certificate(
         method=method,
         risk=bounded.name,
-        max_risk=max_loss,
-        confidence=confidence if method in SURE else None,
-        rows=len(table),
+        max_risk=max_loss if found.bound is None or method != GIVEN else found.bound,
+        confidence=confidence if method in (*SURE, GIVEN) else None,
+        rows=len(rows.rows),
         found_risk=found.risk,
         bound=found.bound,
         criterion=chosen.to_dict(),
@@ -120,7 +149,8 @@ def calibrate(
         forced=forced,
     )
     certify(model.model, certificate)
-    return Calibration(chosen, certificate, results[found.step].mean_layers, model.stack.n_layers)
+    mean_layers = results[found.step].mean_layers
+    return Calibration(chosen, certificate, mean_layers, model.stack.n_layers, speed)
 
 
 @dataclass(frozen=True)
@@ -144,6 +174,14 @@ class _Rows:
             )
         return cls(table, model.tokenizer.encode(table.texts), None)
 
+    def halves(self) -> tuple[_Rows, _Rows]:
+        """Every second row, and the others."""
+        first, second = (
+            _Rows(self.table, self.rows[at::2], None if self.labels is None else self.labels[at::2])
+            for at in (0, 1)
+        )
+        return first, second
+
 
 def _check_labels(table: Table) -> None:
     """DataError where all rows have the same."""
@@ -157,8 +195,8 @@ def _check_labels(table: Table) -> None:
 
 def _check_new(model: LeavingModel[Any], table: Table, force: bool) -> bool:
     """Whether the model learnt from these rows; DataError then, unless it is to go on."""
-    known = (exits_of(model.model).calibration or {}).get("fingerprints", {})
-    seen = [name for name, value in known.items() if value == fingerprint_of_texts(table.texts)]
+    own = fingerprint_of_texts(table.texts)
+    seen = [name for name, other in noted_rows(model.model).items() if other == own]
     if seen and not force:
         raise DataError(
             f"{table.source} has the rows of the {seen[0]} set that this model was trained with, "
@@ -197,7 +235,8 @@ def _path(
         raise ConfigError("by_layer=True is of entropies of classes; this model says others.")
     logits_ERC = tuned.logits_ERC
     lost_XR = [risk.of(own_RC, logits_ERC[-1], tuning.labels) for own_RC in logits_ERC[:-1]]
-    return layer_path(logits_ERC, torch.stack(lost_XR), tuned.depths)
+    # What a row gains is no reason to let another go.
+    return layer_path(logits_ERC, torch.stack(lost_XR).clamp(min=0), tuned.depths)
 
 
 def _losses(

@@ -122,11 +122,6 @@ def fingerprint_of_rows(rows: Iterable[object]) -> str:
     return digest.hexdigest()
 
 
-def fingerprint_of_texts(texts: Iterable[object]) -> str:
-    """SHA-256 of texts or pairs, whatever their order."""
-    return fingerprint_of_rows(sorted(json.dumps(text) for text in texts))
-
-
 @contextmanager
 def _taken(path: Path, target: Path) -> Iterator[None]:
     """Have the folder alone, until the block or the process ends, however that is."""

@@ -56,6 +56,21 @@ def word_accuracy(gold: Sequence[Sequence[str]], predicted: Sequence[Sequence[st
     return sum(tag == said for tag, said in pairs) / max(1, len(pairs))
 
 
+def tag_scores(
+    gold: Sequence[Sequence[str]], predicted: Sequence[Sequence[str]]
+) -> dict[str, float]:
+    """`precision`, `recall` and `f1` of entities, `macro_f1` over types; `accuracy` of words."""
+    found = entity_f1(gold, predicted)
+    types = [scores.f1 for scores in found.by_type.values()]
+    return {
+        "precision": found.precision,
+        "recall": found.recall,
+        "f1": found.f1,
+        "macro_f1": sum(types) / max(1, len(types)),
+        "accuracy": word_accuracy(gold, predicted),
+    }
+
+
 def _check_same_words(gold: Sequence[Sequence[str]], predicted: Sequence[Sequence[str]]) -> None:
     if len(gold) != len(predicted):
         raise DataError(

@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import platform
 import statistics
+from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from functools import partial
@@ -18,6 +19,8 @@ import offramp
 from offramp.backends import is_available
 from offramp.errors import DataError
 from offramp.exits.attach import exits_of, task_of
+from offramp.exits.calibration.certificate import certificate_of
+from offramp.exits.calibration.drift import ExitWatch
 from offramp.exits.criteria import AllOf, AnyOf, Criterion, Entropy
 from offramp.models.base import PretrainedModel
 from offramp.models.flow import ExitableModel
@@ -138,7 +141,8 @@ def evaluate(
     asks so (of a combination its first part); beside one of another kind they have the saved
     `Entropy`'s growth or training's, or a patience of 1. By default there are six, from .03 to .5
     times the most entropy that there can be, or the largest change of a number from exit to exit on
-    `dev`, or else on `data`. `transformers=None` measures it where it is installed.
+    `dev`, or else on `data`. `transformers=None` measures it where it is installed. A DriftWarning
+    says that rows leave at other layers than those of the model's certificate, if it has one.
     """
     data, dev = as_table(data), None if dev is None else as_table(dev)
     picked = sample(len(data), timing_rows, rounds)
@@ -168,6 +172,9 @@ def evaluate(
     others = [with_threshold(base, threshold) for threshold in sorted(set(thresholds))]
     systems = _systems(model, chosen, others)
     results = {name: system.answer(answers) for name, system in systems.items()}
+
+    if choice is None:
+        _watch(model, results[_name(chosen)])
 
     timed = [test.rows[i] for i in picked]
     runs: dict[str, Callable[[], object]] = {
@@ -245,6 +252,13 @@ def _check_apart(dev: Table, data: Table) -> None:
             f"{len(shared)} texts of {data.source} are in {dev.source} too; a threshold is "
             "chosen on one split and reported on another."
         )
+
+
+def _watch(model: PretrainedModel, results: Results) -> None:
+    """Warn where rows leave elsewhere than in the calibration."""
+    certificate = certificate_of(model)
+    if certificate is not None:
+        ExitWatch(certificate.left).add(Counter(results.exit_layers_R.tolist()))
 
 
 def machine() -> dict[str, Any]:

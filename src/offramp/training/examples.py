@@ -12,13 +12,16 @@ import torch
 from torch import Tensor
 
 from offramp.errors import DataError, nearest
-from offramp.exits.criteria.task import MULTI_LABEL, REGRESSION, Task
+from offramp.exits.criteria.task import MULTI_LABEL, REGRESSION, SINGLE_LABEL, Task
 from offramp.models.config import PretrainedConfig
 from offramp.models.flow import Inputs
 from offramp.runner.rows import Row
+from offramp.runner.sweep import EveryExit
 from offramp.text.columns import Columns, has_columns
 from offramp.text.tables import Label, Table
 from offramp.text.tokenizer import Encoded, Tokenizer
+from offramp.training.options import SCORES
+from offramp.training.problems import PROBLEMS
 
 R = TypeVar("R", bound=Row)
 
@@ -39,12 +42,48 @@ class EncodedRows(Generic[R]):
             [self.rows[i].ids for i in order], [self.rows[i].types for i in order], order
         )
 
+    def asked(self) -> Sequence[Row]:
+        """The rows as a runner takes them."""
+        return self.rows
+
+    def labels_of(self, row_ids_R: Tensor) -> Tensor:
+        """What is to be learnt of packed rows: a label each, or one for each token that counts."""
+        raise NotImplementedError
+
+    def learnt(self, row_ids_R: Tensor) -> Tensor | slice:
+        """Which of a model's answers to packed rows those labels are beside: an index."""
+        return slice(None)
+
+    def scores(self, answers: EveryExit, score: str | None) -> dict[str, Any]:
+        """A log line's figures: `score`, `dev` (at full depth), and one by depth.
+
+        `answers` are beside the labels of all rows; `score` is by what the best is chosen, None for
+        the usual one.
+        """
+        raise NotImplementedError
+
 
 @dataclass(frozen=True)
 class Examples(EncodedRows[Encoded]):
     """Encoded rows and their labels: class numbers [R], floats [R], or 1 and 0 [R, C]."""
 
     labels_R: Tensor
+
+    def labels_of(self, row_ids_R: Tensor) -> Tensor:
+        """[R]."""
+        return self.labels_R[row_ids_R]
+
+    def scores(self, answers: EveryExit, score: str | None) -> dict[str, Any]:
+        """By the measures of the answers' task."""
+        problem_type = SINGLE_LABEL if answers.task is None else answers.task.kind
+        problem = PROBLEMS[problem_type]
+        at_full = problem.scores(answers.logits_ERC[-1], self.labels_R)
+        by_depth = {
+            str(depth): round(problem.judge(logits_RC, self.labels_R), 5)
+            for depth, logits_RC in zip(answers.depths, answers.logits_ERC, strict=True)
+        }
+        counts = at_full[score or SCORES[problem_type][0]]
+        return {"score": counts, "dev": at_full, problem.by_depth: by_depth}
 
 
 def class_names(table: Table) -> list[str]:

@@ -52,8 +52,8 @@ class TrainingOptions:
     already: the body and its head stay as they are and only the ramps learn, from hidden states
     that the body computes once. In that stage, and in the second one of `two-stage` and
     `self-distillation`, `epochs`, `ramp_learning_rate`, `weight_decay`, `class_weights` and `seed`
-    apply, and each ramp keeps the epoch of its best dev accuracy. A tagger has no exits, and takes
-    none of what is said of them.
+    apply, and each ramp keeps the epoch of its best dev accuracy (a tagger's: of words). A tagger's
+    exits read every token, so there `pooler` and `queries` are refused.
     """
 
     problem_type: str = SINGLE_LABEL
@@ -111,12 +111,14 @@ class TrainingOptions:
     """Of `joint-distillation`: by what logits are divided before they are compared."""
     max_loss: float = 0.25
     """Points of dev accuracy, smoothed, that the threshold may lose against full depth; where a row
-    has any number of labels hundredths of micro F1, for regression of Pearson's correlation."""
+    has any number of labels hundredths of micro F1, for regression of Pearson's correlation, for a
+    tagger of the F1 of entities."""
     growth: float | None = None
     """By what the chosen threshold rises from layer to layer (see `Entropy`); 1.5 for six layers
     and as much over the whole depth for others by default. Regression has none."""
     depths: tuple[int, ...] | None = None
-    """Layers with an exit after them, from 1; all but the last by default."""
+    """Layers with an exit after them, from 1; all but the last by default. A tagger with `()` has
+    none, and is trained at full depth."""
     pooler: str = "attention"
     queries: int = 4
     certainty: bool = False

@@ -198,7 +198,7 @@ def _always(step: int) -> bool:
 
 # Schedules
 
-_BACKBONE = Stage("backbone", own_loss, backbone_alone=True, last_alone=_always)
+BACKBONE = Stage("backbone", own_loss, backbone_alone=True, last_alone=_always)
 _JOINT = Stage("joint", depth_weighted_loss)
 _RAMPS = RampStage("ramps", ramp_loss)
 _DISTILLED = RampStage("ramps", ramp_distillation_loss, distils=True)
@@ -215,9 +215,9 @@ def _joint_distillation(options: TrainingOptions) -> tuple[Stage, ...]:
 
 _SCHEDULES: dict[str, Callable[[TrainingOptions], tuple[Stage | RampStage, ...]]] = {
     "joint": lambda options: (_JOINT,),
-    "two-stage": lambda options: (_BACKBONE, _RAMPS),
+    "two-stage": lambda options: (BACKBONE, _RAMPS),
     "alternating": lambda options: (Stage("alternating", alternating_loss, last_alone=is_odd),),
-    "self-distillation": lambda options: (_BACKBONE, _DISTILLED),
+    "self-distillation": lambda options: (BACKBONE, _DISTILLED),
     "joint-distillation": _joint_distillation,
-    "mixed": lambda options: (_BACKBONE, _JOINT),
+    "mixed": lambda options: (BACKBONE, _JOINT),
 }

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
-from typing import cast
+from typing import Any, cast
 
 import numpy as np
 import numpy.typing as npt
@@ -13,12 +13,17 @@ from torch import Tensor
 
 from offramp.errors import DataError, nearest
 from offramp.runner.iob import OUTSIDE
+from offramp.runner.rows import CountedRow
+from offramp.runner.run import Results
+from offramp.runner.sweep import EveryExit
 from offramp.runner.tagger import Tagger
 from offramp.runner.windows import words_of
 from offramp.text.columns import Columns, has_columns
 from offramp.text.tagged import TaggedTable
 from offramp.text.tokenizer import Tokens
+from offramp.training.entities import tag_scores
 from offramp.training.examples import EncodedRows, check_kind, split
+from offramp.training.options import TAGGER_SCORE
 
 NO_LABEL = -100
 """Of a token whose answer is not asked for; losses leave it out."""
@@ -26,13 +31,62 @@ NO_LABEL = -100
 
 @dataclass(frozen=True)
 class TaggedExamples(EncodedRows[Tokens]):
-    """Windows of sentences and, beside each of their tokens, a class number or `NO_LABEL`."""
+    """Windows of sentences and, beside each of their tokens, a class number or `NO_LABEL`.
+
+    `gold` are the tags of each sentence's words, `names` all tags by class number.
+    """
 
     labels: list[npt.NDArray[np.int64]]
+    gold: list[list[str]]
+    names: list[str]
 
     def beside(self, row_ids_R: Tensor) -> Tensor:
         """The labels of packed rows, [T]."""
         return torch.from_numpy(np.concatenate([self.labels[i] for i in row_ids_R.tolist()]))
+
+    def labels_of(self, row_ids_R: Tensor) -> Tensor:
+        """The class numbers of packed rows' words, in the order of their tokens, [N]."""
+        labels_T = self.beside(row_ids_R)
+        return labels_T[labels_T != NO_LABEL]
+
+    def learnt(self, row_ids_R: Tensor) -> Tensor:
+        """Which tokens of packed rows have a label, [N]."""
+        return torch.nonzero(self.beside(row_ids_R) != NO_LABEL).flatten()
+
+    def asked(self) -> list[CountedRow]:
+        """The windows as a runner takes them: tokens with a label count."""
+        each = zip(self.rows, self.labels, strict=True)
+        return [CountedRow(row.ids, row.types, own != NO_LABEL) for row, own in each]
+
+    def scores(self, answers: EveryExit, score: str | None) -> dict[str, Any]:
+        """`tag_scores` at full depth, and the F1 of entities by depth."""
+        by_depth = {
+            depth: tag_scores(self.gold, self.tags_by(logits_NC.argmax(-1)))
+            for depth, logits_NC in zip(answers.depths, answers.logits_ERC, strict=True)
+        }
+        at_full = by_depth[answers.depths[-1]]
+        f1_by_depth = {str(depth): round(found["f1"], 5) for depth, found in by_depth.items()}
+        counts = at_full[score or TAGGER_SCORE]
+        return {"score": counts, "dev": at_full, "dev_f1_by_depth": f1_by_depth}
+
+    def tags_in(self, results: Results) -> list[list[str]]:
+        """The tags of each sentence's words in a runner's answers to all windows."""
+        best_RL = results.logits_RC.argmax(-1)
+        at = [torch.from_numpy(own != NO_LABEL) for own in self.labels]
+        best = [best_L[: len(own)][own] for best_L, own in zip(best_RL, at, strict=True)]
+        return self.tags_by(torch.cat(best))
+
+    def tags_by(self, best_N: Tensor) -> list[list[str]]:
+        """The tags of each sentence's words from the class numbers of all tokens that count.
+
+        `O` for words of which the tokenizer keeps nothing.
+        """
+        tags = [[OUTSIDE] * len(words) for words in self.gold]
+        best = iter(best_N.tolist())
+        for row, own in zip(self.rows, self.labels, strict=True):
+            for number in row.words[own != NO_LABEL].tolist():
+                tags[row.row][number] = self.names[next(best)]
+        return tags
 
     def class_numbers(self) -> Tensor:
         """The labels of all words, [N]."""
@@ -72,7 +126,7 @@ def to_tagged_examples(
                 labels.append(own)
     if not rows:
         raise DataError(f"The tokenizer keeps no word of {table.source}.")
-    return TaggedExamples(rows, labels)
+    return TaggedExamples(rows, labels, all_tags, tagger.labels)
 
 
 def hold_out_sentences(table: TaggedTable, share: float = 0.1) -> tuple[TaggedTable, TaggedTable]:

@@ -5,24 +5,24 @@ from __future__ import annotations
 import dataclasses
 import statistics
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 from torch import Tensor
 
 from offramp.backends import is_available
-from offramp.runner.head_calls import token_logits
 from offramp.runner.loading import load
-from offramp.runner.rows import gather, read_tokens
-from offramp.runner.tagger import Tagger
+from offramp.runner.rows import CountedRow
+from offramp.runner.run import Runner
 from offramp.text.columns import Columns
 from offramp.text.tagged import TaggedTable
-from offramp.text.tokenizer import Tokens
 from offramp.training.entities import EntityScores, entity_f1, word_accuracy
-from offramp.training.evaluation import SORTED, Progress, machine
+from offramp.training.evaluation import PLAIN, SORTED, Progress, machine
 from offramp.training.peers import transformers_model, transformers_tokens
-from offramp.training.tagged import as_tagged, known_tags
+from offramp.training.scoring import evaluate_exits
+from offramp.training.tagged import as_tagged, known_tags, to_tagged_examples
 from offramp.training.timing import Ratio, sample, speed, time_in_turn
 
 OURS = "offramp"
@@ -34,7 +34,13 @@ class TaggerEvaluation:
 
     `accuracy` is the share of words with the right tag. `seconds` is the median over the rounds, by
     system; `speed` how many times as fast offramp is as transformers with sorted batches, and
-    `transformers_difference` the most by which their logits differ on the timed sentences.
+    `transformers_difference` the most by which their logits differ on the timed sentences, at full
+    depth.
+
+    Of a tagger with exits the scores are those of the exits where sentences leave, with the
+    criterion that it was saved with: after `mean_layers` layers. `f1_by_depth` is what each exit
+    would give alone, the model's own head last, and `exits_speed` how many times as fast the exits
+    make it.
     """
 
     entities: EntityScores
@@ -47,6 +53,9 @@ class TaggerEvaluation:
     speed: Ratio | None
     transformers_difference: float | None
     machine: dict[str, Any]
+    mean_layers: float
+    f1_by_depth: dict[str, float] = field(default_factory=dict)
+    exits_speed: Ratio | None = None
 
     @property
     def rows_per_second(self) -> dict[str, float]:
@@ -79,23 +88,29 @@ def evaluate_tagger(
     picked = sample(len(data), timing_rows, rounds)
     tagger = load(directory, task="tag")
     gold = known_tags(data, tagger.labels)
-    timed = [
-        row for group in tagger.word_windows([data.words[i] for i in picked]) for row in group.rows
-    ]
-
-    def ours() -> list[Tensor]:
-        return _read(tagger, timed)
-
-    runs: dict[str, Callable[[], object]] = {OURS: ours}
+    words = [data.words[i] for i in picked]
+    timed = [row for group in tagger.counted_windows(words) for row in group.rows]
+    has_exits = hasattr(tagger.model, "exits")
+    plain = partial(_read, Runner(tagger.model, exits=False), timed)
+    runs: dict[str, Callable[[], object]] = {OURS: plain}
+    if has_exits:
+        runs = {OURS: partial(_read, Runner(tagger.model), timed), PLAIN: plain}
     difference = None
     if is_available("transformers") if transformers is None else transformers:
         peer = transformers_model(directory, "AutoModelForTokenClassification")
         theirs = transformers_tokens(peer, timed, sort=True)
-        pairs = zip(ours(), theirs(), strict=True)
+        pairs = zip(plain(), theirs(), strict=True)
         difference = max((one - other).abs().max().item() for one, other in pairs)
         runs[SORTED] = theirs
     seconds = time_in_turn(runs, rounds, lambda done, total: progress("time", done, total))
-    predicted = tagger.predict_words(data.words)
+    told: list[float] = []
+    predicted = tagger.predict_words(
+        data.words, progress=lambda so_far: told.append(so_far.mean_layers)
+    )
+    f1_by_depth: dict[str, float] = {}
+    if has_exits:
+        examples = to_tagged_examples(data, tagger, tagger.model.config.label2id)
+        f1_by_depth = evaluate_exits(tagger.model, examples)["dev_f1_by_depth"]
     return TaggerEvaluation(
         entities=entity_f1(gold, predicted),
         accuracy=word_accuracy(gold, predicted),
@@ -107,15 +122,12 @@ def evaluate_tagger(
         speed=speed(seconds[OURS], seconds[SORTED]) if SORTED in seconds else None,
         transformers_difference=difference,
         machine=machine(),
+        mean_layers=told[-1],
+        f1_by_depth=f1_by_depth,
+        exits_speed=speed(seconds[OURS], seconds[PLAIN]) if has_exits else None,
     )
 
 
-def _read(tagger: Tagger, rows: list[Tokens]) -> list[Tensor]:
+def _read(runner: Runner, rows: list[CountedRow]) -> list[Tensor]:
     """Each row's logits [L, C], a window of rows after the other, as prediction reads them."""
-    head = token_logits(tagger.model)
-    device = tagger.model.device
-    return [
-        logits_LC
-        for window in gather(rows)
-        for logits_LC in read_tokens(tagger.stack, window, head, device)
-    ]
+    return [result.logits_C for result in runner.stream(rows)]

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Protocol
 
 from torch import Tensor
 
@@ -13,12 +13,19 @@ from offramp.errors import ConfigError
 from offramp.exits.attach import exits_of
 from offramp.exits.criteria import AllOf, Criterion, Entropy, RegressionPatience
 from offramp.exits.criteria.task import SINGLE_LABEL
+from offramp.models.base import PretrainedModel
 from offramp.runner.leaving import LeavingModel
+from offramp.runner.run import Results
 from offramp.runner.sweep import EveryExit, every_exit
 from offramp.text.columns import Columns
 from offramp.text.tables import Table
-from offramp.training.examples import as_table, examples_of
+from offramp.training.entities import entity_f1
+from offramp.training.examples import EncodedRows, as_table, examples_of
+from offramp.training.options import TrainingOptions
 from offramp.training.problems import PROBLEMS, Chosen
+from offramp.training.scoring import finite
+from offramp.training.seen import FINGERPRINTS, noted_rows
+from offramp.training.tagged import TaggedExamples
 
 
 def default_growth(n_layers: int) -> float:
@@ -34,7 +41,7 @@ class Choice:
     """What was chosen, and what it gave on the rows it was chosen on.
 
     `score` and that at full depth are the `measure`: accuracy, micro F1 where a row has any number
-    of labels, or a regression's Pearson correlation.
+    of labels, a regression's Pearson correlation, or the F1 of a tagger's entities.
     """
 
     criterion: Chosen
@@ -63,17 +70,43 @@ def choose_threshold(
     one. Of criteria of several kinds (those of numbers may ask from any depth on) the fastest is
     taken. This is a point estimate and guarantees nothing.
     """
-    if not max_loss >= 0:
-        raise ConfigError(f"max_loss is in points of accuracy, at least 0; got {max_loss}.")
     problem = PROBLEMS[SINGLE_LABEL if answers.task is None else answers.task.kind]
-    full = problem.judge(answers.logits_ERC[-1], labels)
+
+    def judge(results: Results) -> float:
+        return problem.judge(results.logits_RC, labels)
+
+    return _choose(answers, judge, problem.measure, max_loss, growth)
+
+
+def choose_tagger_threshold(
+    answers: EveryExit, examples: TaggedExamples, max_loss: float, growth: float = 1.0
+) -> Choice:
+    """As `choose_threshold`, by the F1 of the entities that a tagger finds in these examples."""
+
+    def judge(results: Results) -> float:
+        return entity_f1(examples.gold, examples.tags_in(results)).f1
+
+    return _choose(answers, judge, "f1", max_loss, growth)
+
+
+def _choose(
+    answers: EveryExit,
+    judge: Callable[[Results], float],
+    measure: str,
+    max_loss: float,
+    growth: float,
+) -> Choice:
+    """`judge` gives the `measure` of answers, at most 1."""
+    if not max_loss >= 0:
+        raise ConfigError(f"max_loss is in points of dev's score, at least 0; got {max_loss}.")
+    problem = PROBLEMS[SINGLE_LABEL if answers.task is None else answers.task.kind]
+    full = judge(answers.at(answers.depths[-1]))
     best = []
     for criteria in problem.criteria(answers, growth):
         choices = []
         for criterion in criteria:
             results = answers.apply(criterion)
-            kept = problem.judge(results.logits_RC, labels)
-            choices.append(Choice(criterion, problem.measure, kept, full, results.mean_layers))
+            choices.append(Choice(criterion, measure, judge(results), full, results.mean_layers))
         losses = isotonic([(full - choice.score) * 100 for choice in choices])
         allowed = [c for c, loss in zip(choices, losses, strict=True) if loss <= max_loss + 1e-9]
         best.append(allowed[-1] if allowed else choices[0])  # pooled, even 0 may seem to lose
@@ -83,6 +116,24 @@ def choose_threshold(
 def _threshold(criterion: Criterion) -> float:
     assert isinstance(criterion, (Entropy, RegressionPatience))
     return criterion.threshold
+
+
+def set_threshold(
+    model: PretrainedModel, held: EncodedRows[Any], options: TrainingOptions, choose: Chooser
+) -> Choice:
+    """Choose the threshold of a model's exits on held-out rows, as `choose` does, and set it."""
+    answers, exits = finite(every_exit(model, held.asked())), exits_of(model)
+    growth = default_growth(answers.depths[-1]) if options.growth is None else options.growth
+    choice = choose(answers, max_loss=options.max_loss, growth=growth)
+    exits.criterion = choice.criterion
+    exits.calibration = calibration(choice, options.max_loss, len(held))
+    return choice
+
+
+class Chooser(Protocol):
+    """`choose_threshold`, or another task's, that knows the labels."""
+
+    def __call__(self, answers: EveryExit, *, max_loss: float, growth: float) -> Choice: ...
 
 
 def recalibrate(
@@ -102,7 +153,10 @@ def recalibrate(
     answers = every_exit(classifier.model, held.rows)
     growth = default_growth(answers.depths[-1]) if growth is None else growth
     choice = choose_threshold(answers, held.labels_R, max_loss, growth)
+    seen = noted_rows(classifier.model)
     exits.criterion, exits.calibration = choice.criterion, calibration(choice, max_loss, len(held))
+    if seen:
+        exits.calibration[FINGERPRINTS] = seen
     return choice
 
 

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any, cast
 
@@ -11,21 +12,20 @@ import torch
 from torch import Tensor
 
 from offramp.checkpoints.directory import check_writable
-from offramp.errors import ConfigError, TrainingError
+from offramp.errors import ConfigError
 from offramp.exits.attach import add_exits, answers_by_depth, exits_of
 from offramp.exits.criteria import Answer
-from offramp.exits.criteria.task import MULTI_LABEL, SINGLE_LABEL
+from offramp.exits.criteria.task import MULTI_LABEL
 from offramp.models.base import PretrainedModel
 from offramp.models.flow import ExitableModel, run_layers
+from offramp.models.loading import LoadingReport
 from offramp.models.registry import sequence_classifier
-from offramp.runner.sweep import EveryExit, every_exit
 from offramp.text.columns import Columns
 from offramp.text.tables import Table
 from offramp.text.tokenizer import Tokenizer
-from offramp.training.certainty import certainty_loss, is_right, regressor_accuracy
-from offramp.training.checkpoint import fingerprint_of_texts
+from offramp.training.certainty import certainty_loss
 from offramp.training.examples import (
-    Examples,
+    EncodedRows,
     as_table,
     class_names,
     examples_of,
@@ -42,11 +42,13 @@ from offramp.training.loop import (
     seeded,
     weight_of,
 )
-from offramp.training.options import SCORES, TrainingOptions
+from offramp.training.options import TrainingOptions
 from offramp.training.problems import PROBLEMS
 from offramp.training.run import Progress, Run, best_of, open_run
 from offramp.training.schedules import RampStage, Stage, stages
-from offramp.training.thresholds import Choice, calibration, choose_threshold, default_growth
+from offramp.training.scoring import evaluate_exits
+from offramp.training.seen import note_rows
+from offramp.training.thresholds import Choice, choose_threshold, set_threshold
 
 
 @dataclass(frozen=True)
@@ -120,24 +122,10 @@ def train(
             progress=progress,
             on_evaluation=on_evaluation,
         ) as run:
-            for stage in run.stages({stage.name: stage for stage in stages(options)}):
-                if isinstance(stage, RampStage):
-                    if run.group.is_first:  # the body runs once
-                        train_ramps(network, stage, training, held, weights_C, run)
-                    run.group.copy(network)
-                    run.log = run.group.told(lambda: run.log)
-                else:
-                    train_exits(network, stage, training, held, weights_C, run)
-            network.eval()
-            choice = _choose(network, held, options)
-            exits = exits_of(network)
-            exits.calibration = {
-                **(exits.calibration or {}),
-                "fingerprints": {
-                    "train": fingerprint_of_texts(data.texts),
-                    "dev": fingerprint_of_texts(dev.texts),
-                },
-            }
+            learn(network, stages(options), training, held, weights_C, run)
+            choose = partial(choose_threshold, labels=held.labels_R)
+            choice = set_threshold(network, held, options, choose)
+            note_rows(network, train=data.texts, dev=dev.texts)
             save_run(output, trained, run)
     return trained, TrainingReport(run.log, best_of(run.log), choice)
 
@@ -149,25 +137,35 @@ def _names(data: Table, options: TrainingOptions) -> list[str]:
     return label_names(data) if options.problem_type == MULTI_LABEL else class_names(data)
 
 
-def _choose(model: PretrainedModel, held: Examples, options: TrainingOptions) -> Choice:
-    """Choose the exits' threshold on dev, and set it."""
-    answers, exits = _finite_answers(model, held), exits_of(model)
-    growth = default_growth(answers.depths[-1]) if options.growth is None else options.growth
-    choice = choose_threshold(answers, held.labels_R, options.max_loss, growth)
-    exits.criterion = choice.criterion
-    exits.calibration = calibration(choice, options.max_loss, len(held))
-    return choice
-
-
 def _pairs(table: Table) -> Iterator[object]:
     return zip(table.texts, table.labels or [], strict=True)
+
+
+def learn(
+    model: PretrainedModel,
+    plan: Iterable[Stage | RampStage],
+    training: EncodedRows[Any],
+    dev: EncodedRows[Any],
+    weights_C: Tensor | None,
+    run: Run,
+) -> None:
+    """The stages of a plan that are not done; the model has the best weights, in eval mode."""
+    for stage in run.stages({stage.name: stage for stage in plan}):
+        if isinstance(stage, RampStage):
+            if run.group.is_first:  # the body runs once
+                train_ramps(model, stage, training, dev, weights_C, run)
+            run.group.copy(model)
+            run.log = run.group.told(lambda: run.log)
+        else:
+            train_exits(model, stage, training, dev, weights_C, run)
+    model.eval()
 
 
 def train_exits(
     model: PretrainedModel,
     stage: Stage,
-    training: Examples,
-    dev: Examples,
+    training: EncodedRows[Any],
+    dev: EncodedRows[Any],
     weights_C: Tensor | None,
     run: Run,
 ) -> None:
@@ -185,20 +183,21 @@ def train_exits(
             answers = {task.stack.n_layers: Answer(task.logits(run_layers(task.stack, inputs)))}
         else:
             answers = answers_by_depth(model, inputs, equilibrium=options.gradient_equilibrium)
+        at, labels_R = training.learnt(inputs.row_ids_R), training.labels_of(inputs.row_ids_R)
+        answers = {depth: _beside(answer, at) for depth, answer in answers.items()}
         logits = {depth: answer.logits_RC.float() for depth, answer in answers.items()}
-        labels_R = training.labels_R[inputs.row_ids_R]
         of_certainty = certainty_loss(answers, labels_R, weights_C)
         own = stage.loss(logits, labels_R, step, weights_C)
         return own if of_certainty is None else own + of_certainty
 
     def weigh(which: Sequence[int]) -> float:
-        return weight_of(training.labels_R[which], weights_C)
+        return weight_of(training.labels_of(torch.tensor(which)), weights_C)
 
     def evaluated() -> dict[str, Any]:
         found = evaluate_exits(model, dev, options.score)
         if stage.backbone_alone:  # the ramps know nothing yet
             last = str(task.stack.n_layers)
-            by_depth = PROBLEMS[options.problem_type].by_depth
+            (by_depth,) = (name for name in found if name.endswith("_by_depth"))
             found[by_depth] = {last: found[by_depth][last]}
             found.pop("dev_certainty_accuracy", None)
         return found
@@ -210,55 +209,18 @@ def train_exits(
     fit(model, Lesson(stage.name, training, learning, loss, weigh, evaluated, beside), run)
 
 
-def evaluate_exits(
-    model: PretrainedModel, dev: Examples, score: str | None = None
-) -> dict[str, Any]:
-    """What each exit is worth on dev, the scores at full depth, and the one that counts.
-
-    Where the exits say how sure they are, the accuracy of that too (`regressor_accuracy`).
-    """
-    model.eval()
-    return exit_scores(_finite_answers(model, dev), dev.labels_R, score)
-
-
-def exit_scores(answers: EveryExit, labels_R: Tensor, score: str | None) -> dict[str, Any]:
-    """As `evaluate_exits`, from the answers."""
-    problem_type = SINGLE_LABEL if answers.task is None else answers.task.kind
-    problem = PROBLEMS[problem_type]
-    at_full = problem.scores(answers.logits_ERC[-1], labels_R)
-    by_depth = {
-        str(depth): round(problem.judge(logits_RC, labels_R), 5)
-        for depth, logits_RC in zip(answers.depths, answers.logits_ERC, strict=True)
-    }
-    counts = at_full[score or SCORES[problem_type][0]]
-    found = {"score": counts, "dev": at_full, problem.by_depth: by_depth}
-    if answers.certainty_XR is not None:
-        right_XR = torch.stack([is_right(x, labels_R) for x in answers.logits_ERC[:-1]])
-        sure = regressor_accuracy(answers.certainty_XR, right_XR)
-        found["dev_certainty_accuracy"] = round(sure, 5)
-    return found
-
-
-def _finite_answers(model: PretrainedModel, dev: Examples) -> EveryExit:
-    answers = every_exit(model, dev.rows)
-    if not bool(answers.logits_ERC.isfinite().all()):
-        raise TrainingError(
-            "The model's answers are no numbers any more. Lower learning_rate or "
-            "ramp_learning_rate."
-        )
-    return answers
+def _beside(answer: Answer, at: Tensor | slice) -> Answer:
+    """Those of the answers that have a label."""
+    sure_R = answer.certainty_R
+    return Answer(answer.logits_RC[at], None if sure_R is None else sure_R[at])
 
 
 def _prepare(model: str | Path, labels: list[str], options: TrainingOptions) -> PretrainedModel:
     model_class = sequence_classifier(model)
     if options.freeze_backbone:  # the head stays too, so it has to be there
-        labels = _head_labels(model_class.config_class.from_pretrained(model).labels, labels)
+        labels = head_labels(model_class.config_class.from_pretrained(model).labels, labels)
     network, report = open_to_train(model_class, model, labels, problem_type=options.problem_type)
-    if options.freeze_backbone and report.initialised:
-        raise ConfigError(
-            f"freeze_backbone keeps the head of {model}, and it lacks "
-            f"{', '.join(report.initialised)}. Fine-tune the model first."
-        )
+    check_head(model, report, options)
     return add_exits(
         network,
         options.depths,
@@ -268,7 +230,16 @@ def _prepare(model: str | Path, labels: list[str], options: TrainingOptions) -> 
     )
 
 
-def _head_labels(head: list[str], labels: list[str]) -> list[str]:
+def check_head(model: str | Path, report: LoadingReport, options: TrainingOptions) -> None:
+    """ConfigError where a head is to be kept that is not there."""
+    if options.freeze_backbone and report.initialised:
+        raise ConfigError(
+            f"freeze_backbone keeps the head of {model}, and it lacks "
+            f"{', '.join(report.initialised)}. Fine-tune the model first."
+        )
+
+
+def head_labels(head: list[str], labels: list[str]) -> list[str]:
     """The names of a kept head's classes: its own, or the data's for one that never had any."""
     if set(labels) <= set(head) and len(labels) > 1:
         return head

@@ -28,7 +28,8 @@ class Certificate:
     """
 
     method: str
-    """`ltt`, `ucb` or `crc`; `empirical`, which guarantees nothing."""
+    """`ltt`, `ucb` or `crc`; `given`, of a threshold that was chosen by other rows for its speed;
+    `empirical`, which guarantees nothing."""
     risk: str
     """What a row may lose: `disagreement`, `accuracy`, or the name of a loss of one's own."""
     max_risk: float
@@ -114,7 +115,7 @@ def check_certificate(model: PretrainedModel) -> None:
     certificate = _kept(exits)
     reason = None if certificate is None else why_void(certificate, model)
     if reason is not None:
-        exits.calibration = {k: v for k, v in (exits.calibration or {}).items() if k != _KEY}
+        take_off(exits)
         warnings.warn(
             f"{model.name_or_path}: the exits' certificate ({certificate}) is void: {reason}. "
             "Their thresholds stay; to have a guarantee again calibrate them (offramp calibrate).",
@@ -132,6 +133,12 @@ def certify(model: PretrainedModel, certificate: Certificate) -> None:
         "rule": str(certificate),
         _KEY: certificate.to_dict(),
     }
+
+
+def take_off(exits: Exits) -> None:
+    """Leave the thresholds, without what was proved of them."""
+    if exits.calibration is not None:
+        exits.calibration = {k: v for k, v in exits.calibration.items() if k != _KEY}
 
 
 def weights_fingerprint(model: PretrainedModel) -> str:

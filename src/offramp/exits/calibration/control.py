@@ -143,6 +143,8 @@ def empirical(losses: Losses, target: Target) -> Found:
 METHODS: dict[str, Callable[[Losses, Target], Found]] = {
     method.__name__: method for method in (ltt, ucb, crc, empirical)
 }
+GIVEN = "given"
+"""The method of a step that was chosen without these rows, and whose risk is bounded as it is."""
 SURE = ("ltt", "ucb")
 """Those that bound the risk with a probability."""
 _ROUNDING = 1e-12  # of sums of losses
@@ -161,6 +163,13 @@ def choose(losses: Losses, target: Target, method: str) -> Found:
             f"even if none of them loses anything: that takes {needed} rows."
         )
     return METHODS[method](losses, target)
+
+
+def bound_of(losses: Losses, target: Target, step: int) -> Found:
+    """The risk of a step that was chosen by other rows, and its bound with the confidence."""
+    row_R = losses.values_PR[step]
+    p_value = _test_of(losses, target)
+    return Found(step, row_R.double().mean().item(), _least_rejected(row_R, target, p_value))
 
 
 def rows_needed(losses: Losses, target: Target, method: str) -> int:

@@ -85,12 +85,13 @@ def layer_path(tuning_ERC: Tensor, lost_XR: Tensor, depths: Sequence[int]) -> li
         depth: _fitted(logits_entropy(logits_RC), lost_R.double())
         for depth, logits_RC, lost_R in zip(depths[:-1], tuning_ERC[:-1], lost_XR, strict=True)
     }
+    most = math.log(1.001 * math.log(tuning_ERC.shape[-1]))  # above any entropy's logarithm
     path: list[Criterion] = []
     for chance in rising(0.5, decades=5):
         own = [0.0] * depths[-1]
         for depth, (offset, slope) in curves.items():
             if chance > 0 and slope > 0:
-                own[depth - 1] = math.exp(min(8.0, (log_odds(chance) - offset) / slope))
+                own[depth - 1] = math.exp(min(most, (log_odds(chance) - offset) / slope))
         path.append(LayerEntropy(tuple(float(f"{threshold:.6g}") for threshold in own)))
     return path
 

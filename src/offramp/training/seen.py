@@ -1,0 +1,34 @@
+"""Which rows a model was trained with, as fingerprints that its exits keep."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Iterable
+
+from offramp.exits.attach import exits_of
+from offramp.models.base import PretrainedModel
+
+FINGERPRINTS = "fingerprints"
+"""Under which name the exits' calibration has them."""
+
+
+def fingerprint_of_texts(texts: Iterable[object]) -> str:
+    """SHA-256 of texts, pairs or lists of words, whatever their order."""
+    digest = hashlib.sha256()
+    for text in sorted(json.dumps(text) for text in texts):
+        digest.update(text.encode() + b"\n")
+    return digest.hexdigest()
+
+
+def note_rows(model: PretrainedModel, **splits: Iterable[object]) -> None:
+    """Let the exits remember the rows of these splits."""
+    exits = exits_of(model)
+    found = {name: fingerprint_of_texts(texts) for name, texts in splits.items()}
+    exits.calibration = {**(exits.calibration or {}), FINGERPRINTS: found}
+
+
+def noted_rows(model: PretrainedModel) -> dict[str, str]:
+    """The fingerprints by split; none for a model that nothing is known of."""
+    found: dict[str, str] = (exits_of(model).calibration or {}).get(FINGERPRINTS, {})
+    return found

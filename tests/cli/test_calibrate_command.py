@@ -1,0 +1,59 @@
+"""`offramp calibrate`: a threshold with a certificate, written into the model."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+from exit_models import toy_rows, write_body
+from invoking import Run
+
+import offramp
+
+
+@pytest.fixture(scope="module")
+def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A trained toy classifier, rows that it never saw, and the ones that it did."""
+    place = tmp_path_factory.mktemp("calibrate")
+    for name, (n_rows, seed) in {"train": (240, 0), "held": (600, 21)}.items():
+        with (place / f"{name}.jsonl").open("w", encoding="utf-8") as file:
+            for text, label in toy_rows(n_rows, seed):
+                file.write(json.dumps({"text": text, "label": label}) + "\n")
+    options = offramp.TrainingOptions(
+        epochs=4, batch_size=16, learning_rate=2e-3, ramp_learning_rate=4e-3
+    )
+    data = offramp.read_table(place / "train.jsonl")
+    offramp.train(write_body(place / "body"), data, place / "model", options=options)
+    return place
+
+
+def test_a_certificate_is_written(run: Run, place: Path) -> None:
+    done = run("calibrate", "model", "--data", "held.jsonl", "--max-loss", "0.05")
+    assert done.code == 0, done.err
+    said = " ".join(done.err.split())
+    assert "with probability 0.95 (ltt, 600 rows" in said
+    section = json.loads((place / "model" / "config.json").read_text())["exits"]
+    certificate = section["calibration"]["certificate"]
+    assert certificate["criterion"] == section["criterion"]
+    assert certificate["max_risk"] == 0.05
+    assert offramp.certificate_of(offramp.load(place / "model").model) is not None
+
+
+def test_elsewhere_and_without_labels(run: Run, place: Path) -> None:
+    before = (place / "model" / "config.json").read_bytes()
+    done = run(
+        *("calibrate", "model", "--data", "held.jsonl", "--no-labels", "--method", "crc"),
+        *("--max-loss", "0.02", "--output", "other"),
+    )
+    assert done.code == 0, done.err
+    assert "in expectation" in " ".join(done.err.split())
+    assert (place / "model" / "config.json").read_bytes() == before
+    assert offramp.certificate_of(offramp.load(place / "other").model) is not None
+
+
+def test_too_few_rows(run: Run, place: Path) -> None:
+    done = run("calibrate", "model", "--data", "held.jsonl", "--max-loss", "0.001")
+    assert done.code == 2
+    assert "600 rows are too few" in " ".join(done.err.split())
+    assert "takes 2995 rows" in " ".join(done.err.split())

@@ -1,0 +1,324 @@
+"""Calibration: what is chosen and certified, what is refused, and when a certificate is void."""
+
+from __future__ import annotations
+
+import json
+import math
+import shutil
+import warnings
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+import torch
+from exit_models import toy_rows
+from safetensors.torch import load_file, save_file
+from torch import Tensor
+
+import offramp
+from offramp.errors import CertificateWarning, ConfigError, DataError
+from offramp.exits.attach import exits_of
+from offramp.exits.calibration.certificate import weights_fingerprint
+from offramp.exits.criteria import Entropy, LayerEntropy, MaxProbability, Patience
+from offramp.runner.classifier import Classifier
+from offramp.training.train import TrainingReport
+
+Trained = tuple[Path, TrainingReport]
+
+
+def table(n_rows: int, seed: int, source: str) -> offramp.Table:
+    texts, labels = zip(*toy_rows(n_rows, seed), strict=True)
+    return offramp.Table(source, list(texts), list(labels))
+
+
+ROWS, TUNE = table(600, 21, "calibration"), table(300, 22, "tuning")
+
+
+@pytest.fixture
+def classifier(toy_trained: Trained) -> Classifier:
+    return offramp.load(toy_trained[0], task="classify")
+
+
+def disagreement(classifier: Classifier) -> list[bool]:
+    """Row by row, by predicting twice."""
+    early = classifier.predict(ROWS.texts)
+    full = classifier.predict(ROWS.texts, threshold=0)
+    return [one.label != other.label for one, other in zip(early, full, strict=True)]
+
+
+def test_what_is_certified_is_what_prediction_gives(classifier: Classifier) -> None:
+    found = offramp.calibrate(classifier, ROWS, max_loss=0.05)
+    assert classifier.criterion == found.criterion
+    lost = disagreement(classifier)
+    certificate = found.certificate
+    assert certificate.found_risk == sum(lost) / len(lost)
+    assert certificate.rows == 600
+    assert certificate.bound is not None
+    assert certificate.found_risk <= certificate.bound <= 0.05
+    # Clopper and Pearson's upper limit, by its definition
+    tail = sum(
+        math.comb(600, k) * certificate.bound**k * (1 - certificate.bound) ** (600 - k)
+        for k in range(sum(lost) + 1)
+    )
+    assert tail == pytest.approx(0.05, abs=1e-4)
+    layers = [one.exit_layer for one in classifier.predict(ROWS.texts)]
+    assert {int(depth): count for depth, count in certificate.left.items()} == {
+        depth: layers.count(depth) for depth in set(layers)
+    }
+    assert found.mean_layers == pytest.approx(sum(layers) / 600)
+
+
+@pytest.mark.parametrize("method", ["ltt", "ucb", "crc", "empirical"])
+def test_methods(method: str, classifier: Classifier) -> None:
+    found = offramp.calibrate(classifier, ROWS, max_loss=0.05, method=method).certificate
+    assert found.method == method
+    assert (found.confidence is None) == (method in ("crc", "empirical"))
+    assert found.guarantees == (method != "empirical")
+    assert ("no guarantee" in str(found)) == (method == "empirical")
+
+
+def test_a_risk_of_accuracy(classifier: Classifier) -> None:
+    found = offramp.calibrate(classifier, ROWS, max_loss=0.05, risk="accuracy").certificate
+    early = classifier.predict(ROWS.texts)
+    full = classifier.predict(ROWS.texts, threshold=0)
+    right = [
+        sum(one.label == label for one, label in zip(said, ROWS.labels or [], strict=True))
+        for said in (full, early)
+    ]
+    assert found.found_risk == pytest.approx((right[0] - right[1]) / 600)
+
+
+def test_a_loss_of_ones_own(classifier: Classifier) -> None:
+    def shift(left_RC: Tensor, full_RC: Tensor, labels: Tensor | None) -> Tensor:
+        assert labels is not None
+        return (left_RC.softmax(-1) - full_RC.softmax(-1)).abs().amax(-1)
+
+    found = offramp.calibrate(classifier, ROWS, max_loss=0.2, risk=shift)
+    assert found.certificate.risk == "shift"
+    early = classifier.predict(ROWS.texts)
+    full = classifier.predict(ROWS.texts, threshold=0)
+    gaps = [
+        abs(
+            one.probability
+            - (other.probability if one.label == other.label else 1 - other.probability)
+        )
+        for one, other in zip(early, full, strict=True)
+    ]
+    assert found.certificate.found_risk == pytest.approx(sum(gaps) / 600, abs=1e-5)
+
+
+@pytest.mark.parametrize(
+    ("loss", "message"),
+    [
+        (lambda left, full, labels: torch.full((len(full),), 2.0), "from 2 to 2"),
+        (lambda left, full, labels: torch.full((len(full),), 0.5), "is not 0 where"),
+        (lambda left, full, labels: torch.zeros(3), r"gives \(3,\); expected one number"),
+        (lambda left, full, labels: torch.full((len(full),), math.nan), "from nan to nan"),
+    ],
+)
+def test_losses_that_are_refused(
+    loss: Callable[..., Tensor], message: str, classifier: Classifier
+) -> None:
+    with pytest.raises(ConfigError, match=message):
+        offramp.calibrate(classifier, ROWS, risk=loss)
+
+
+@pytest.mark.parametrize(
+    "criterion", [MaxProbability(0.9), Patience(2), Entropy(0.1) & Patience(1)]
+)
+def test_any_criterion(criterion: offramp.Criterion, classifier: Classifier) -> None:
+    classifier.criterion = criterion
+    found = offramp.calibrate(classifier, ROWS, max_loss=0.2)
+    assert type(found.criterion) is type(criterion)
+    assert offramp.certificate_of(classifier.model) == found.certificate
+    given = offramp.calibrate(classifier, ROWS, max_loss=0.2, path=[Entropy(0), Entropy(9)])
+    assert given.criterion in (Entropy(0), Entropy(9))
+
+
+def test_a_threshold_for_each_layer(classifier: Classifier) -> None:
+    found = offramp.calibrate(classifier, ROWS, max_loss=0.01, by_layer=True, tune=TUNE)
+    assert isinstance(found.criterion, LayerEntropy)
+    assert not found.is_full_depth
+    assert sum(disagreement_by(classifier, found.criterion)) / 600 == found.certificate.found_risk
+    thresholds = found.criterion.thresholds
+    assert 0 < thresholds[0] <= thresholds[1] < math.log(2) * 1.01
+    assert thresholds[2] == 0  # the model's own head asks nobody
+
+
+def disagreement_by(classifier: Classifier, criterion: offramp.Criterion) -> list[bool]:
+    rows = list(classifier.encoded(ROWS.texts))
+    early = offramp.Runner(classifier.model, criterion=criterion).run(rows).logits_RC
+    full = offramp.Runner(classifier.model, exits=False).run(rows).logits_RC
+    return (early.argmax(-1) != full.argmax(-1)).tolist()
+
+
+def test_saved_and_loaded(classifier: Classifier, tmp_path: Path) -> None:
+    certificate = offramp.calibrate(classifier, ROWS, max_loss=0.05).certificate
+    classifier.save(tmp_path / "model")
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        again = offramp.load(tmp_path / "model", task="classify")
+    assert offramp.certificate_of(again.model) == certificate
+    assert again.criterion == classifier.criterion
+    again.threshold = 0.5
+    assert offramp.certificate_of(again.model) is None
+
+
+def test_weights_that_changed(classifier: Classifier, tmp_path: Path) -> None:
+    offramp.calibrate(classifier, ROWS, max_loss=0.05)
+    classifier.save(tmp_path / "model")
+    file = tmp_path / "model" / "model.safetensors"
+    tensors = load_file(file)
+    tensors["classifier.bias"][0] += 1e-6
+    save_file(tensors, file, metadata={"format": "pt"})
+    with pytest.warns(CertificateWarning, match=r"is void: the weights are others"):
+        again = offramp.load(tmp_path / "model", task="classify")
+    assert offramp.certificate_of(again.model) is None
+    assert again.criterion == classifier.criterion
+    again.save(tmp_path / "saved")  # and it is gone for good
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        offramp.load(tmp_path / "saved", task="classify")
+
+
+def test_a_criterion_that_was_changed_in_the_file(classifier: Classifier, tmp_path: Path) -> None:
+    offramp.calibrate(classifier, ROWS, max_loss=0.05)
+    classifier.save(tmp_path / "model")
+    file = tmp_path / "model" / "config.json"
+    values = json.loads(file.read_text())
+    values["exits"]["criterion"]["threshold"] = 0.6
+    file.write_text(json.dumps(values))
+    with pytest.warns(CertificateWarning, match="the criterion is another"):
+        offramp.load(tmp_path / "model", task="classify")
+
+
+def test_another_type_is_another_model(classifier: Classifier, tmp_path: Path) -> None:
+    offramp.calibrate(classifier, ROWS, max_loss=0.05)
+    classifier.save(tmp_path / "model")
+    with pytest.warns(CertificateWarning, match="of another type"):
+        offramp.BertForSequenceClassification.from_pretrained(
+            tmp_path / "model", dtype=torch.bfloat16
+        )
+
+
+def test_the_fingerprint_is_of_every_value(classifier: Classifier) -> None:
+    before = weights_fingerprint(classifier.model)
+    assert before == weights_fingerprint(classifier.model)
+    with torch.no_grad():
+        next(reversed(list(classifier.model.parameters()))).view(-1)[-1] += 1
+    assert weights_fingerprint(classifier.model) != before
+
+
+def test_rows_of_the_training(classifier: Classifier, toy_data: dict[str, offramp.Table]) -> None:
+    train = toy_data["train"]
+    shuffled = offramp.Table("again", train.texts[::-1], (train.labels or [])[::-1])
+    with pytest.raises(DataError, match="again has the rows of the train set"):
+        offramp.calibrate(classifier, shuffled, max_loss=0.2)
+    with pytest.raises(DataError, match="the rows of the dev set"):
+        offramp.calibrate(classifier, toy_data["dev"], max_loss=0.2)
+    found = offramp.calibrate(classifier, train, max_loss=0.2, force=True).certificate
+    assert found.forced
+    assert not found.guarantees
+    with pytest.raises(DataError, match="the train set"):  # it is still known
+        offramp.calibrate(classifier, train, max_loss=0.2)
+
+
+def test_a_speed_that_is_asked_for(classifier: Classifier) -> None:
+    found = offramp.calibrate(classifier, ROWS, target_speed=1.05)
+    assert found.speed is not None
+    assert found.speed.low <= found.speed.median <= found.speed.high
+    certificate = found.certificate
+    assert (certificate.method, certificate.rows) == ("given", 300)
+    assert certificate.max_risk == certificate.bound
+    others = offramp.Table("others", ROWS.texts[1::2], None)
+    early, full = classifier.predict(others.texts), classifier.predict(others.texts, threshold=0)
+    lost = [one.label != other.label for one, other in zip(early, full, strict=True)]
+    assert certificate.found_risk == sum(lost) / 300
+    with pytest.raises(ConfigError, match="No threshold makes this model 50 times as fast"):
+        offramp.calibrate(classifier, ROWS, target_speed=50)
+    with pytest.raises(ConfigError, match="above 1; got 1"):
+        offramp.calibrate(classifier, ROWS, target_speed=1)
+
+
+def test_eight_bits_are_another_model(classifier: Classifier) -> None:
+    certificate = offramp.calibrate(classifier, ROWS, max_loss=0.05).certificate
+    assert offramp.certificate_of(classifier.prepared().model) == certificate
+    assert offramp.certificate_of(classifier.prepared(int8=True).model) is None
+    assert offramp.certificate_of(classifier.model) == certificate
+
+
+def test_a_watch_warns_where_rows_leave_elsewhere(classifier: Classifier) -> None:
+    certificate = offramp.calibrate(classifier, ROWS, max_loss=0.05).certificate
+    classifier.watch = offramp.ExitWatch(certificate.left)
+    classifier.predict(ROWS.texts)  # as in calibration
+    assert classifier.watch.rows == 600
+    classifier.watch = offramp.ExitWatch({"3": 600})
+    with pytest.warns(offramp.DriftWarning, match="other rows than the certificate is of"):
+        list(classifier.stream(ROWS.texts, ordered=False))
+
+
+def test_evaluating_other_rows_warns(classifier: Classifier, tmp_path: Path) -> None:
+    offramp.calibrate(classifier, ROWS, max_loss=0.05)
+    measure = {"rounds": 1, "timing_rows": 20, "transformers": False}
+    classifier.save(tmp_path / "model")
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        offramp.evaluate(tmp_path / "model", ROWS, **measure)
+    file = tmp_path / "model" / "config.json"
+    values = json.loads(file.read_text())
+    values["exits"]["calibration"]["certificate"]["left"] = {"3": 600}
+    file.write_text(json.dumps(values))
+    with pytest.warns(offramp.DriftWarning, match="of the calibration set after 3.00"):
+        offramp.evaluate(tmp_path / "model", ROWS, **measure)
+
+
+def test_forced_rows_are_not_watched(classifier: Classifier) -> None:
+    watch = offramp.ExitWatch({"1": 300, "2": 300})
+    runner = offramp.Runner(classifier.model, criterion=Entropy(0), watch=watch)
+    runner.run(list(classifier.encoded(ROWS.texts)), max_depth=1)
+    assert watch.rows == 0
+
+
+def test_what_is_refused(classifier: Classifier, toy_trained: Trained, tmp_path: Path) -> None:
+    few = offramp.Table("few", ROWS.texts[:100], (ROWS.labels or [])[:100])
+    with pytest.raises(DataError, match="100 rows are too few .* that takes 299 rows"):
+        offramp.calibrate(classifier, few)
+    with pytest.raises(DataError, match="have one label, '(good|pos)'"):
+        offramp.calibrate(classifier, one_label())
+    unlabelled = offramp.Table("bare", ROWS.texts, None)
+    offramp.calibrate(classifier, unlabelled, max_loss=0.05)
+    with pytest.raises(DataError, match="needs labels, and bare was read without"):
+        offramp.calibrate(classifier, unlabelled, risk="accuracy")
+    with pytest.raises(ConfigError, match="A method is one of ltt, .*Did you mean"):
+        offramp.calibrate(classifier, ROWS, method="lt")
+    with pytest.raises(ConfigError, match="A risk is disagreement, accuracy or a function"):
+        offramp.calibrate(classifier, ROWS, risk="acuracy")
+    with pytest.raises(ConfigError, match="tolerance is of numbers"):
+        offramp.calibrate(classifier, ROWS, tolerance=1.0)
+    with pytest.raises(ConfigError, match="begins with a criterion that lets no row leave"):
+        offramp.calibrate(classifier, ROWS, path=[Entropy(9)])
+    with pytest.raises(DataError, match="texts of calibration are among the rows to tune on"):
+        offramp.calibrate(classifier, ROWS, by_layer=True, tune=ROWS)
+    with pytest.raises(ConfigError, match="pass them as tune="):
+        offramp.calibrate(classifier, ROWS, by_layer=True)
+    classifier.criterion = offramp.Energy(-3.0)
+    with pytest.raises(ConfigError, match="in the model's own units"):
+        offramp.calibrate(classifier, ROWS)
+    assert not offramp.calibrate(classifier, ROWS, max_loss=0.2, tune=TUNE).is_full_depth
+    plain = offramp.load(toy_trained[0], task="classify")
+    del plain.model.exits
+    with pytest.raises(ConfigError, match="exits"):
+        offramp.calibrate(plain, ROWS)
+
+
+def one_label() -> offramp.Table:
+    labels = ROWS.labels or []
+    return offramp.Table("one", ROWS.texts, [labels[0]] * len(labels))
+
+
+def test_a_malformed_certificate(classifier: Classifier, tmp_path: Path) -> None:
+    exits_of(classifier.model).calibration = {"certificate": {"method": "ltt"}}
+    classifier.save(tmp_path / "model")
+    with pytest.raises(ConfigError, match="certificate in config.json is malformed"):
+        offramp.load(tmp_path / "model", task="classify")
+    shutil.rmtree(tmp_path / "model")
