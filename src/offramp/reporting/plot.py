@@ -52,7 +52,7 @@ def plot(values: Mapping[str, Any], width: int, height: int, name: str) -> Marku
         kind: [system for system in systems if system["kind"] == kind]
         for kind in ("truncated", "plain", "peer", "exits")
     }
-    stops = sorted(by_kind["exits"], key=lambda system: -float(system["mean_layers"]))
+    stops = by_depth(systems)
     title = f"{capital(MEASURES[measure])} against wall clock"
     return tag(
         "svg",
@@ -76,6 +76,12 @@ def plot(values: Mapping[str, Any], width: int, height: int, name: str) -> Marku
         role="img",
         aria_labelledby=f"{name}-title {name}-desc",
     )
+
+
+def by_depth(systems: Iterable[Mapping[str, Any]]) -> list[Mapping[str, Any]]:
+    """Those with exits, from the one whose rows leave last: the places of the slider."""
+    exits = (system for system in systems if system["kind"] == "exits")
+    return sorted(exits, key=lambda system: -float(system["mean_layers"]))
 
 
 def _frame(systems: Sequence[Mapping[str, Any]], measure: str, width: int, height: int) -> Frame:

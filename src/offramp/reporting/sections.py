@@ -120,7 +120,7 @@ def _system(system: Values, values: Values) -> Markup:
 def _of_speeds(values: Values) -> str:
     """With fewer than six rounds no ranks of theirs give an interval."""
     few = values["rounds"] < 6
-    return f"; of speeds, the range of {values['rounds']} rounds" if few else ""
+    return "; of speeds, the range of the rounds" if few else ""
 
 
 def _peers(values: Values) -> Markup | None:
@@ -193,9 +193,10 @@ def how(values: Values) -> Markup:
         tag(
             "p",
             f"Scores are over all {values['rows']:,} rows. Speeds are over "
-            f"{values['timed_rows']:,} of them, picked by a fixed seed; the plain model, exits, "
-            f"cut-off models{peer} ran in turn in each of {values['rounds']} rounds, and a speed "
-            "is the median of the rounds' ratios. Another machine gives other speeds.",
+            f"{values['timed_rows']:,} of them, picked by a fixed seed; the plain model, exits and "
+            f"cut-off models{peer} ran in turn, as often as there were rounds "
+            f"({values['rounds']}), and a speed is the median of the rounds' ratios. Another "
+            "machine gives other speeds.",
         ),
         _facts((name, said) for name, said in machine if said is not None),
     )

@@ -7,7 +7,7 @@ from typing import Any
 
 from offramp.reporting.markup import Markup, join, tag
 from offramp.reporting.parts import bar, section, table
-from offramp.reporting.plot import legend, plot
+from offramp.reporting.plot import by_depth, legend, plot
 from offramp.reporting.wording import (
     MEASURES,
     TIMES,
@@ -38,15 +38,9 @@ def chosen(values: Mapping[str, Any]) -> Mapping[str, Any]:
     return next(system for system in values["systems"] if system["chosen"])
 
 
-def by_depth(values: Mapping[str, Any]) -> list[Mapping[str, Any]]:
-    """The systems with exits, from the one whose rows leave last."""
-    found = [system for system in values["systems"] if system["kind"] == "exits"]
-    return sorted(found, key=lambda system: -float(system["mean_layers"]))
-
-
 def stops(values: Mapping[str, Any]) -> list[dict[str, Any]]:
     """What the page shows at each place of the slider, in the words in which it shows it."""
-    return [_stop(system, values) for system in by_depth(values)]
+    return [_stop(system, values) for system in by_depth(values["systems"])]
 
 
 def _stop(system: Mapping[str, Any], values: Mapping[str, Any]) -> dict[str, Any]:
@@ -75,7 +69,7 @@ def _stop(system: Mapping[str, Any], values: Mapping[str, Any]) -> dict[str, Any
 
 def trade(values: Mapping[str, Any]) -> Markup:
     """The plot beside the slider; without a script it shows the chosen threshold."""
-    systems = by_depth(values)
+    systems = by_depth(values["systems"])
     place = next(i for i, system in enumerate(systems) if system["chosen"])
     stop = _stop(systems[place], values)
     title = f"{capital(MEASURES[values['measure']])} against wall clock"
