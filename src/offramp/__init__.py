@@ -179,6 +179,8 @@ _TABLE: dict[str, tuple[str, tuple[str, ...]]] = {
     "recalibrate": ("offramp.training.thresholds", (*_MODELS, *_TEXT)),
     "evaluate": ("offramp.training.evaluation", (*_MODELS, *_TEXT)),
     "evaluate_tagger": ("offramp.training.tagger_evaluation", (*_MODELS, *_TEXT)),
+    "report": ("offramp.reporting.measuring", (*_MODELS, *_TEXT)),
+    "Report": ("offramp.reporting.measuring", (*_MODELS, *_TEXT)),
     "entity_f1": ("offramp.training.entities", (*_MODELS, *_TEXT)),
     "EntityScores": ("offramp.training.entities", (*_MODELS, *_TEXT)),
 }
@@ -308,6 +310,7 @@ if TYPE_CHECKING:
     from offramp.models.mpnet import *  # noqa: F403
     from offramp.models.roberta import *  # noqa: F403
     from offramp.models.tracking import InitTrackerMeta as InitTrackerMeta
+    from offramp.reporting.measuring import Report as Report, report as report
     from offramp.runner.answerer import Answer as Answer, Answerer as Answerer
     from offramp.runner.chooser import Choice as Choice, Chooser as Chooser
     from offramp.runner.classifier import (

@@ -69,6 +69,12 @@ class EveryExit:
         forced_R = torch.zeros_like(layers_R, dtype=torch.bool)
         return Results(units.padded(answers_UC), layers_R, forced_R)
 
+    def cut_off(self, depth: int) -> Results:
+        """The answers of the exit at `depth`, which all rows go to."""
+        logits_RC = self.logits_ERC[self.depths.index(depth)]
+        layers_R = torch.full((len(logits_RC),), depth)
+        return Results(logits_RC, layers_R, torch.zeros_like(layers_R, dtype=torch.bool))
+
 
 @torch.inference_mode()
 def every_exit(model: PretrainedModel, rows: Sequence[Row], tokens: int | None = None) -> EveryExit:
