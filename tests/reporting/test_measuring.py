@@ -14,8 +14,9 @@ from report_kit import LABELS, QUICK, Measured
 
 from offramp.errors import CheckpointError, ConfigError, SaveError
 from offramp.exits.attach import exits_of
-from offramp.exits.calibration.certificate import Certificate, certify, weights_fingerprint
+from offramp.exits.calibration.certificate import Certificate, certify, model_fingerprint
 from offramp.reporting.measuring import Report, System, report
+from offramp.runner.fingerprint import tokenizer_fingerprint
 from offramp.runner.loading import load
 from offramp.runner.run import Runner
 
@@ -137,11 +138,11 @@ def certified(place: Path, to: Path, **changes: Any) -> Report:
         "confidence": 0.9,
         "rows": 500,
         "found_risk": 0.012,
-        "bound": 0.04,
         "criterion": exits_of(served.model).criterion.to_dict(),
         "left": {"1": 500},
         "data": "0" * 64,
-        "weights": weights_fingerprint(served.model),
+        "weights": model_fingerprint(served.model),
+        "tokenizer": tokenizer_fingerprint(served.tokenizer),
         "date": "2026-01-02",
         "versions": {"offramp": "0.1.0"},
     }

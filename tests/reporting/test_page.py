@@ -185,7 +185,6 @@ def test_certificates(values: dict[str, Any]) -> None:
         "max_risk": 0.01,
         "confidence": 0.95,
         "rows": 1000,
-        "bound": None,
         "sentence": "disagreement of at most 0.01 with probability 0.95",
         "guarantees": True,
         "is_of_chosen": True,

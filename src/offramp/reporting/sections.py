@@ -149,10 +149,9 @@ CERTIFIED = (
     ("confidence", "With probability"),
     ("rows", "Rows calibrated on"),
     ("found_risk", "Risk found on them"),
-    ("bound", "Upper bound"),
     ("date", "Date"),
     ("data", "SHA-256 of the rows"),
-    ("weights", "SHA-256 of the weights"),
+    ("weights", "SHA-256 of the model"),
 )
 
 
