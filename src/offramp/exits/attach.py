@@ -15,6 +15,7 @@ from offramp.exits.criteria import (
     Entropy,
     RegressionPatience,
     Task,
+    check_criterion,
     criterion_from_dict,
 )
 from offramp.exits.equilibrium import rescaled
@@ -30,7 +31,8 @@ M = TypeVar("M", bound=PretrainedModel)
 class Exits(nn.ModuleDict):
     """A model's ramps by depth (1 is after the first layer), and the criterion that asks them.
 
-    `criterion` may be replaced at any time; a run keeps the one it began with. With `certainty`
+    `criterion` may be replaced at any time; a run keeps the one it began with. What is no criterion
+    is refused at once, one that does not fit the model's task when a run begins. With `certainty`
     there is a regressor that all ramps share: of what one of them pooled, how sure it is that the
     ramp is right. What it learns sends no gradient to the ramps or the body.
     """
@@ -52,6 +54,14 @@ class Exits(nn.ModuleDict):
         self.criterion = criterion
         self.calibration: dict[str, Any] | None = None
         """How the criterion was chosen, as JSON values; kept in the config, not interpreted."""
+
+    def __setattr__(self, name: str, value: Any) -> None:
+        """Raise ConfigError for a criterion that is none."""
+        if (
+            name == "criterion"
+        ):  # a loss of torch.nn would become one of the parts, and not be asked
+            check_criterion(value)
+        super().__setattr__(name, value)
 
     def ramp(self, depth: int) -> Ramp:
         """The ramp after `depth` layers."""
@@ -170,7 +180,7 @@ def add_exits(
         criterion = RegressionPatience() if task.kind == "regression" else Entropy()
     if not isinstance(certainty, bool):
         raise ConfigError(f"certainty is True or False; got {certainty!r}.")
-    criterion.check(replace(task, certainty=certainty))
+    check_criterion(criterion).check(replace(task, certainty=certainty, depths=tuple(chosen)))
     width = int(model.config.hidden_size)
     narrow = max(1, width // (6 if task.tokens else 3))
     shape: dict[str, Any] = {
@@ -262,12 +272,12 @@ def answers_by_depth(
 
 
 def task_of(model: PretrainedModel) -> Task:
-    """What the model is asked."""
+    """What the model is asked, and after which layers if it has exits."""
+    of = Task.of_tokens if getattr(model, "answers_tokens", False) else Task.of
     exits = getattr(model, "exits", None)
-    certainty = isinstance(exits, Exits) and exits.certainty is not None
-    if getattr(model, "answers_tokens", False):
-        return Task.of_tokens(model.config, certainty)
-    return Task.of(model.config, certainty)
+    if not isinstance(exits, Exits):
+        return of(model.config)
+    return replace(of(model.config, exits.certainty is not None), depths=exits.depths)
 
 
 def exits_of(model: nn.Module) -> Exits:

@@ -7,7 +7,7 @@ from dataclasses import replace
 from offramp.errors import ConfigError
 from offramp.exits.attach import exits_of, task_of
 from offramp.exits.calibration.drift import ExitWatch
-from offramp.exits.criteria import Criterion, Entropy
+from offramp.exits.criteria import Criterion, Entropy, check_criterion
 from offramp.models.base import PretrainedModel
 from offramp.runner.peeks import LeaveRates
 from offramp.runner.run import Runner
@@ -41,7 +41,7 @@ class ExitingModel(TextModel):
 
     @criterion.setter
     def criterion(self, value: Criterion) -> None:
-        value.check(task_of(self.model))
+        check_criterion(value).check(task_of(self.model))
         exits_of(self.model).criterion = value
 
 

@@ -25,7 +25,7 @@ from offramp.exits.calibration.control import (
     choose,
 )
 from offramp.exits.calibration.paths import Grounds, layer_path, path_of
-from offramp.exits.criteria import Criterion
+from offramp.exits.criteria import Criterion, check_criterion
 from offramp.exits.criteria.task import MULTI_LABEL, SINGLE_LABEL
 from offramp.runner.leaving import LeavingModel
 from offramp.runner.run import Results
@@ -218,7 +218,7 @@ def _path(
         if by_layer or not path:
             raise ConfigError("path= is a list of criteria, and by_layer=True makes one: pass one.")
         for criterion in path:
-            criterion.check(task)
+            check_criterion(criterion).check(task)
         return list(path)
     tuned = None if tuning is None else every_exit(model.model, tuning.rows)
     if not by_layer:
