@@ -18,7 +18,6 @@ from offramp.exits.criteria import Answer
 from offramp.exits.criteria.task import MULTI_LABEL
 from offramp.models.base import PretrainedModel
 from offramp.models.flow import ExitableModel, run_layers
-from offramp.models.loading import LoadingReport
 from offramp.models.registry import sequence_classifier
 from offramp.text.columns import Columns
 from offramp.text.tables import Table
@@ -33,6 +32,7 @@ from offramp.training.examples import (
     label_names,
 )
 from offramp.training.frozen import train_ramps
+from offramp.training.kept import check_head, head_labels, keep_ramps
 from offramp.training.loop import (
     Lesson,
     class_weights,
@@ -221,38 +221,12 @@ def _prepare(model: str | Path, labels: list[str], options: TrainingOptions) -> 
         labels = head_labels(model_class.config_class.from_pretrained(model).labels, labels)
     network, report = open_to_train(model_class, model, labels, problem_type=options.problem_type)
     check_head(model, report, options)
-    return add_exits(
+    add_exits(
         network,
         options.depths,
         pooler=options.pooler,
         queries=options.queries,
         certainty=options.certainty,
     )
-
-
-def check_head(model: str | Path, report: LoadingReport, options: TrainingOptions) -> None:
-    """ConfigError where a head is to be kept that is not there."""
-    if options.freeze_backbone and report.initialised:
-        raise ConfigError(
-            f"freeze_backbone keeps the head of {model}, and it lacks "
-            f"{', '.join(report.initialised)}. Fine-tune the model first."
-        )
-
-
-def head_labels(head: list[str], labels: list[str]) -> list[str]:
-    """The names of a kept head's classes: its own, or the data's for one that never had any."""
-    if set(labels) <= set(head) and len(labels) > 1:
-        return head
-    if len(labels) == len(head) == 1:
-        return head
-    if len(labels) == len(head) and head == [f"LABEL_{i}" for i in range(len(head))]:
-        return labels
-    if len(labels) == 1:  # a number
-        raise ConfigError(
-            f"freeze_backbone keeps the model's head, which has {len(head)} outputs; one for "
-            "regression has one. Fine-tune the model first."
-        )
-    raise ConfigError(
-        f"freeze_backbone keeps the model's head, whose classes are {head}; the data's are "
-        f"{labels}. Fine-tune the model on these first, or name its classes in config.json."
-    )
+    keep_ramps(network, model, options)
+    return network
