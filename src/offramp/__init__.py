@@ -143,7 +143,7 @@ _TABLE: dict[str, tuple[str, tuple[str, ...]]] = {
     "register_base_model": ("offramp.models.base", _MODELS),
     "add_exits": ("offramp.exits.attach", _MODELS),
     "build_exits": ("offramp.exits.attach", _MODELS),
-    "logits_by_depth": ("offramp.exits.attach", _MODELS),
+    "logits_by_depth": ("offramp.exits.forward", _MODELS),
     "Certificate": ("offramp.exits.calibration.certificate", _MODELS),
     "certificate_of": ("offramp.exits.calibration.certificate", _MODELS),
     "ExitWatch": ("offramp.exits.calibration.drift", _MODELS),
@@ -228,7 +228,6 @@ if TYPE_CHECKING:
     from offramp.exits.attach import (
         add_exits as add_exits,
         build_exits as build_exits,
-        logits_by_depth as logits_by_depth,
     )
     from offramp.exits.calibration.certificate import (
         Certificate as Certificate,
@@ -265,6 +264,7 @@ if TYPE_CHECKING:
         HighwayException as HighwayException,
         entropy as entropy,
     )
+    from offramp.exits.forward import logits_by_depth as logits_by_depth
     from offramp.exits.pabee import (
         AlbertForSequenceClassificationWithPabee as AlbertForSequenceClassificationWithPabee,
         AlbertModelWithPabee as AlbertModelWithPabee,

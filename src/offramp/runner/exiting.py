@@ -5,8 +5,8 @@ from __future__ import annotations
 from dataclasses import replace
 
 from offramp.errors import ConfigError
-from offramp.exits.attach import exits_of, task_of
 from offramp.exits.calibration.drift import ExitWatch
+from offramp.exits.container import exits_of, task_of
 from offramp.exits.criteria import Criterion, Entropy, check_criterion
 from offramp.models.base import PretrainedModel
 from offramp.runner.peeks import LeaveRates

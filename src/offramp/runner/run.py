@@ -15,8 +15,8 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from offramp.errors import ConfigError
-from offramp.exits.attach import exits_of, task_of
 from offramp.exits.calibration.drift import ExitWatch
+from offramp.exits.container import exits_of, task_of
 from offramp.exits.criteria import Criterion, check_criterion
 from offramp.models.base import PretrainedModel
 from offramp.models.flow import ExitableModel

@@ -8,8 +8,9 @@ from dataclasses import dataclass, replace
 import torch
 from torch import Tensor
 
-from offramp.exits.attach import answers_by_depth, task_of
+from offramp.exits.container import task_of
 from offramp.exits.criteria import Answer, Criterion, Task, check_criterion
+from offramp.exits.forward import answers_by_depth
 from offramp.models.base import PretrainedModel
 from offramp.runner.decisions import Memory, Units, decide
 from offramp.runner.prepare import prepared

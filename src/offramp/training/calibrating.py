@@ -13,7 +13,6 @@ from torch import Tensor
 
 import offramp
 from offramp.errors import ConfigError, DataError, nearest
-from offramp.exits.attach import exits_of, task_of
 from offramp.exits.calibration.certificate import Certificate, certify, weights_fingerprint
 from offramp.exits.calibration.control import (
     GIVEN,
@@ -25,6 +24,7 @@ from offramp.exits.calibration.control import (
     choose,
 )
 from offramp.exits.calibration.paths import Grounds, layer_path, path_of
+from offramp.exits.container import exits_of, task_of
 from offramp.exits.criteria import Criterion, check_criterion
 from offramp.exits.criteria.task import MULTI_LABEL, SINGLE_LABEL
 from offramp.runner.leaving import LeavingModel

@@ -8,7 +8,7 @@ from pathlib import Path
 import torch
 
 from offramp.errors import ConfigError, ReplacedExitsWarning
-from offramp.exits.attach import Exits, exits_of
+from offramp.exits.container import Exits, exits_of
 from offramp.models.base import PretrainedModel
 from offramp.models.loading import LoadingReport
 from offramp.models.opening import Opening, open_model

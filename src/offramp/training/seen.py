@@ -6,7 +6,7 @@ import hashlib
 import json
 from collections.abc import Iterable
 
-from offramp.exits.attach import exits_of
+from offramp.exits.container import exits_of
 from offramp.models.base import PretrainedModel
 
 FINGERPRINTS = "fingerprints"

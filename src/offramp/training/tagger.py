@@ -10,7 +10,8 @@ from typing import Any
 
 from offramp.checkpoints.directory import check_writable
 from offramp.errors import ConfigError
-from offramp.exits.attach import add_exits, exits_of
+from offramp.exits.attach import add_exits
+from offramp.exits.container import exits_of
 from offramp.models.registry import find_class, identify
 from offramp.runner.tagger import Tagger
 from offramp.text.columns import Columns

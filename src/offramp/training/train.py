@@ -13,9 +13,11 @@ from torch import Tensor
 
 from offramp.checkpoints.directory import check_writable
 from offramp.errors import ConfigError
-from offramp.exits.attach import add_exits, answers_by_depth, exits_of
+from offramp.exits.attach import add_exits
+from offramp.exits.container import exits_of
 from offramp.exits.criteria import Answer
 from offramp.exits.criteria.task import MULTI_LABEL
+from offramp.exits.forward import answers_by_depth
 from offramp.models.base import PretrainedModel
 from offramp.models.flow import ExitableModel, run_layers
 from offramp.models.registry import sequence_classifier
