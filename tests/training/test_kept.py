@@ -89,8 +89,10 @@ def test_research_exits_are_replaced_with_a_warning(
     write_tokenizer(tmp_path / "research")
     options = replace(toy_options, epochs=1, pooler="first", **STILL)
     start, data, dev = tmp_path / "research", toy_data["train"], toy_data["dev"]
-    with pytest.warns(offramp.ReplacedExitsWarning, match="hidden 32.*by new ones.*hidden 10"):
+    said = "hidden 32.*by new ones.*hidden 10"
+    with pytest.warns(offramp.ReplacedExitsWarning, match=said) as caught:
         train(start, data, tmp_path / "out", dev=dev, options=options)
+    assert __file__ in {warning.filename for warning in caught}
 
 
 def test_a_tagger_s_too(tmp_path: Path) -> None:
@@ -109,7 +111,7 @@ def test_a_tagger_s_too(tmp_path: Path) -> None:
         assert torch.equal(exits_of(tagger.model).state_dict()[name], tensor), name
     with pytest.warns(
         offramp.ReplacedExitsWarning, match=r"layers 1 .*by new ones, after layers 2 "
-    ):
+    ) as caught:
         train_tagger(
             tmp_path / "start",
             table,
@@ -117,3 +119,4 @@ def test_a_tagger_s_too(tmp_path: Path) -> None:
             dev=tagged_table(20, 2),
             options=replace(options, depths=(2,)),
         )
+    assert __file__ in {warning.filename for warning in caught}

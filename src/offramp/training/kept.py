@@ -64,7 +64,7 @@ def keep_ramps(model: PretrainedModel, directory: str | Path, options: TrainingO
         "Those of the same form would have been trained on: it is asked for by TrainingOptions' "
         "depths, pooler, queries and certainty.",
         ReplacedExitsWarning,
-        stacklevel=4,
+        stacklevel=3,
     )
 
 

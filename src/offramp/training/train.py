@@ -109,6 +109,7 @@ def train(
         data, dev = hold_out(data)
     with seeded(options.seed):
         network = _prepare(model, labels, options)
+        keep_ramps(network, model, options)
         tokenizer = Tokenizer.from_pretrained(model, max_length=max_length)
         trained = problem.runner(network, tokenizer)
         training = examples_of(data, tokenizer, network.config)
@@ -223,12 +224,10 @@ def _prepare(model: str | Path, labels: list[str], options: TrainingOptions) -> 
         labels = head_labels(model_class.config_class.from_pretrained(model).labels, labels)
     network, report = open_to_train(model_class, model, labels, problem_type=options.problem_type)
     check_head(model, report, options)
-    add_exits(
+    return add_exits(
         network,
         options.depths,
         pooler=options.pooler,
         queries=options.queries,
         certainty=options.certainty,
     )
-    keep_ramps(network, model, options)
-    return network
