@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from functools import cached_property
 
 from exiting.clock import Clock
-from exiting.families import DEFAULTS, FAMILIES, path
+from exiting.families import DEFAULTS, FAMILIES, paths
 from exiting.models import PLAIN, Model
 from exiting.points import Chosen, choose
 from exiting.sets import DataSet
@@ -82,6 +82,6 @@ class Setting:
 
 
 def fitting(data: DataSet, model: Model) -> list[str]:
-    """The families that have a path for this model."""
+    """The families that have paths for this model."""
     kind = data.recipe.kind
-    return [family for family in FAMILIES[kind] if path(kind, family, model.dev.exits)]
+    return [family for family in FAMILIES[kind] if paths(kind, family, model.dev.exits)]

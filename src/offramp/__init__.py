@@ -29,6 +29,7 @@ _ERRORS = (
     "NaNLogitsWarning",
     "NewWeightsWarning",
     "OfframpError",
+    "ReplacedExitsWarning",
     "SaveError",
     "TrainingError",
     "UnknownOptionError",
@@ -142,7 +143,7 @@ _TABLE: dict[str, tuple[str, tuple[str, ...]]] = {
     "register_base_model": ("offramp.models.base", _MODELS),
     "add_exits": ("offramp.exits.attach", _MODELS),
     "build_exits": ("offramp.exits.attach", _MODELS),
-    "logits_by_depth": ("offramp.exits.attach", _MODELS),
+    "logits_by_depth": ("offramp.exits.forward", _MODELS),
     "Certificate": ("offramp.exits.calibration.certificate", _MODELS),
     "certificate_of": ("offramp.exits.calibration.certificate", _MODELS),
     "ExitWatch": ("offramp.exits.calibration.drift", _MODELS),
@@ -220,6 +221,7 @@ if TYPE_CHECKING:
         NaNLogitsWarning as NaNLogitsWarning,
         NewWeightsWarning as NewWeightsWarning,
         OfframpError as OfframpError,
+        ReplacedExitsWarning as ReplacedExitsWarning,
         SaveError as SaveError,
         TrainingError as TrainingError,
         UnknownOptionError as UnknownOptionError,
@@ -228,7 +230,6 @@ if TYPE_CHECKING:
     from offramp.exits.attach import (
         add_exits as add_exits,
         build_exits as build_exits,
-        logits_by_depth as logits_by_depth,
     )
     from offramp.exits.calibration.certificate import (
         Certificate as Certificate,
@@ -265,6 +266,7 @@ if TYPE_CHECKING:
         HighwayException as HighwayException,
         entropy as entropy,
     )
+    from offramp.exits.forward import logits_by_depth as logits_by_depth
     from offramp.exits.pabee import (
         AlbertForSequenceClassificationWithPabee as AlbertForSequenceClassificationWithPabee,
         AlbertModelWithPabee as AlbertModelWithPabee,

@@ -14,8 +14,8 @@ from torch import Tensor
 
 from offramp.checkpoints.directory import write_file
 from offramp.errors import ConfigError, SaveError
-from offramp.exits.attach import task_of
 from offramp.exits.calibration.certificate import Certificate, certificate_of
+from offramp.exits.container import task_of
 from offramp.reporting.answers import label_words, said
 from offramp.reporting.examples import LONGEST_NAME, Examples, cut, examples
 from offramp.reporting.page import page, plot_style

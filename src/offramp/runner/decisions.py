@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 
 from offramp.errors import InputError
-from offramp.exits.criteria import Answer, Criterion, RowsOf, Task, ask_rows
+from offramp.exits.criteria import Answer, Criterion, RowsOf, Task, ask_rows, begun
 from offramp.runner.rows import Row
 
 
@@ -122,7 +122,7 @@ class Memory(NamedTuple):
         if criterion is None:
             return None
         lost_R = torch.zeros(units.n_rows, dtype=torch.bool)
-        return cls(criterion.start(units.n_units, n_labels), lost_R)
+        return cls(begun(criterion, units.n_units, n_labels), lost_R)
 
     def part(self, units: Units, rows_R: Tensor) -> Memory:
         """A copy of what is remembered of some of the rows, whose units these are."""

@@ -5,8 +5,8 @@ from __future__ import annotations
 import hashlib
 import json
 
-from offramp.exits.attach import exits_of
 from offramp.exits.calibration.certificate import update_with_weights
+from offramp.exits.container import exits_of
 from offramp.runner.text_model import TextModel
 from offramp.text.tokenizer import Tokenizer
 

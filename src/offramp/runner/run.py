@@ -15,9 +15,9 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from offramp.errors import ConfigError
-from offramp.exits.attach import exits_of, task_of
 from offramp.exits.calibration.drift import ExitWatch
-from offramp.exits.criteria import Criterion
+from offramp.exits.container import exits_of, task_of
+from offramp.exits.criteria import Criterion, check_criterion
 from offramp.models.base import PretrainedModel
 from offramp.models.flow import ExitableModel
 from offramp.runner.decisions import Units
@@ -113,7 +113,7 @@ class Runner:
         self._prepares = prepare
         self._rates = rates or LeaveRates()
         self._watch = watch
-        self._criterion = criterion
+        self._criterion = None if criterion is None else check_criterion(criterion)
         self._use_exits = exits and (criterion is not None or hasattr(model, "exits"))
         self._depth = self._check_depth(depth)
         self._window_rows = window_rows
@@ -215,21 +215,22 @@ class Runner:
         until = None if deadline is None else time.monotonic() + deadline
         model = prepared(self.model) if self._prepares else checked(self.model)
         last, criterion, cut = self._depth, None, False
-        task = task_of(self.model)
-        depths: tuple[int, ...] = ()
+        task, asked = task_of(self.model), tuple[int, ...]()
         if self._use_exits:
-            criterion = (self._criterion or exits_of(self.model).criterion).for_task(task)
-            depths = tuple(depth for depth in exits_of(model).depths if depth < last)
+            asked = tuple(depth for depth in exits_of(model).depths if depth < last)
+        depths = asked
         if max_depth is not None and max_depth < last:
-            up_to = tuple(depth for depth in depths if depth <= max_depth)
-            if not up_to:
+            asked = tuple(depth for depth in asked if depth <= max_depth)
+            if not asked:
                 where = f"the first is after layer {depths[0]}" if depths else "this run has none"
                 raise ConfigError(
                     f"max_depth={max_depth}: a row leaves at an exit, and {where}. Take a greater "
                     "max_depth."
                 )
-            *rest, last = up_to
-            depths, cut = tuple(rest), True
+            depths, last, cut = asked[:-1], asked[-1], True
+        if self._use_exits:
+            criterion = self._criterion or exits_of(self.model).criterion
+            criterion = criterion.for_task(replace(task, depths=asked))
         return Route(model, task, depths, last, criterion, cut, until)
 
     def run_window(self, rows: Sequence[Row], route: Route) -> Results:

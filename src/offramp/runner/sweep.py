@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor
 
-from offramp.exits.attach import answers_by_depth, task_of
-from offramp.exits.criteria import Answer, Criterion, Task
+from offramp.exits.container import task_of
+from offramp.exits.criteria import Answer, Criterion, Task, check_criterion
+from offramp.exits.forward import answers_by_depth
 from offramp.models.base import PretrainedModel
 from offramp.runner.decisions import Memory, Units, decide
 from offramp.runner.prepare import prepared
@@ -49,9 +50,9 @@ class EveryExit:
 
     def apply(self, criterion: Criterion) -> Results:
         """The answers and exit layers that `criterion` gives; ConfigError if it does not fit."""
-        task = Task.outputs(self.logits_ERC.shape[-1], None, self.certainty_XR is not None)
-        criterion = criterion.for_task(self.task or task)
         n_labels = self.logits_ERC.shape[-1]
+        task = self.task or Task.outputs(n_labels, None, self.certainty_XR is not None)
+        criterion = check_criterion(criterion).for_task(replace(task, depths=self.depths[:-1]))
         units = self.units or Units(self.logits_ERC.shape[1])
         rows_R, memory = torch.arange(units.n_rows), Memory.blank(criterion, units, n_labels)
         answers_UC = self.logits_ERC[-1].clone()

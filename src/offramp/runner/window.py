@@ -22,7 +22,7 @@ import torch
 from torch import Tensor
 
 from offramp.errors import NaNLogitsWarning
-from offramp.exits.attach import exits_of
+from offramp.exits.container import exits_of
 from offramp.exits.criteria import Answer, Criterion, Task
 from offramp.models.base import PretrainedModel
 from offramp.models.flow import (

@@ -13,7 +13,6 @@ from torch import Tensor
 
 import offramp
 from offramp.errors import ConfigError, DataError, nearest
-from offramp.exits.attach import OwnedExits, exits_of, task_of
 from offramp.exits.calibration.certificate import Certificate, certify, model_fingerprint
 from offramp.exits.calibration.control import (
     METHODS,
@@ -25,7 +24,8 @@ from offramp.exits.calibration.control import (
     choose,
 )
 from offramp.exits.calibration.paths import Grounds, layer_path, path_of
-from offramp.exits.criteria import Criterion
+from offramp.exits.container import OwnedExits, exits_of, task_of
+from offramp.exits.criteria import Criterion, check_criterion
 from offramp.exits.criteria.task import MULTI_LABEL, SINGLE_LABEL
 from offramp.runner.fingerprint import tokenizer_fingerprint
 from offramp.runner.leaving import LeavingModel
@@ -247,10 +247,10 @@ def _path(
         if by_layer:
             raise ConfigError("by_layer=True makes a path, and path= is one: pass one of them.")
         given = list(path)
-        if not given or not all(isinstance(criterion, Criterion) for criterion in given):
-            raise ConfigError(f"path= is a list of criteria, at least one; got {given}.")
+        if not given:
+            raise ConfigError("path= is a list of criteria, at least one; got none.")
         for criterion in given:
-            criterion.check(task)
+            check_criterion(criterion).check(task)
         return given
     tuned = None if tuning is None else _answers(model, tuning)
     if not by_layer:

@@ -18,9 +18,9 @@ import torch
 import offramp
 from offramp.backends import is_available
 from offramp.errors import DataError
-from offramp.exits.attach import exits_of, task_of
 from offramp.exits.calibration.certificate import certificate_of
 from offramp.exits.calibration.drift import ExitWatch
+from offramp.exits.container import exits_of, task_of
 from offramp.exits.criteria import AllOf, AnyOf, Criterion, Entropy
 from offramp.models.base import PretrainedModel
 from offramp.models.flow import ExitableModel

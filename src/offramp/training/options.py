@@ -101,7 +101,8 @@ class TrainingOptions:
     by default; for a tagger f1, of entities (macro_f1: the mean over their types)."""
     freeze_backbone: bool = False
     """Train ramps alone; with `joint` (or `two-stage`) by the labels, with `self-distillation` by
-    the answers of the model's own head."""
+    the answers of the model's own head. Ramps that the model has, of the depths and the form that
+    are asked for, go on from where they are; others are replaced, with a warning."""
     gradient_equilibrium: bool = False
     """Let the gradient that a layer gets be the mean, not the sum, of those of the exits behind it
     (Li et al. 2019), where several exits teach the body."""

@@ -6,8 +6,8 @@ import hashlib
 import json
 from collections.abc import Iterable
 
-from offramp.exits.attach import exits_of
 from offramp.exits.calibration.certificate import FINGERPRINTS
+from offramp.exits.container import exits_of
 from offramp.models.base import PretrainedModel
 
 

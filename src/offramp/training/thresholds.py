@@ -10,8 +10,8 @@ from typing import Any, Protocol
 from torch import Tensor
 
 from offramp.errors import ConfigError
-from offramp.exits.attach import exits_of
 from offramp.exits.calibration.certificate import FINGERPRINTS
+from offramp.exits.container import exits_of
 from offramp.exits.criteria import AllOf, Criterion, Entropy, RegressionPatience
 from offramp.exits.criteria.task import SINGLE_LABEL
 from offramp.models.base import PretrainedModel

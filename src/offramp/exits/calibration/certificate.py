@@ -14,7 +14,7 @@ import torch
 from typing_extensions import Self
 
 from offramp.errors import CertificateWarning, ConfigError
-from offramp.exits.attach import Exits, exits_of
+from offramp.exits.container import Exits, exits_of
 from offramp.models.base import PretrainedModel
 
 _KEY = "certificate"
