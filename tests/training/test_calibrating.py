@@ -392,8 +392,10 @@ def test_a_model_that_says_nan_is_not_certified(classifier: Classifier) -> None:
 def test_nothing_to_choose_from(classifier: Classifier) -> None:
     with pytest.raises(ConfigError, match="No row leaves early by any of 2 criteria"):
         offramp.calibrate(classifier, ROWS, path=[Entropy(0), Entropy(0, 2.0)])
-    with pytest.raises(ConfigError, match="path= is a list of criteria"):
+    with pytest.raises(ConfigError, match="A criterion decides which rows leave"):
         offramp.calibrate(classifier, ROWS, path=["a"])  # type: ignore[list-item]
+    with pytest.raises(ConfigError, match="path= is a list of criteria, at least one"):
+        offramp.calibrate(classifier, ROWS, path=[])
     with pytest.raises(DataError, match="has no rows"):
         offramp.calibrate(classifier, offramp.Table("none", [], []))
 
