@@ -12,7 +12,7 @@ from exiting.families import DEFAULTS, FAMILIES, paths
 from exiting.models import PLAIN, Model
 from exiting.points import Chosen, choose
 from exiting.sets import DataSet
-from offramp.training.options import TrainingOptions
+from offramp.training.options import SCHEDULE
 from running.figures import Report
 
 
@@ -27,7 +27,7 @@ class Pair:
         return f"{self.schedule}: {self.family}"
 
 
-DEFAULT = Pair(TrainingOptions().schedule, DEFAULTS["classification"])
+DEFAULT = Pair(SCHEDULE, DEFAULTS["classification"])
 """What the library does where nobody says."""
 
 

@@ -19,7 +19,7 @@ from offramp.text.tagged import TaggedTable
 from offramp.text.tokenizer import Tokenizer
 from offramp.training.kept import check_head, head_labels, keep_ramps
 from offramp.training.loop import class_weights, open_to_train, save_run, seeded
-from offramp.training.options import TrainingOptions
+from offramp.training.options import TAGGER_SCHEDULE, TrainingOptions
 from offramp.training.run import Progress, best_of, open_run
 from offramp.training.schedules import BACKBONE, stages
 from offramp.training.seen import note_rows
@@ -83,6 +83,7 @@ def train_tagger(
     """
     options = options or TrainingOptions()
     _check(options)
+    options = options.scheduled(TAGGER_SCHEDULE)
     check_writable(output)
     data, dev = as_tagged(data), None if dev is None else as_tagged(dev)
     labels = tag_names(data)

@@ -44,7 +44,7 @@ from offramp.training.loop import (
     seeded,
     weight_of,
 )
-from offramp.training.options import TrainingOptions
+from offramp.training.options import SCHEDULE, TrainingOptions
 from offramp.training.problems import PROBLEMS
 from offramp.training.run import Progress, Run, best_of, open_run
 from offramp.training.schedules import RampStage, Stage, stages
@@ -95,7 +95,7 @@ def train(
     process, but for rounding and dropout's draws. The first one evaluates and writes. Raises
     DataError, ConfigError, CheckpointError, SaveError or TrainingError.
     """
-    options = options or TrainingOptions()
+    options = (options or TrainingOptions()).scheduled(SCHEDULE)
     check_writable(output)
     data, dev = as_table(data), None if dev is None else as_table(dev)
     problem = PROBLEMS[options.problem_type]
