@@ -7,10 +7,10 @@ VENV := .venv
 BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check
 
-.PHONY: demo docs test check format lint types imports unit test-slow common-tests fuzz paddle-check clean
+.PHONY: demo docs test check format lint types imports unit chromium test-slow common-tests fuzz paddle-check clean
 
 demo: $(VENV)/.demo
-	$(BIN)/offramp demo
+	$(BIN)/offramp demo --output runs/demo
 
 test: check
 
@@ -28,8 +28,18 @@ types: $(VENV)/.dev
 imports: $(VENV)/.dev
 	$(BIN)/lint-imports
 
-unit: $(VENV)/.dev
+unit: $(VENV)/.dev chromium
 	$(BIN)/python -m pytest
+
+# The browser that the tests of the report's page look at it with: the one that is here, or Debian's.
+# Without it they are skipped, and fail where CI is set.
+BROWSER = for name in chromium chromium-browser google-chrome chrome; do command -v $$name; done \
+  | grep -q .
+chromium:
+	@$(BROWSER) || [ "$$(id -u)" != 0 ] || { apt-get update -qq && \
+	  apt-get install -qq -y --no-install-recommends chromium >/dev/null; } || true
+	@$(BROWSER) || echo "No Chromium: the tests that open the report's page are skipped. To have" \
+	  "them: sudo apt-get install chromium"
 
 test-slow: $(VENV)/.dev
 	$(BIN)/python -m pytest -m slow

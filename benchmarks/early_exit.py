@@ -20,7 +20,7 @@ import torch
 from torch import Tensor
 
 import offramp
-from offramp.exits.attach import exits_of
+from offramp.exits.container import exits_of
 from offramp.runner.run import Results, Runner
 from offramp.runner.sweep import EveryExit, every_exit
 from offramp.text.tokenizer import Encoded

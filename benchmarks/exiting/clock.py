@@ -21,7 +21,7 @@ from typing import Any
 
 import torch
 
-from exiting.families import FAMILIES, path
+from exiting.families import FAMILIES, paths
 from exiting.models import Answers, Model
 from offramp.exits.criteria import Criterion
 from offramp.runner.rows import Row
@@ -99,7 +99,8 @@ class Clock:
         ways = _truncations(model)
         chosen: dict[str, list[str]] = {}
         for family in families:
-            criteria = path(model.data.recipe.kind, family, model.dev.exits)
+            found_paths = paths(model.data.recipe.kind, family, model.dev.exits)
+            criteria = [criterion for one in found_paths for criterion in one]
             if near := _near_shares(model.test, criteria):
                 chosen[family] = [f"{family}: {criterion}" for criterion in near]
                 ways |= {f"{family}: {criterion}": {"criterion": criterion} for criterion in near}

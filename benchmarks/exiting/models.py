@@ -21,7 +21,7 @@ from torch import Tensor
 import offramp
 from exiting.scoring import Scored, scored
 from exiting.sets import DataSet, Kind, Rows
-from offramp.exits.attach import task_of
+from offramp.exits.container import task_of
 from offramp.exits.criteria.task import REGRESSION, SINGLE_LABEL
 from offramp.exits.decisions import Units
 from offramp.models.base import PretrainedModel

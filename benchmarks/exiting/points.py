@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from exiting.clock import Clock, depth_at, share_of
-from exiting.families import path
+from exiting.families import paths
 from exiting.models import PLAIN, Model
 from exiting.scoring import Scored
 from offramp.exits.criteria import Criterion
@@ -42,15 +42,27 @@ class Point:
 
 
 def choose(model: Model, clock: Clock, family: str) -> dict[float, Chosen]:
-    """For each target the slowest criterion of the path that reaches it on dev, where one does.
+    """For each target the slowest criterion that reaches it on dev; of several paths the best one.
 
-    It is the most accurate one too, once accuracy is smoothed by isotonic regression as a falling
-    function of speed; read literally, the most accurate of those that reach it is the luckiest
-    (docs/notes.md).
+    The slowest of a path is the most accurate one too, once accuracy is smoothed by isotonic
+    regression as a falling function of speed; read literally, the most accurate of those that reach
+    it is the luckiest (docs/notes.md).
     """
+    found: dict[float, Chosen] = {}
+    for criteria in paths(model.data.recipe.kind, family, model.dev.exits):
+        for target, chosen in _slowest(model, clock, family, criteria).items():
+            if target not in found or chosen.dev_score > found[target].dev_score:
+                found[target] = chosen
+    return found
+
+
+def _slowest(
+    model: Model, clock: Clock, family: str, criteria: Sequence[Criterion]
+) -> dict[float, Chosen]:
+    """One path's, for the targets that it reaches."""
     dev = model.dev
     speeds = []
-    for number, criterion in enumerate(path(model.data.recipe.kind, family, dev.exits)):
+    for number, criterion in enumerate(criteria):
         results = dev.exits.apply(criterion)
         speeds.append(
             (1 / clock.time(family, share_of(dev, results), model), number, criterion, results)

@@ -8,11 +8,11 @@ from dataclasses import dataclass
 from functools import cached_property
 
 from exiting.clock import Clock
-from exiting.families import DEFAULTS, FAMILIES, path
+from exiting.families import DEFAULTS, FAMILIES, paths
 from exiting.models import PLAIN, Model
 from exiting.points import Chosen, choose
 from exiting.sets import DataSet
-from offramp.training.options import TrainingOptions
+from offramp.training.options import SCHEDULE
 from running.figures import Report
 
 
@@ -27,7 +27,7 @@ class Pair:
         return f"{self.schedule}: {self.family}"
 
 
-DEFAULT = Pair(TrainingOptions().schedule, DEFAULTS["classification"])
+DEFAULT = Pair(SCHEDULE, DEFAULTS["classification"])
 """What the library does where nobody says."""
 
 
@@ -82,6 +82,6 @@ class Setting:
 
 
 def fitting(data: DataSet, model: Model) -> list[str]:
-    """The families that have a path for this model."""
+    """The families that have paths for this model."""
     kind = data.recipe.kind
-    return [family for family in FAMILIES[kind] if path(kind, family, model.dev.exits)]
+    return [family for family in FAMILIES[kind] if paths(kind, family, model.dev.exits)]

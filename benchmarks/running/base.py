@@ -7,7 +7,7 @@ from torch import Tensor
 
 import offramp
 from offramp.bench.comparing import EXITS, PLAIN
-from offramp.exits.attach import exits_of
+from offramp.exits.container import exits_of
 from offramp.models.base import PretrainedModel
 from offramp.runner.run import Runner
 from offramp.runner.sweep import every_exit

@@ -12,7 +12,8 @@ import torch
 from torch import Tensor
 
 import offramp
-from offramp.exits.attach import add_exits, exits_of
+from offramp.exits.attach import add_exits
+from offramp.exits.container import exits_of
 from offramp.exits.criteria import (
     ConfidentPatience,
     Criterion,

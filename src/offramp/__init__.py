@@ -29,6 +29,7 @@ _ERRORS = (
     "NaNLogitsWarning",
     "NewWeightsWarning",
     "OfframpError",
+    "ReplacedExitsWarning",
     "SaveError",
     "TrainingError",
     "UnknownOptionError",
@@ -142,7 +143,7 @@ _TABLE: dict[str, tuple[str, tuple[str, ...]]] = {
     "register_base_model": ("offramp.models.base", _MODELS),
     "add_exits": ("offramp.exits.attach", _MODELS),
     "build_exits": ("offramp.exits.attach", _MODELS),
-    "logits_by_depth": ("offramp.exits.attach", _MODELS),
+    "logits_by_depth": ("offramp.exits.forward", _MODELS),
     "Certificate": ("offramp.exits.calibration.certificate", _MODELS),
     "certificate_of": ("offramp.exits.calibration.certificate", _MODELS),
     "ExitWatch": ("offramp.exits.calibration.drift", _MODELS),
@@ -179,6 +180,8 @@ _TABLE: dict[str, tuple[str, tuple[str, ...]]] = {
     "recalibrate": ("offramp.training.thresholds", (*_MODELS, *_TEXT)),
     "evaluate": ("offramp.training.evaluation", (*_MODELS, *_TEXT)),
     "evaluate_tagger": ("offramp.training.tagger_evaluation", (*_MODELS, *_TEXT)),
+    "report": ("offramp.reporting.measuring", (*_MODELS, *_TEXT)),
+    "Report": ("offramp.reporting.measuring", (*_MODELS, *_TEXT)),
     "entity_f1": ("offramp.training.entities", (*_MODELS, *_TEXT)),
     "EntityScores": ("offramp.training.entities", (*_MODELS, *_TEXT)),
 }
@@ -218,6 +221,7 @@ if TYPE_CHECKING:
         NaNLogitsWarning as NaNLogitsWarning,
         NewWeightsWarning as NewWeightsWarning,
         OfframpError as OfframpError,
+        ReplacedExitsWarning as ReplacedExitsWarning,
         SaveError as SaveError,
         TrainingError as TrainingError,
         UnknownOptionError as UnknownOptionError,
@@ -226,7 +230,6 @@ if TYPE_CHECKING:
     from offramp.exits.attach import (
         add_exits as add_exits,
         build_exits as build_exits,
-        logits_by_depth as logits_by_depth,
     )
     from offramp.exits.calibration.certificate import (
         Certificate as Certificate,
@@ -263,6 +266,7 @@ if TYPE_CHECKING:
         HighwayException as HighwayException,
         entropy as entropy,
     )
+    from offramp.exits.forward import logits_by_depth as logits_by_depth
     from offramp.exits.pabee import (
         AlbertForSequenceClassificationWithPabee as AlbertForSequenceClassificationWithPabee,
         AlbertModelWithPabee as AlbertModelWithPabee,
@@ -308,6 +312,7 @@ if TYPE_CHECKING:
     from offramp.models.mpnet import *  # noqa: F403
     from offramp.models.roberta import *  # noqa: F403
     from offramp.models.tracking import InitTrackerMeta as InitTrackerMeta
+    from offramp.reporting.measuring import Report as Report, report as report
     from offramp.runner.answerer import Answer as Answer, Answerer as Answerer
     from offramp.runner.chooser import Choice as Choice, Chooser as Chooser
     from offramp.runner.classifier import (

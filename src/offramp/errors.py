@@ -118,6 +118,10 @@ class NewWeightsWarning(UserWarning):
     """A head was not in the checkpoint and has fresh random weights."""
 
 
+class ReplacedExitsWarning(UserWarning):
+    """Ramps alone are trained, and those that the model had are thrown away for others."""
+
+
 class NaNLogitsWarning(UserWarning):
     """Exits answered with NaN for some rows, which went on to the last layer."""
 

@@ -6,6 +6,7 @@ import json
 from pathlib import Path
 
 import pytest
+import torch
 from exit_models import toy_rows, write_body
 from invoking import Run
 
@@ -57,3 +58,16 @@ def test_too_few_rows(run: Run, place: Path) -> None:
     assert done.code == 2
     assert "600 rows are too few" in " ".join(done.err.split())
     assert "takes 2995 rows" in " ".join(done.err.split())
+
+
+def test_what_could_not_be_certified_is_not_written(run: Run, place: Path) -> None:
+    opened = offramp.load(place / "model")
+    del opened.model.exits
+    torch.manual_seed(0)
+    offramp.add_exits(opened.model)  # which know nothing
+    opened.save(place / "untrained")
+    before = (place / "untrained" / "config.json").read_bytes()
+    done = run("calibrate", "untrained", "--data", "held.jsonl", "--max-loss", "0.006")
+    assert done.code == 2
+    assert "No threshold could be certified" in " ".join(done.err.split())
+    assert (place / "untrained" / "config.json").read_bytes() == before

@@ -52,6 +52,16 @@ def test_other_rows_warn_once() -> None:
     assert len(caught) == 1
 
 
+def test_late_drift_shows_too() -> None:
+    watch = ExitWatch(EXPECTED)
+    for _ in range(100):
+        watch.add({int(depth): count for depth, count in EXPECTED.items()})
+    assert watch.rows == 100_000
+    with pytest.warns(DriftWarning):
+        for _ in range(20):
+            watch.add({6: 1000})
+
+
 def test_few_rows_say_nothing() -> None:
     with warnings.catch_warnings():
         warnings.simplefilter("error")

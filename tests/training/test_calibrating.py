@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import math
-import shutil
 import warnings
 from collections.abc import Callable
 from pathlib import Path
@@ -18,7 +17,7 @@ from torch import Tensor
 import offramp
 from offramp.errors import CertificateWarning, ConfigError, DataError
 from offramp.exits.attach import exits_of
-from offramp.exits.calibration.certificate import weights_fingerprint
+from offramp.exits.calibration.certificate import model_fingerprint
 from offramp.exits.criteria import Entropy, LayerEntropy, MaxProbability, Patience
 from offramp.runner.classifier import Classifier
 from offramp.training.train import TrainingReport
@@ -53,14 +52,7 @@ def test_what_is_certified_is_what_prediction_gives(classifier: Classifier) -> N
     certificate = found.certificate
     assert certificate.found_risk == sum(lost) / len(lost)
     assert certificate.rows == 600
-    assert certificate.bound is not None
-    assert certificate.found_risk <= certificate.bound <= 0.05
-    # Clopper and Pearson's upper limit, by its definition
-    tail = sum(
-        math.comb(600, k) * certificate.bound**k * (1 - certificate.bound) ** (600 - k)
-        for k in range(sum(lost) + 1)
-    )
-    assert tail == pytest.approx(0.05, abs=1e-4)
+    assert certificate.max_risk == 0.05
     layers = [one.exit_layer for one in classifier.predict(ROWS.texts)]
     assert {int(depth): count for depth, count in certificate.left.items()} == {
         depth: layers.count(depth) for depth in set(layers)
@@ -171,9 +163,10 @@ def test_weights_that_changed(classifier: Classifier, tmp_path: Path) -> None:
     tensors = load_file(file)
     tensors["classifier.bias"][0] += 1e-6
     save_file(tensors, file, metadata={"format": "pt"})
-    with pytest.warns(CertificateWarning, match=r"is void: the weights are others"):
+    with pytest.warns(CertificateWarning, match=r"is void: the weights, their type or"):
         again = offramp.load(tmp_path / "model", task="classify")
     assert offramp.certificate_of(again.model) is None
+    assert "disagreement" not in json.dumps(exits_of(again.model).calibration)
     assert again.criterion == classifier.criterion
     again.save(tmp_path / "saved")  # and it is gone for good
     with warnings.catch_warnings():
@@ -195,18 +188,18 @@ def test_a_criterion_that_was_changed_in_the_file(classifier: Classifier, tmp_pa
 def test_another_type_is_another_model(classifier: Classifier, tmp_path: Path) -> None:
     offramp.calibrate(classifier, ROWS, max_loss=0.05)
     classifier.save(tmp_path / "model")
-    with pytest.warns(CertificateWarning, match="of another type"):
+    with pytest.warns(CertificateWarning, match="their type or the model's settings"):
         offramp.BertForSequenceClassification.from_pretrained(
             tmp_path / "model", dtype=torch.bfloat16
         )
 
 
 def test_the_fingerprint_is_of_every_value(classifier: Classifier) -> None:
-    before = weights_fingerprint(classifier.model)
-    assert before == weights_fingerprint(classifier.model)
+    before = model_fingerprint(classifier.model)
+    assert before == model_fingerprint(classifier.model)
     with torch.no_grad():
         next(reversed(list(classifier.model.parameters()))).view(-1)[-1] += 1
-    assert weights_fingerprint(classifier.model) != before
+    assert model_fingerprint(classifier.model) != before
 
 
 def test_rows_of_the_training(classifier: Classifier, toy_data: dict[str, offramp.Table]) -> None:
@@ -217,7 +210,7 @@ def test_rows_of_the_training(classifier: Classifier, toy_data: dict[str, offram
     with pytest.raises(DataError, match="the rows of the dev set"):
         offramp.calibrate(classifier, toy_data["dev"], max_loss=0.2)
     found = offramp.calibrate(classifier, train, max_loss=0.2, force=True).certificate
-    assert found.forced
+    assert found.on_seen_rows
     assert not found.guarantees
     with pytest.raises(DataError, match="the train set"):  # it is still known
         offramp.calibrate(classifier, train, max_loss=0.2)
@@ -228,12 +221,11 @@ def test_a_speed_that_is_asked_for(classifier: Classifier) -> None:
     assert found.speed is not None
     assert found.speed.low <= found.speed.median <= found.speed.high
     certificate = found.certificate
-    assert (certificate.method, certificate.rows) == ("given", 300)
-    assert certificate.max_risk == certificate.bound
-    others = offramp.Table("others", ROWS.texts[1::2], None)
-    early, full = classifier.predict(others.texts), classifier.predict(others.texts, threshold=0)
-    lost = [one.label != other.label for one, other in zip(early, full, strict=True)]
-    assert certificate.found_risk == sum(lost) / 300
+    assert (certificate.method, certificate.rows, certificate.confidence) == ("speed", 300, 0.95)
+    n_lost = round(certificate.found_risk * 300)
+    bound = certificate.max_risk  # Clopper and Pearson's upper limit, by its definition
+    tail = sum(math.comb(300, k) * bound**k * (1 - bound) ** (300 - k) for k in range(n_lost + 1))
+    assert tail == pytest.approx(0.05, abs=1e-4)
     with pytest.raises(ConfigError, match="No threshold makes this model 50 times as fast"):
         offramp.calibrate(classifier, ROWS, target_speed=50)
     with pytest.raises(ConfigError, match="above 1; got 1"):
@@ -317,8 +309,117 @@ def one_label() -> offramp.Table:
 
 
 def test_a_malformed_certificate(classifier: Classifier, tmp_path: Path) -> None:
-    exits_of(classifier.model).calibration = {"certificate": {"method": "ltt"}}
+    half = {"method": "ltt", "criterion": classifier.criterion.to_dict()}
+    exits_of(classifier.model).calibration = {"certificate": half}
     classifier.save(tmp_path / "model")
-    with pytest.raises(ConfigError, match="certificate in config.json is malformed"):
-        offramp.load(tmp_path / "model", task="classify")
-    shutil.rmtree(tmp_path / "model")
+    with pytest.warns(CertificateWarning, match="is void: It is malformed"):
+        opened = offramp.load(tmp_path / "model", task="classify")
+    assert offramp.certificate_of(opened.model) is None
+    exits_of(classifier.model).calibration = "x"  # type: ignore[assignment]
+    with pytest.raises(ConfigError, match="`calibration` of the exits in config.json is an object"):
+        offramp.build_exits(bare(), {**exits_of(opened.model).section(), "calibration": "x"})
+
+
+def bare() -> offramp.BertForSequenceClassification:
+    config = offramp.BertConfig(
+        vocab_size=30, hidden_size=32, num_hidden_layers=3, num_attention_heads=4,
+        intermediate_size=64, num_labels=2,
+    )  # fmt: skip
+    return offramp.BertForSequenceClassification(config)
+
+
+@pytest.mark.parametrize(
+    ("field", "value"),
+    [
+        ("method", "empirical!"),
+        ("max_risk", "0.01"),
+        ("max_risk", -1),
+        ("confidence", "x"),
+        ("rows", -5),
+        ("rows", True),
+        ("found_risk", None),
+        ("left", None),
+        ("left", {"a": 1}),
+        ("left", {"1": 1.5}),
+        ("date", {}),
+        ("weights", 3),
+        ("criterion", "entropy"),
+        ("on_seen_rows", None),
+        ("unknown", 1),
+    ],
+)
+def test_certificates_that_lie(
+    field: str, value: object, classifier: Classifier, tmp_path: Path
+) -> None:
+    offramp.calibrate(classifier, ROWS, max_loss=0.05)
+    classifier.save(tmp_path / "model")
+    file = tmp_path / "model" / "config.json"
+    values = json.loads(file.read_text())
+    values["exits"]["calibration"]["certificate"][field] = value
+    file.write_text(json.dumps(values))
+    with pytest.warns(CertificateWarning, match="is void"):
+        assert offramp.load(tmp_path / "model").criterion == classifier.criterion
+
+
+@pytest.mark.parametrize("setting", ["num_attention_heads", "hidden_act", "layer_norm_eps"])
+def test_settings_that_changed(setting: str, classifier: Classifier, tmp_path: Path) -> None:
+    offramp.calibrate(classifier, ROWS, max_loss=0.05)
+    classifier.save(tmp_path / "model")
+    file = tmp_path / "model" / "config.json"
+    values = json.loads(file.read_text())
+    values[setting] = {"num_attention_heads": 2, "hidden_act": "relu", "layer_norm_eps": 1e-3}[
+        setting
+    ]
+    file.write_text(json.dumps(values))
+    with pytest.warns(CertificateWarning, match="or the model's settings are others"):
+        offramp.load(tmp_path / "model")
+
+
+def test_another_tokenizer(classifier: Classifier, tmp_path: Path) -> None:
+    offramp.calibrate(classifier, ROWS, max_loss=0.05)
+    classifier.save(tmp_path / "model")
+    with pytest.warns(CertificateWarning, match="how many tokens it keeps"):
+        offramp.load(tmp_path / "model", max_length=7)
+
+
+def test_a_model_that_says_nan_is_not_certified(classifier: Classifier) -> None:
+    with torch.no_grad():
+        classifier.model.classifier.weight.fill_(math.nan)
+    with pytest.raises(offramp.CheckpointError, match="answers with NaN"):
+        offramp.calibrate(classifier, ROWS)
+
+
+def test_nothing_to_choose_from(classifier: Classifier) -> None:
+    with pytest.raises(ConfigError, match="No row leaves early by any of 2 criteria"):
+        offramp.calibrate(classifier, ROWS, path=[Entropy(0), Entropy(0, 2.0)])
+    with pytest.raises(ConfigError, match="A criterion decides which rows leave"):
+        offramp.calibrate(classifier, ROWS, path=["a"])  # type: ignore[list-item]
+    with pytest.raises(ConfigError, match="path= is a list of criteria, at least one"):
+        offramp.calibrate(classifier, ROWS, path=[])
+    with pytest.raises(DataError, match="has no rows"):
+        offramp.calibrate(classifier, offramp.Table("none", [], []))
+
+
+def test_a_facade_is_refused() -> None:
+    config = bare().config
+    model = offramp.DeeBertForSequenceClassification(config)
+    owner = Classifier.__new__(Classifier)
+    owner.model = model
+    with pytest.raises(ConfigError, match="Open its directory with offramp.load"):
+        offramp.calibrate(owner, ROWS)
+
+
+def test_an_own_threshold_is_not_watched(classifier: Classifier) -> None:
+    classifier.watch = offramp.ExitWatch({"1": 600})
+    classifier.predict(ROWS.texts, threshold=0)
+    assert classifier.watch.rows == 0
+
+
+def test_a_stale_certificate_is_not_saved(classifier: Classifier, tmp_path: Path) -> None:
+    offramp.calibrate(classifier, ROWS, max_loss=0.05)
+    classifier.threshold = 0.5
+    classifier.save(tmp_path / "model")
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        opened = offramp.load(tmp_path / "model")
+    assert "certificate" not in (exits_of(opened.model).calibration or {})

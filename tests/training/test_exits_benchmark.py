@@ -4,22 +4,26 @@ from __future__ import annotations
 
 import sys
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
 import numpy as np
 import pytest
 import torch
 
-from offramp.exits.criteria import Entropy
+from offramp.exits.criteria import Entropy, Patience, Task
 from offramp.runner.sweep import EveryExit
 from offramp.text.tables import Table
 from offramp.training.entities import entity_f1
+from offramp.training.problems import PROBLEMS
+from offramp.training.thresholds import default_growth
 
 sys.path.insert(0, str(Path(__file__).parents[2] / "benchmarks"))
 
 from exiting.clock import depth_at, interpolated, share_of
-from exiting.families import FAMILIES, path
+from exiting.families import DEFAULTS, FAMILIES, paths
 from exiting.models import Answers
-from exiting.points import either
+from exiting.points import choose, either
 from exiting.scoring import METRICS, interval, scored
 from exiting.sets import evenly
 
@@ -90,22 +94,55 @@ def test_drawn_rows_give_the_interval_of_a_mean() -> None:
     assert (low, high) == pytest.approx((75 - half, 75 + half), abs=0.5)
 
 
+def some_exits(kind: str) -> EveryExit:
+    generator = torch.Generator().manual_seed(1)
+    n_outputs = 1 if kind == "regression" else 3
+    return EveryExit((1, 2, 3, 4, 5), 3 * torch.randn(5, 60, n_outputs, generator=generator))
+
+
 @pytest.mark.parametrize("kind", FAMILIES)
 def test_paths_begin_where_nobody_leaves(kind: str) -> None:
     """And the further they go, the fewer layers are taken."""
-    generator = torch.Generator().manual_seed(1)
-    n_outputs = 1 if kind == "regression" else 3
-    logits_ERC = 3 * torch.randn(5, 60, n_outputs, generator=generator)
-    exits = EveryExit((1, 2, 3, 4, 5), logits_ERC)
+    exits = some_exits(kind)
     for family in FAMILIES[kind]:  # type: ignore[index]
-        criteria = path(kind, family, exits)  # type: ignore[arg-type]
-        layers = [exits.apply(criterion).mean_layers for criterion in criteria]
-        if family == "learned to exit":
-            assert not layers  # these exits do not say how sure they are
-            continue
-        assert layers[0] > layers[-1]
-        if family not in ("voting", "random"):
-            assert layers == sorted(layers, reverse=True)
+        found = paths(kind, family, exits)  # type: ignore[arg-type]
+        assert bool(found) == (family != "learned to exit")  # these do not say how sure they are
+        for criteria in found:
+            layers = [exits.apply(criterion).mean_layers for criterion in criteria]
+            assert layers[0] > layers[-1]
+            if family not in ("voting", "random"):
+                assert layers == sorted(layers, reverse=True)
+
+
+def test_the_default_of_numbers_is_what_the_library_chooses_from() -> None:
+    exits = some_exits("regression")
+    found = paths("regression", DEFAULTS["regression"], exits)
+    assert found == PROBLEMS["regression"].criteria(exits, 1.0)
+    assert [str(one[-1]).count("MinDepth(layers=") for one in found] == [0, 1, 1]
+
+
+def test_of_several_paths_the_better_one_is_chosen_for_each_speed() -> None:
+    """Ramps 1 to 3 know nothing and agree about it; 4 and 5 are right."""
+    labels_R = torch.arange(60.0)
+    noise_ER = torch.randn(5, 60, generator=torch.Generator().manual_seed(0)) / 100
+    said_ER = labels_R * torch.tensor([0.0, 0.0, 0.0, 1.0, 1.0])[:, None] + noise_ER
+    exits = EveryExit((1, 2, 3, 4, 5), said_ER[..., None], Task("regression", 1))
+    model: Any = SimpleNamespace(
+        dev=Answers(exits, labels_R, torch.ones(60), "regression"),
+        data=SimpleNamespace(recipe=SimpleNamespace(kind="regression")),
+    )
+    clock: Any = SimpleNamespace(time=lambda family, share, model: share * 0.8)
+    one, several = (
+        choose(model, clock, family) for family in ("regression patience 1", DEFAULTS["regression"])
+    )
+    assert several[1.5].dev_score > 99 > one[1.5].dev_score
+    assert "MinDepth(layers=4)" in str(several[1.5].criterion)
+
+
+def test_a_combination_is_a_family() -> None:
+    (criteria,) = paths("classification", "entropy, growing & patience 1", some_exits("classes"))
+    assert {one.of[1] for one in criteria} == {Patience(1)}  # type: ignore[attr-defined]
+    assert {one.of[0].growth for one in criteria} == {default_growth(5)}  # type: ignore[attr-defined]
 
 
 def test_rows_are_drawn_evenly() -> None:

@@ -12,7 +12,7 @@ import torch
 from exit_models import random_rows, tiny_model, write_tokenizer
 from safetensors.torch import load_file
 
-from offramp.errors import ConfigError, TrainingError
+from offramp.errors import ConfigError, ReplacedExitsWarning, TrainingError
 from offramp.exits.attach import add_exits, exits_of
 from offramp.models.bert import BertForSequenceClassification
 from offramp.nn.blocks import EncoderLayer
@@ -186,7 +186,8 @@ def test_frozen_is_the_same_for_the_same_seed(
 
 
 def test_only_the_depths_asked_for(train_frozen: TrainToy) -> None:
-    classifier, report = train_frozen(epochs=1, depths=(2,), pooler="first")
+    with pytest.warns(ReplacedExitsWarning):
+        classifier, report = train_frozen(epochs=1, depths=(2,), pooler="first")
     assert exits_of(classifier.model).depths == (2,)
     assert list(report.log[0]["dev_accuracy_by_depth"]) == ["2", "3"]
 

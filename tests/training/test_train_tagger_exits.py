@@ -58,7 +58,8 @@ def body(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def trained(body: Path, tmp_path_factory: pytest.TempPathFactory) -> Trained:
     output = tmp_path_factory.mktemp("trained") / "tagger"
     data, dev = tagged_table(500, 1, "train"), tagged_table(60, 2, "dev")
-    _, report = train_tagger(body, data, output, dev=dev, options=OPTIONS)
+    options = replace(OPTIONS, schedule="joint")
+    _, report = train_tagger(body, data, output, dev=dev, options=options)
     return output, report
 
 
@@ -179,6 +180,11 @@ def test_every_schedule(schedule: str, certainty: bool, train_toy: TrainToy) -> 
         assert list(report.log[0]["dev_f1_by_depth"]) == ["3"]
 
 
+def test_the_body_is_trained_alone_by_default(train_toy: TrainToy) -> None:
+    _, report = train_toy()
+    assert [line["stage"] for line in report.log] == ["backbone", "ramps"]
+
+
 def test_the_loss_is_of_words(train_toy: TrainToy, monkeypatch: pytest.MonkeyPatch) -> None:
     """Of each exit the mean over words of the cross-entropy, weighted by depth."""
     seen: list[tuple[dict[int, torch.Tensor], torch.Tensor]] = []
@@ -188,7 +194,7 @@ def test_the_loss_is_of_words(train_toy: TrainToy, monkeypatch: pytest.MonkeyPat
         return depth_weighted_loss(logits, labels_R, step, weights_C)
 
     monkeypatch.setattr(schedules, "_JOINT", Stage("joint", watched))
-    _, report = train_toy(depths=(1,))
+    _, report = train_toy(depths=(1,), schedule="joint")
     n_words = sum(map(len, TRAIN.words))
     assert sum(len(labels_N) for _, labels_N in seen) == n_words
     losses = []

@@ -13,6 +13,7 @@ from offramp.cli.embed import embed
 from offramp.cli.evaluate import evaluate
 from offramp.cli.inspect import inspect
 from offramp.cli.predict import predict
+from offramp.cli.report import report
 from offramp.cli.rerank import rerank
 from offramp.cli.train import train
 
@@ -26,10 +27,11 @@ def app() -> None:
     """Transformer encoders whose inputs leave as soon as the answer is known."""
 
 
-for command in (
+COMMANDS = (
     train,
     evaluate,
     calibrate,
+    report,
     predict,
     embed,
     rerank,
@@ -37,5 +39,6 @@ for command in (
     demo,
     inspect,
     convert,
-):
+)
+for command in COMMANDS:
     app.add_command(command)

@@ -8,6 +8,7 @@ from typing import Any
 import rich_click as click
 
 from offramp.cli.common import columns, console
+from offramp.errors import DataError
 
 
 @click.command(epilog="Example: offramp calibrate sentiment --data held-out.tsv --max-loss 0.01")
@@ -22,10 +23,18 @@ from offramp.cli.common import columns, console
 )
 @click.option("--confidence", default=0.95, show_default=True, help="Of the guarantee.")
 @click.option(
-    "--method", default="ltt", show_default=True, help="ltt, ucb, crc, or empirical (no guarantee)."
+    "--method",
+    default="ltt",
+    show_default=True,
+    type=click.Choice(["ltt", "ucb", "crc", "empirical"]),
+    help="How it is bounded; by empirical it is not.",
 )
 @click.option(
-    "--risk", default="disagreement", show_default=True, help="disagreement, or accuracy."
+    "--risk",
+    default="disagreement",
+    show_default=True,
+    type=click.Choice(["disagreement", "accuracy"]),
+    help="What a row may lose.",
 )
 @click.option("--tolerance", type=float, help="Numbers that are further apart disagree.")
 @click.option(
@@ -64,6 +73,11 @@ def calibrate(
 
     rows, others = read(data), None if tune is None else read(tune)
     found = offramp.calibrate(opened, rows, tune=others, **options)
+    if found.is_full_depth and output is None:
+        raise DataError(
+            f"No threshold could be certified but one by which no row leaves early; {model} stays "
+            "as it is. With more rows, or a greater --max-loss, one may be; or pass --output."
+        )
     opened.save(output or model)
     console.print(_said(found), markup=False)
     console.print(f"Wrote {output or model}.", markup=False)
@@ -71,11 +85,6 @@ def calibrate(
 
 def _said(found: Any) -> str:
     layers = f"rows take {found.mean_layers:.2f} of {found.n_layers} layers"
-    if found.is_full_depth:
-        return (
-            "No threshold could be certified: no row leaves early. With more rows, or a greater "
-            "--max-loss, one may be."
-        )
     speed = ""
     if found.speed is not None:
         speed = (

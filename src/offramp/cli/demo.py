@@ -24,7 +24,9 @@ SENTENCES = (
 
 
 @click.command(epilog="Example: offramp demo --output runs/demo")
-@click.option("--output", type=click.Path(path_type=Path), help="Keep the model here.")
+@click.option(
+    "--output", type=click.Path(path_type=Path), help="Keep the model here, and a page about it."
+)
 @click.option("--epochs", default=3, show_default=True)
 @click.option("--seed", default=0, show_default=True)
 def demo(output: Path | None, epochs: int, seed: int) -> None:
@@ -47,6 +49,7 @@ def demo(output: Path | None, epochs: int, seed: int) -> None:
     keep = nullcontext(str(output)) if output else tempfile.TemporaryDirectory()
     with keep as directory:
         where = Path(directory) / "model" if output is None else Path(directory)
+        page = None if output is None else where / "report.html"
         with progress_bar() as progress:
             classifier, _ = offramp.train(
                 model_directory("all-MiniLM-L6-v2"),
@@ -59,16 +62,18 @@ def demo(output: Path | None, epochs: int, seed: int) -> None:
                 max_length=64,
                 progress=progress,
             )
-            evaluation = offramp.evaluate(
+            report = offramp.report(
                 where,
                 splits["test"],
                 dev=splits["dev"],
+                output=page,
                 thresholds=(0.05, 0.1, 0.2),
                 max_loss=0.5,
                 rounds=3,
                 timing_rows=150,
                 progress=progress,
             )
+        evaluation = report.evaluation
         out.print(evaluation_grid(evaluation))
         chosen = evaluation.chosen
         loss, low, high = evaluation.loss
@@ -94,3 +99,4 @@ def demo(output: Path | None, epochs: int, seed: int) -> None:
             f'The model is in {output}. Try: offramp predict {output} "your sentence"',
             markup=False,
         )
+        out.print(f"Open {page} in a browser: all of this on one page.", markup=False)

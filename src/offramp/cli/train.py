@@ -56,9 +56,8 @@ if TYPE_CHECKING:
 @click.option("--class-weights", help="`balanced`, or a weight for each label: `spam=3,ham=1`.")
 @click.option(
     "--schedule",
-    default="joint",
-    show_default=True,
-    help="joint, two-stage, alternating, self-distillation, joint-distillation or mixed.",
+    help="joint, two-stage, alternating, self-distillation, joint-distillation or mixed.  "
+    "[default: joint; a tagger's: two-stage]",
 )
 @click.option(
     "--distillation-weight", default=1.0, help="Of joint-distillation.", show_default=True

@@ -2,163 +2,27 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import replace
 from typing import Any, TypeVar, cast
 
-from torch import Tensor, nn
+from torch import nn
 
 from offramp.errors import ConfigError
+from offramp.exits.container import FORMAT, Exits, OwnedExits, exits_of, task_of
 from offramp.exits.criteria import (
-    Answer,
     Criterion,
     Entropy,
     RegressionPatience,
-    Task,
+    check_criterion,
     criterion_from_dict,
 )
-from offramp.exits.equilibrium import rescaled
-from offramp.exits.ramps import POOLERS, TOKENS, FirstTokenRamp, Ramp
+from offramp.exits.forward import answers_by_depth, logits_by_depth
+from offramp.exits.ramps import POOLERS, TOKENS, Ramp
 from offramp.models.base import PretrainedModel
-from offramp.models.flow import ExitableModel, Flow, Inputs
-
-FORMAT = 1
+from offramp.models.flow import ExitableModel
 
 M = TypeVar("M", bound=PretrainedModel)
-
-
-class Exits(nn.ModuleDict):
-    """A model's ramps by depth (1 is after the first layer), and the criterion that asks them.
-
-    `criterion` may be replaced at any time; a run keeps the one it began with. With `certainty`
-    there is a regressor that all ramps share: of what one of them pooled, how sure it is that the
-    ramp is right. What it learns sends no gradient to the ramps or the body.
-    """
-
-    certainty: nn.Linear | None
-
-    def __init__(
-        self,
-        ramps: Mapping[int, nn.Module],
-        shape: Mapping[str, Any],
-        criterion: Criterion,
-        certainty: nn.Linear | None = None,
-    ) -> None:
-        """`ramps` by depth, all of one `shape`: what the configuration says of them."""
-        super().__init__({str(depth): ramp for depth, ramp in ramps.items()})
-        self.depths = tuple(ramps)
-        self.shape = dict(shape)
-        self.certainty = certainty
-        self.criterion = criterion
-        self.calibration: dict[str, Any] | None = None
-        """How the criterion was chosen, as JSON values; kept in the config, not interpreted."""
-
-    @property
-    def after_all(self) -> FirstTokenRamp | None:
-        """A ramp after the last layer, asked before the model's own head: DeeBERT's classes' alone.
-
-        It is none of `depths`, and no part of this module.
-        """
-        return None
-
-    def ramp(self, depth: int) -> Ramp:
-        """The ramp after `depth` layers."""
-        return cast(Ramp, self[str(depth)])
-
-    def answer(self, depth: int, pooled: Tensor) -> Answer:
-        """What the ramp after `depth` layers says of rows that it pooled."""
-        logits_RC = self.ramp(depth).answer(pooled)
-        if self.certainty is None:
-            return Answer(logits_RC)
-        return Answer(logits_RC, self.certainty(pooled.detach())[:, 0])
-
-    def read(self, depth: int, flow: Flow) -> Answer:
-        """What the ramp after `depth` layers says of a finished flow."""
-        ramp = self.ramp(depth)
-        if self.certainty is None:
-            return Answer(ramp(flow))  # as a module, so that hooks see it
-        return self.answer(depth, ramp.pool(flow))
-
-    def section(self) -> dict[str, Any]:
-        """What config.json keeps of the exits."""
-        return {
-            "format": FORMAT,
-            "depths": list(self.depths),
-            **self.shape,
-            **({} if self.certainty is None else {"certainty": True}),
-            "criterion": self.criterion.to_dict(),
-            **({} if self.calibration is None else {"calibration": self.calibration}),
-        }
-
-
-class OwnedExits(Exits):
-    """A view of ramps that a model has by names of its own.
-
-    Nothing is stored in it: the ramps are the model's, and so are the criterion (`owned_criterion`)
-    and its calibration.
-    """
-
-    def __init__(
-        self,
-        owner: PretrainedModel,
-        ramps: Mapping[int, nn.Module],
-        dropout: float,
-        after_all: FirstTokenRamp | None = None,
-    ) -> None:
-        """`ramps` are over first tokens, and as wide as the model."""
-        nn.ModuleDict.__init__(self, {str(depth): ramp for depth, ramp in ramps.items()})
-        self.depths = tuple(ramps)
-        width = owner.config.hidden_size
-        self.shape = {"pooler": "first", "queries": 1, "hidden": width, "dropout": dropout}
-        self.certainty = None
-        self._owner, self._after_all = (owner,), (after_all,)  # in tuples: no parts of this module
-
-    @property
-    def after_all(self) -> FirstTokenRamp | None:
-        """The owner's, if it has one."""
-        return self._after_all[0]
-
-    @property
-    def criterion(self) -> Criterion:
-        """What the model keeps of when rows leave; what is set must be such as it can keep."""
-        return cast(Criterion, cast(Any, self._owner[0]).owned_criterion)
-
-    @criterion.setter
-    def criterion(self, value: Criterion) -> None:
-        cast(Any, self._owner[0]).owned_criterion = value
-
-    @property
-    def calibration(self) -> dict[str, Any] | None:
-        """How the criterion was chosen, as JSON values."""
-        return vars(self._owner[0]).get("_calibration")
-
-    @calibration.setter
-    def calibration(self, value: dict[str, Any] | None) -> None:
-        vars(self._owner[0])["_calibration"] = value
-
-
-class _LastView:
-    """The view that a model made last. Copies and pickles of the model begin without one."""
-
-    def __init__(self, parts: object = None, view: OwnedExits | None = None) -> None:
-        self.parts, self.view = parts, view
-
-    def __deepcopy__(self, memo: object) -> _LastView:
-        return _LastView()
-
-    def __reduce__(self) -> tuple[Any, ...]:
-        return _LastView, ()
-
-
-def owned_exits(
-    owner: PretrainedModel, parts: tuple[object, ...], make: Callable[[], OwnedExits]
-) -> OwnedExits:
-    """The owner's view of its exits: the last one, while it is of this owner and these `parts`."""
-    parts = (owner, *parts)
-    last = vars(owner).get("_last_view")
-    if last is None or last.view is None or last.parts != parts:
-        last = vars(owner)["_last_view"] = _LastView(parts, make())
-    return cast(OwnedExits, last.view)
 
 
 def add_exits(
@@ -193,27 +57,16 @@ def add_exits(
             f"This model has exits after layers {model.exits.depths} already. "  # type: ignore[union-attr]
             "Delete them first (del model.exits) to put others."
         )
-    n_layers = cast(ExitableModel, model).stack.n_layers
-    try:
-        chosen = list(range(1, n_layers)) if depths is None else sorted(depths)
-    except TypeError:
-        raise ConfigError(f"depths are layers, such as [2, 4]; got {depths!r}.") from None
-    if not all(isinstance(depth, int) and not isinstance(depth, bool) for depth in chosen):
-        raise ConfigError(f"depths are whole numbers, such as [2, 4]; got {chosen}.")
+    chosen = _checked_depths(depths, cast(ExitableModel, model).stack.n_layers)
     if not isinstance(dropout, (int, float)) or not 0 <= dropout <= 1:
         raise ConfigError(f"dropout is a probability from 0 to 1; got {dropout!r}.")
-    if len(set(chosen)) < len(chosen) or any(not 1 <= depth < n_layers for depth in chosen):
-        raise ConfigError(
-            f"Exits lie after different layers from 1 to {n_layers - 1} of this model of "
-            f"{n_layers}; got {chosen}. (After layer {n_layers} the model's own head answers.)"
-        )
     task = task_of(model)
     pooler = _checked_pooler(pooler, model, task.tokens)
     if criterion is None:
         criterion = RegressionPatience() if task.kind == "regression" else Entropy()
     if not isinstance(certainty, bool):
         raise ConfigError(f"certainty is True or False; got {certainty!r}.")
-    criterion.check(replace(task, certainty=certainty))
+    check_criterion(criterion).check(replace(task, certainty=certainty, depths=tuple(chosen)))
     width = int(model.config.hidden_size)
     narrow = max(1, width // (6 if task.tokens else 3))
     shape: dict[str, Any] = {
@@ -250,6 +103,10 @@ def build_exits(model: M, section: Mapping[str, Any]) -> M:
             "Update offramp."
         )
     calibration = values.pop("calibration", None)
+    if not isinstance(calibration, dict | None):
+        raise ConfigError(
+            f"The `calibration` of the exits in config.json is an object; it is {calibration!r}."
+        )
     try:
         criterion = criterion_from_dict(values.pop("criterion"))
         if isinstance(owned := getattr(model, "exits", None), OwnedExits):
@@ -267,70 +124,20 @@ def build_exits(model: M, section: Mapping[str, Any]) -> M:
         raise ConfigError(f"The `exits` section of config.json is malformed: {error}.") from error
 
 
-def logits_by_depth(
-    model: PretrainedModel, inputs: Inputs, *, equilibrium: bool = False
-) -> dict[int, Tensor]:
-    """Every exit's logits [R, C] and, at the last depth, the model's own; rows in flow order.
-
-    Of a token classifier they are the tokens', [T, C]. With `equilibrium` the gradient that a layer
-    gets is the mean of those that the exits behind it send, and not their sum, which is the greater
-    the more of them there are: where k exits are left, this one's own counts 1/k and what comes
-    from behind (k-1)/k. The gradients of the ramps'
-    own weights are what they were (Li et al. 2019, "Improved Techniques for Training Adaptive Deep
-    Networks", gradient equilibrium).
-    """
-    answers = answers_by_depth(model, inputs, equilibrium=equilibrium)
-    return {depth: answer.logits_RC for depth, answer in answers.items()}
-
-
-def answers_by_depth(
-    model: PretrainedModel, inputs: Inputs, *, equilibrium: bool = False
-) -> dict[int, Answer]:
-    """All that `logits_by_depth` gives, and each exit's certainty where they have one."""
-    answers, _ = every_answer(model, inputs, equilibrium=equilibrium)
-    return answers
-
-
-def every_answer(
-    model: PretrainedModel, inputs: Inputs, *, equilibrium: bool = False
-) -> tuple[dict[int, Answer], Answer | None]:
-    """`answers_by_depth`, and the answer of the exit `after_all` layers, if there is one."""
-    task = cast(ExitableModel, model)
-    stack, exits = task.stack, exits_of(model)
-    flow, answers = stack.start(inputs), {}
-    left = len(exits.depths) + 1
-    for i in range(stack.n_layers):
-        flow = stack.step(flow, i)
-        if i + 1 in exits.depths:
-            if equilibrium:
-                flow = replace(flow, hidden=rescaled(flow.hidden, 1 / left))
-            answers[i + 1] = exits.read(i + 1, stack.finish(flow))
-            left -= 1
-            if equilibrium:
-                flow = replace(flow, hidden=rescaled(flow.hidden, left))
-    flow = stack.finish(flow)
-    answers[stack.n_layers] = Answer(task.logits(flow))
-    return answers, None if exits.after_all is None else Answer(exits.after_all(flow))
-
-
-def task_of(model: PretrainedModel) -> Task:
-    """What the model is asked."""
-    exits = getattr(model, "exits", None)
-    certainty = isinstance(exits, Exits) and exits.certainty is not None
-    if getattr(model, "answers_tokens", False):
-        return Task.of_tokens(model.config, certainty)
-    return Task.of(model.config, certainty)
-
-
-def exits_of(model: nn.Module) -> Exits:
-    """The model's exits; ConfigError where it has none."""
-    exits = getattr(model, "exits", None)
-    if not isinstance(exits, Exits):
+def _checked_depths(depths: Iterable[int] | None, n_layers: int) -> list[int]:
+    """The depths in order, or all of them; ConfigError for what no ramp can come after."""
+    try:
+        chosen = list(range(1, n_layers)) if depths is None else sorted(depths)
+    except TypeError:
+        raise ConfigError(f"depths are layers, such as [2, 4]; got {depths!r}.") from None
+    if not all(isinstance(depth, int) and not isinstance(depth, bool) for depth in chosen):
+        raise ConfigError(f"depths are whole numbers, such as [2, 4]; got {chosen}.")
+    if len(set(chosen)) < len(chosen) or any(not 1 <= depth < n_layers for depth in chosen):
         raise ConfigError(
-            f"This {type(model).__name__} has no exits. Put some with offramp.add_exits(model) and "
-            "train them."
+            f"Exits lie after different layers from 1 to {n_layers - 1} of this model of "
+            f"{n_layers}; got {chosen}. (After layer {n_layers} the model's own head answers.)"
         )
-    return exits
+    return chosen
 
 
 def _checked_pooler(pooler: str | None, model: PretrainedModel, tokens: bool) -> str:
@@ -360,10 +167,10 @@ def _at_least_one(name: str, value: int) -> int:
 
 __all__ = [
     "Exits",
+    "OwnedExits",
     "add_exits",
     "answers_by_depth",
     "build_exits",
-    "every_answer",
     "exits_of",
     "logits_by_depth",
     "task_of",

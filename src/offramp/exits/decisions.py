@@ -18,7 +18,7 @@ import torch
 from torch import Tensor
 
 from offramp.errors import InputError, NaNLogitsWarning
-from offramp.exits.criteria import Answer, Criterion, RowsOf, Task, ask_rows
+from offramp.exits.criteria import Answer, Criterion, RowsOf, Task, ask_rows, begun
 
 MARGIN = {torch.float64: 1e-9, torch.float32: 1e-4, torch.bfloat16: 0.1, torch.float16: 0.02}
 """Rows whose logits lie closer than this to a change of answer are computed again, alone.
@@ -140,7 +140,7 @@ class Memory(NamedTuple):
         if criterion is None:
             return None
         lost_R = torch.zeros(units.n_rows, dtype=torch.bool)
-        return cls(criterion.start(units.n_units, n_labels), lost_R)
+        return cls(begun(criterion, units.n_units, n_labels), lost_R)
 
     def part(self, units: Units, rows_R: Tensor) -> Memory:
         """A copy of what is remembered of some of the rows, whose units these are."""

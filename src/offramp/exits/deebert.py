@@ -17,7 +17,7 @@ from torch import Tensor, nn
 
 from offramp.errors import ConfigError, InputError, UnsupportedError
 from offramp.exits.asking import Asking, Batch, Departures, ask_along, kept_settings, plain_number
-from offramp.exits.attach import OwnedExits, owned_exits
+from offramp.exits.container import OwnedExits, owned_exits
 from offramp.exits.criteria import (
     Criterion,
     Entropy,

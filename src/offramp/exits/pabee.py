@@ -15,7 +15,7 @@ from torch import Tensor, nn
 
 from offramp.errors import ConfigError, UnsupportedError
 from offramp.exits.asking import Asking, Batch, ask_along, kept_settings, plain_number
-from offramp.exits.attach import OwnedExits, owned_exits
+from offramp.exits.container import OwnedExits, owned_exits
 from offramp.exits.criteria import Criterion, Patience, RegressionPatience, Task
 from offramp.exits.losses import depth_weighted_loss
 from offramp.exits.ramps import FirstTokenRamp

@@ -5,9 +5,9 @@ from __future__ import annotations
 from dataclasses import replace
 
 from offramp.errors import ConfigError
-from offramp.exits.attach import exits_of, task_of
 from offramp.exits.calibration.drift import ExitWatch
-from offramp.exits.criteria import Criterion, Entropy
+from offramp.exits.container import exits_of, task_of
+from offramp.exits.criteria import Criterion, Entropy, check_criterion
 from offramp.models.base import PretrainedModel
 from offramp.runner.peeks import LeaveRates
 from offramp.runner.run import Runner
@@ -29,7 +29,8 @@ class ExitingModel(TextModel):
 
     def runner(self, criterion: Criterion | None = None) -> Runner:
         """What a call runs its rows with; `criterion` is its own, if it has one."""
-        return Runner(self.model, criterion=criterion, rates=self._rates, watch=self.watch)
+        watch = self.watch if criterion is None else None  # it is of the model's own
+        return Runner(self.model, criterion=criterion, rates=self._rates, watch=watch)
 
     @property
     def criterion(self) -> Criterion:
@@ -41,7 +42,7 @@ class ExitingModel(TextModel):
 
     @criterion.setter
     def criterion(self, value: Criterion) -> None:
-        value.check(task_of(self.model))
+        check_criterion(value).check(task_of(self.model))
         exits_of(self.model).criterion = value
 
 

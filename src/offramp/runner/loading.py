@@ -16,6 +16,7 @@ from offramp.checkpoints.file_names import (
     weights_files,
 )
 from offramp.errors import CheckpointError, ConfigError, ModelNotFoundError
+from offramp.exits.calibration.certificate import check_certificate
 from offramp.hub.names import Request
 from offramp.models.base import PretrainedModel
 from offramp.models.builtin import all_sources
@@ -27,6 +28,7 @@ from offramp.runner.answerer import Answerer
 from offramp.runner.chooser import Chooser
 from offramp.runner.classifier import Classifier
 from offramp.runner.embedder import Embedder
+from offramp.runner.fingerprint import tokenizer_fingerprint
 from offramp.runner.multi_label import MULTI_LABEL, MultiLabelClassifier
 from offramp.runner.regressor import Regressor
 from offramp.runner.reranker import Reranker
@@ -174,7 +176,10 @@ def load(
         told = model.config.problem_type == "regression" or model.owns_exits
         early = told and hasattr(model, "exits")
         found = TASKS["regress" if early else "rerank"]
-    return found.kind(model, Tokenizer.from_pretrained(place, max_length=max_length))
+    tokenizer = Tokenizer.from_pretrained(place, max_length=max_length)
+    if hasattr(model, "exits"):
+        check_certificate(model, tokenizer_fingerprint(tokenizer))
+    return found.kind(model, tokenizer)
 
 
 def task_of(name: str | Path) -> TaskName:

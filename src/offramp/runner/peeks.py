@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from typing import cast
 
-from offramp.exits.attach import Exits, exits_of
+from offramp.exits.container import Exits, exits_of
 from offramp.exits.criteria import Criterion
 from offramp.models.base import PretrainedModel
 from offramp.models.flow import ExitableModel, Flow, PeekableStack

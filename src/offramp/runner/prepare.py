@@ -15,8 +15,8 @@ from torch import Tensor, nn
 from torch.nn.modules.module import _has_any_global_hook
 
 from offramp.errors import ConfigError, InputError, shown
-from offramp.exits.attach import Exits, exits_of
 from offramp.exits.calibration.certificate import take_off
+from offramp.exits.container import Exits, exits_of
 from offramp.models.base import PretrainedModel
 from offramp.models.encoder import EncoderBody
 from offramp.models.walking import walk

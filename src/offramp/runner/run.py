@@ -15,9 +15,9 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from offramp.errors import ConfigError
-from offramp.exits.attach import exits_of, task_of
 from offramp.exits.calibration.drift import ExitWatch
-from offramp.exits.criteria import Criterion
+from offramp.exits.container import exits_of, task_of
+from offramp.exits.criteria import Criterion, check_criterion
 from offramp.exits.decisions import Units
 from offramp.models.base import PretrainedModel
 from offramp.models.flow import ExitableModel
@@ -113,7 +113,7 @@ class Runner:
         self._prepares = prepare
         self._rates = rates or LeaveRates()
         self._watch = watch
-        self._criterion = criterion
+        self._criterion = None if criterion is None else check_criterion(criterion)
         self._use_exits = exits and (criterion is not None or hasattr(model, "exits"))
         self._depth = self._check_depth(depth)
         self._window_rows = window_rows
@@ -215,24 +215,26 @@ class Runner:
         until = None if deadline is None else time.monotonic() + deadline
         model = prepared(self.model) if self._prepares else checked(self.model)
         last, criterion, cut = self._depth, None, False
-        task = task_of(self.model)
-        depths: tuple[int, ...] = ()
+        task, asked = task_of(self.model), tuple[int, ...]()
         exits, after_all = None, None
         if self._use_exits:
-            criterion = (self._criterion or exits_of(self.model).criterion).for_task(task)
             exits = exits_of(model)
-            depths = tuple(depth for depth in exits.depths if depth < last)
+            asked = tuple(depth for depth in exits.depths if depth < last)
             after_all = exits.after_all if last == self._n_layers else None
+        depths = asked
         if max_depth is not None and max_depth < last:
-            up_to = tuple(depth for depth in depths if depth <= max_depth)
-            if not up_to:
+            asked = tuple(depth for depth in asked if depth <= max_depth)
+            if not asked:
                 where = f"the first is after layer {depths[0]}" if depths else "this run has none"
                 raise ConfigError(
                     f"max_depth={max_depth}: a row leaves at an exit, and {where}. Take a greater "
                     "max_depth."
                 )
-            *rest, last = up_to
-            depths, cut, after_all = tuple(rest), True, None
+            depths, last, cut, after_all = asked[:-1], asked[-1], True, None
+        if self._use_exits:
+            criterion = self._criterion or exits_of(self.model).criterion
+            deepest = () if after_all is None else (last,)
+            criterion = criterion.for_task(replace(task, depths=(*asked, *deepest)))
         return Route(model, task, depths, last, criterion, cut, until, exits, after_all)
 
     def run_window(self, rows: Sequence[Row], route: Route) -> Results:
@@ -259,7 +261,9 @@ class Runner:
         # Now and not before: the machine's part that a call may use is set around it.
         microbatch = self._microbatch_tokens or tokens_at_once(self.model.device)
         leavers = Window(rows, route, microbatch, self._rates).leavers()
-        yield from leavers if self._watch is None else _watched(leavers, self._watch)
+        limited = route.cut or route.deadline is not None  # rows leave where they must
+        watch = None if limited else self._watch
+        yield from leavers if watch is None else _watched(leavers, watch)
 
     def _blank(self, rows: Sequence[Row]) -> Results:
         wide = torch.float64 if self.model.dtype == torch.float64 else torch.float32
@@ -289,7 +293,7 @@ def _watched(leavers: Iterator[Leavers], watch: ExitWatch) -> Iterator[Leavers]:
     """The same; a window's rows are counted when all have left."""
     seen: Counter[int] = Counter()
     for left in leavers:
-        seen[left.depth] += int((~left.forced_R).sum())
+        seen[left.depth] += len(left.places_R)
         yield left
     watch.add(seen)
 

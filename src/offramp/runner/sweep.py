@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor
 
-from offramp.exits.attach import every_answer, task_of
-from offramp.exits.criteria import Answer, Criterion, Task
+from offramp.exits.container import task_of
+from offramp.exits.criteria import Answer, Criterion, Task, check_criterion
 from offramp.exits.decisions import Memory, Units, decide
+from offramp.exits.forward import every_answer
 from offramp.models.base import PretrainedModel
 from offramp.runner.prepare import prepared
 from offramp.runner.rows import Row, by_length, split, tokens_at_once
@@ -51,9 +52,9 @@ class EveryExit:
 
     def apply(self, criterion: Criterion) -> Results:
         """The answers and exit layers that `criterion` gives; ConfigError if it does not fit."""
-        task = Task.outputs(self.logits_ERC.shape[-1], None, self.certainty_XR is not None)
-        criterion = criterion.for_task(self.task or task)
         n_labels = self.logits_ERC.shape[-1]
+        task = self.task or Task.outputs(n_labels, None, self.certainty_XR is not None)
+        criterion = check_criterion(criterion).for_task(replace(task, depths=self.depths[:-1]))
         units = self.units or Units(self.logits_ERC.shape[1])
         rows_R, memory = torch.arange(units.n_rows), Memory.blank(criterion, units, n_labels)
         answers_UC = self.logits_ERC[-1].clone()
@@ -73,6 +74,12 @@ class EveryExit:
             memory = None if said.memory is None else said.memory.part(part, stay_R)
         forced_R = torch.zeros_like(layers_R, dtype=torch.bool)
         return Results(units.padded(answers_UC), layers_R, forced_R)
+
+    def cut_off(self, depth: int) -> Results:
+        """The answers of the exit at `depth`, which all rows go to."""
+        logits_RC = self.logits_ERC[self.depths.index(depth)]
+        layers_R = torch.full((len(logits_RC),), depth)
+        return Results(logits_RC, layers_R, torch.zeros_like(layers_R, dtype=torch.bool))
 
 
 @torch.inference_mode()

@@ -19,7 +19,7 @@ from typing import NamedTuple, cast
 import torch
 from torch import Tensor
 
-from offramp.exits.attach import Exits, exits_of
+from offramp.exits.container import Exits, exits_of
 from offramp.exits.criteria import Answer, Criterion, Task
 from offramp.exits.decisions import MARGIN, Decided, Memory, NaNRows, Units, decide, in_doubt
 from offramp.exits.ramps import FirstTokenRamp

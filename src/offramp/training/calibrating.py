@@ -5,7 +5,7 @@ from __future__ import annotations
 import datetime
 from collections import Counter
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
@@ -13,29 +13,29 @@ from torch import Tensor
 
 import offramp
 from offramp.errors import ConfigError, DataError, nearest
-from offramp.exits.attach import exits_of, task_of
-from offramp.exits.calibration.certificate import Certificate, certify, weights_fingerprint
+from offramp.exits.calibration.certificate import Certificate, certify, model_fingerprint
 from offramp.exits.calibration.control import (
-    GIVEN,
     METHODS,
     SURE,
+    Found,
     Losses,
     Target,
     bound_of,
     choose,
 )
 from offramp.exits.calibration.paths import Grounds, layer_path, path_of
-from offramp.exits.criteria import Criterion
+from offramp.exits.container import OwnedExits, exits_of, task_of
+from offramp.exits.criteria import Criterion, check_criterion
 from offramp.exits.criteria.task import MULTI_LABEL, SINGLE_LABEL
+from offramp.runner.fingerprint import tokenizer_fingerprint
 from offramp.runner.leaving import LeavingModel
-from offramp.runner.run import Results
 from offramp.runner.sweep import EveryExit, every_exit
 from offramp.text.columns import Columns
 from offramp.text.tables import Table
 from offramp.text.tokenizer import Encoded
 from offramp.training.examples import as_table, examples_of
 from offramp.training.risks import Loss, Risk, risk_of
-from offramp.training.seen import fingerprint_of_texts, noted_rows
+from offramp.training.seen import fingerprint_of_texts, note_rows, noted_rows
 from offramp.training.speeds import step_for_speed
 from offramp.training.timing import Ratio
 
@@ -44,15 +44,19 @@ from offramp.training.timing import Ratio
 class Calibration:
     """What was chosen, and what is certified of it.
 
-    `mean_layers` is how many a calibration row took, `speed` how many times as fast as the plain
-    model it is, where that was asked for.
+    `speed` is how many times as fast as the plain model it is, where that was asked for.
     """
 
     criterion: Criterion
     certificate: Certificate
-    mean_layers: float
     n_layers: int
     speed: Ratio | None = None
+
+    @property
+    def mean_layers(self) -> float:
+        """Layers that a calibration row took, on average."""
+        layers = sum(int(depth) * count for depth, count in self.certificate.left.items())
+        return layers / self.certificate.rows
 
     @property
     def is_full_depth(self) -> bool:
@@ -100,57 +104,70 @@ def calibrate(
     Raises DataError where the rows are too few to certify anything, are those that the model was
     trained on (`force` goes on, and the certificate says so), lack labels, or have one only.
     """
-    if not isinstance(model, LeavingModel):
-        raise ConfigError(
-            "calibrate takes what offramp.load gives for a model that answers each row: a "
-            f"Classifier, a MultiLabelClassifier or a Regressor; got a {type(model).__name__}."
-        )
-    if method not in METHODS:
-        raise ConfigError(
-            f"A method is one of {', '.join(METHODS)}; got {method!r}. {nearest(method, METHODS)}"
-        )
+    _check(model, method)
     target, table = Target(max_loss, confidence), as_table(data)
     bounded = risk_of(risk, task_of(model.model), tolerance)
-    forced = _check_new(model, table, force)
-    rows = _Rows.of(model, table, bounded.needs_labels)
-    tuning = None if tune is None else _Rows.of(model, as_table(tune), bounded.needs_labels)
+    on_seen_rows = _check_new(model, table, force)
+    rows = _Rows.of(model, table, bounded)
+    tuning = None if tune is None else _Rows.of(model, as_table(tune), bounded)
     if tuning is not None and (shared := set(table.texts) & set(tuning.table.texts)):
         raise DataError(
             f"{len(shared)} texts of {table.source} are among the rows to tune on; a path is found "
             "on other rows than those it is held against."
         )
     steps = _path(model, path, tuning, bounded, by_layer)
+    speed = None
     if target_speed is None:
-        results, losses = _losses(steps, every_exit(model.model, rows.rows), rows.labels, bounded)
-        found, speed = choose(losses, target, method), None
+        tried = _tried(model, steps, rows, bounded)
+        found, risk_allowed = choose(tried.losses, target, method), max_loss
     else:
         timed, rows = rows.halves()
-        answers = every_exit(model.model, timed.rows)
+        answers = _answers(model, timed)
         said = [answers.apply(criterion) for criterion in steps]
         step, speed = step_for_speed(model.model, steps, said, timed.rows, target_speed)
-        results, losses = _losses(steps, every_exit(model.model, rows.rows), rows.labels, bounded)
-        found, method = bound_of(losses, target, step), GIVEN
-    chosen, layers_R = steps[found.step], results[found.step].exit_layers_R
+        tried, method = _tried(model, steps, rows, bounded), "speed"
+        found = Found(step, tried.losses.values_PR[step].mean().item())
+        risk_allowed = bound_of(tried.losses, target, step)
+    chosen = steps[found.step]
     exits_of(model.model).criterion = chosen
     certificate = Certificate(
         method=method,
         risk=bounded.name,
-        max_risk=max_loss if found.bound is None or method != GIVEN else found.bound,
-        confidence=confidence if method in (*SURE, GIVEN) else None,
+        max_risk=risk_allowed,
+        confidence=confidence if method in (*SURE, "speed") else None,
         rows=len(rows.rows),
         found_risk=found.risk,
-        bound=found.bound,
         criterion=chosen.to_dict(),
-        left={str(depth): count for depth, count in sorted(Counter(layers_R.tolist()).items())},
-        data=fingerprint_of_texts(table.texts),
-        weights=weights_fingerprint(model.model),
+        left={str(depth): count for depth, count in sorted(tried.left[found.step].items())},
+        data=fingerprint_of_texts(rows.table.texts),
+        weights=model_fingerprint(model.model),
+        tokenizer=tokenizer_fingerprint(model.tokenizer),
         date=datetime.date.today().isoformat(),
         versions={"offramp": offramp.__version__, "torch": torch.__version__},
-        forced=forced,
+        on_seen_rows=on_seen_rows,
     )
     certify(model.model, certificate)
-    mean_layers = results[found.step].mean_layers
-    return Calibration(chosen, certificate, mean_layers, model.stack.n_layers, speed)
+    if tuning is not None:
+        note_rows(model.model, tune=tuning.table.texts)
+    return Calibration(chosen, certificate, model.stack.n_layers, speed)
+
+
+def _check(model: object, method: str) -> None:
+    """ConfigError for what cannot be calibrated, or not like that."""
+    if not isinstance(model, LeavingModel):
+        raise ConfigError(
+            "calibrate takes what offramp.load gives for a model that answers each row: a "
+            f"Classifier, a MultiLabelClassifier or a Regressor; got a {type(model).__name__}."
+        )
+    if isinstance(exits_of(model.model), OwnedExits):
+        raise ConfigError(
+            f"A {type(model.model).__name__} keeps its thresholds by rules of its own. Open its "
+            "directory with offramp.load, as a model with exits like any other, and calibrate that."
+        )
+    if method not in METHODS:
+        raise ConfigError(
+            f"A method is one of {', '.join(METHODS)}; got {method!r}. {nearest(method, METHODS)}"
+        )
 
 
 @dataclass(frozen=True)
@@ -162,29 +179,41 @@ class _Rows:
     labels: Tensor | None
 
     @classmethod
-    def of(cls, model: LeavingModel[Any], table: Table, needs_labels: bool) -> _Rows:
-        if table.labels is not None:
-            examples = examples_of(table, model.tokenizer, model.model.config)
-            _check_labels(table)
-            return cls(table, examples.rows, examples.labels_R)
-        if needs_labels:
+    def of(cls, model: LeavingModel[Any], table: Table, risk: Risk) -> _Rows:
+        _check_rows(table)
+        if table.labels is None and risk.needs_labels:
             raise DataError(
                 f"The accuracy's risk needs labels, and {table.source} was read without. Name "
                 "their column, or bound the disagreement, which needs none."
             )
-        return cls(table, model.tokenizer.encode(table.texts), None)
+        if table.labels is None or not risk.takes_labels:
+            return cls(table, model.tokenizer.encode(table.texts), None)
+        examples = examples_of(table, model.tokenizer, model.model.config)
+        return cls(table, examples.rows, examples.labels_R)
 
     def halves(self) -> tuple[_Rows, _Rows]:
-        """Every second row, and the others."""
-        first, second = (
-            _Rows(self.table, self.rows[at::2], None if self.labels is None else self.labels[at::2])
-            for at in (0, 1)
-        )
+        """Two halves by chance, the same for as many rows."""
+        if len(self.rows) < 2:
+            raise DataError(
+                f"{self.table.source} has one row; a speed is found on one half of the rows, and "
+                "its risk on the other."
+            )
+        generator = torch.Generator().manual_seed(len(self.rows))
+        order = torch.randperm(len(self.rows), generator=generator).tolist()
+        middle = len(order) // 2
+        first, second = (self._taken(sorted(own)) for own in (order[:middle], order[middle:]))
         return first, second
 
+    def _taken(self, which: list[int]) -> _Rows:
+        table = replace(self.table, texts=[self.table.texts[i] for i in which], labels=None)
+        labels = None if self.labels is None else self.labels[which]
+        return _Rows(table, [self.rows[i] for i in which], labels)
 
-def _check_labels(table: Table) -> None:
-    """DataError where all rows have the same."""
+
+def _check_rows(table: Table) -> None:
+    """DataError where there are none, or all have the same label."""
+    if not table.texts:
+        raise DataError(f"{table.source} has no rows.")
     labels = set(table.labels or [])
     if len(labels) == 1:
         raise DataError(
@@ -215,12 +244,15 @@ def _path(
 ) -> list[Criterion]:
     task = task_of(model.model)
     if path is not None:
-        if by_layer or not path:
-            raise ConfigError("path= is a list of criteria, and by_layer=True makes one: pass one.")
-        for criterion in path:
-            criterion.check(task)
-        return list(path)
-    tuned = None if tuning is None else every_exit(model.model, tuning.rows)
+        if by_layer:
+            raise ConfigError("by_layer=True makes a path, and path= is one: pass one of them.")
+        given = list(path)
+        if not given:
+            raise ConfigError("path= is a list of criteria, at least one; got none.")
+        for criterion in given:
+            check_criterion(criterion).check(task)
+        return given
+    tuned = None if tuning is None else _answers(model, tuning)
     if not by_layer:
         n_layers = model.stack.n_layers
         classes = 2 if task.kind == MULTI_LABEL else task.n_outputs
@@ -239,17 +271,39 @@ def _path(
     return layer_path(logits_ERC, torch.stack(lost_XR).clamp(min=0), tuned.depths)
 
 
-def _losses(
-    steps: Sequence[Criterion], answers: EveryExit, labels: Tensor | None, risk: Risk
-) -> tuple[list[Results], Losses]:
-    """What each step answers and costs; ConfigError for a path that does not begin with nothing."""
-    full_RC = answers.logits_ERC[-1]
-    results = [answers.apply(criterion) for criterion in steps]
-    if bool((results[0].exit_layers_R < answers.depths[-1]).any()):
+@dataclass(frozen=True)
+class _Tried:
+    """What each step of a path costs, and how many rows leave where."""
+
+    losses: Losses
+    left: list[Counter[int]]
+
+
+def _tried(model: LeavingModel[Any], steps: Sequence[Criterion], rows: _Rows, risk: Risk) -> _Tried:
+    """ConfigError for a path that does not begin with all layers, or never leaves them."""
+    answers = _answers(model, rows)
+    full_RC, n_layers = answers.logits_ERC[-1], answers.depths[-1]
+    losses, left = [], []
+    for criterion in steps:
+        said = answers.apply(criterion)  # and not kept: the logits of all steps are many
+        losses.append(risk.of(said.logits_RC, full_RC, rows.labels))
+        left.append(Counter(said.exit_layers_R.tolist()))
+    if set(left[0]) != {n_layers}:
         raise ConfigError(
             f"A path begins with a criterion that lets no row leave; {steps[0]} lets some."
         )
-    losses_PR = torch.stack([risk.of(said.logits_RC, full_RC, labels) for said in results])
-    if bool((losses_PR[0] != 0).any()):
+    if bool((losses[0] != 0).any()):
         raise ConfigError(f"The loss {risk.name} is not 0 where the full model's answer is given.")
-    return results, Losses(losses_PR, risk.binary, risk.least)
+    if all(set(counts) == {n_layers} for counts in left):
+        raise ConfigError(
+            f"No row leaves early by any of {len(steps)} criteria, up to {steps[-1]}: there is "
+            "nothing to choose. Set another criterion, or pass a path=."
+        )
+    return _Tried(Losses(torch.stack(losses), risk.binary, risk.least), left)
+
+
+def _answers(model: LeavingModel[Any], rows: _Rows) -> EveryExit:
+    """Every exit's; CheckpointError where the model's own are no numbers."""
+    answers = every_exit(model.model, rows.rows)
+    model.check_finite(answers.logits_ERC[-1])
+    return answers

@@ -18,9 +18,9 @@ import torch
 import offramp
 from offramp.backends import is_available
 from offramp.errors import DataError
-from offramp.exits.attach import exits_of, task_of
 from offramp.exits.calibration.certificate import certificate_of
 from offramp.exits.calibration.drift import ExitWatch
+from offramp.exits.container import exits_of, task_of
 from offramp.exits.criteria import AllOf, AnyOf, Criterion, Entropy
 from offramp.models.base import PretrainedModel
 from offramp.models.flow import ExitableModel
@@ -146,7 +146,7 @@ def evaluate(
     """
     data, dev = as_table(data), None if dev is None else as_table(dev)
     picked = sample(len(data), timing_rows, rounds)
-    served = _served(directory)
+    served = served_model(directory)
     model, saved = served.model, served.criterion
     task = task_of(model)
     problem, growth = PROBLEMS[task.kind], _growth(model, saved)
@@ -224,7 +224,7 @@ def evaluate(
     )
 
 
-def _served(directory: str | Path) -> LeavingModel[Any]:
+def served_model(directory: str | Path) -> LeavingModel[Any]:
     """The model as what takes its texts; one of a single output as a regressor.
 
     CheckpointError for a directory that is no model for whole texts.
@@ -292,10 +292,7 @@ class _System:
         """What it answers, from every exit's answers."""
         if self.criterion is not None:
             return answers.apply(self.criterion)
-        depth = answers.depths[-1] if self.depth is None else self.depth
-        logits_RC = answers.logits_ERC[answers.depths.index(depth)]
-        layers_R = torch.full((len(logits_RC),), depth)
-        return Results(logits_RC, layers_R, torch.zeros_like(layers_R, dtype=torch.bool))
+        return answers.cut_off(answers.depths[-1] if self.depth is None else self.depth)
 
 
 def _systems(

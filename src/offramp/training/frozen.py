@@ -16,12 +16,14 @@ from __future__ import annotations
 
 import math
 import time
+from collections.abc import Iterator
+from dataclasses import asdict, dataclass, field, fields
 from typing import Any, NamedTuple, cast
 
 import torch
 from torch import Tensor
 
-from offramp.exits.attach import exits_of, task_of
+from offramp.exits.container import Exits, exits_of, task_of
 from offramp.exits.ramps import Ramp
 from offramp.models.base import PretrainedModel
 from offramp.models.flow import ExitableModel, Flow, LayerStack, join, run_layers
@@ -55,74 +57,103 @@ def train_ramps(
     Each ramp keeps the epoch that was best on dev; a checkpoint is kept when it is done. The body
     and the model's head are not touched.
     """
-    options, task = run.options, cast(ExitableModel, model)
-    stack, exits = task.stack, exits_of(model)
-    done, losses, seconds = list[int](), list[float](), 0.0
-    if kept := run.kept():
-        model.load_state_dict(kept.within("model"))
-        done, losses, seconds = (kept.values[name] for name in ("done", "losses", "seconds"))
-    began = time.monotonic() - seconds
+    options, exits = run.options, exits_of(model)
+    stack = cast(ExitableModel, model).stack
+    reached = _reached(model, run)
+    began = time.monotonic() - reached.seconds
     model.eval()
-    own_RC = None
-    if stage.distils:
-        with autocast(model, options):
-            own_RC = _own_answers(task, training).float()
-    flows = [_start(stack, training), _start(stack, dev)]
-    seen: list[Pooled] = []
-    held: list[Tensor] = []
-    logits: list[Tensor] = []
-    for i in range(stack.n_layers):
-        depth = i + 1
-        with autocast(model, options):
-            flows[0] = _advance(stack, flows[0], i)
-        flows[1] = _advance(stack, flows[1], i)
+    own_RC = _own_answers(model, training, options) if stage.distils else None
+    lesson = _Lesson(model, stage, options, weights_C, own_RC)
+    said = _Said()
+    for depth, flows in _by_depth(model, (training, dev), options):
         if depth in exits.depths:
-            ramp = exits.ramp(depth)
-            learnt, asked = (
-                _learnt(stack.finish(flow), examples)
-                for flow, examples in zip(flows, (training, dev), strict=True)
-            )
-            if depth not in done:
-                seed = options.seed + depth
-                loss = _train_one(
-                    model, ramp, stage, learnt, asked, own_RC, weights_C, options, seed
-                )
-                done.append(depth)
-                losses.append(loss)
-                reached = {"done": done, "losses": losses, "seconds": time.monotonic() - began}
-                run.keep(reached, {f"model/{name}": x for name, x in model.state_dict().items()})
-            pooled_RP = _pool(ramp, asked.flow)
-            logits.append(_answer(ramp, pooled_RP))
-            if exits.certainty is not None:  # those kept pool it again
-                held.append(pooled_RP)
-                pooled_RP = _pool(ramp, learnt.flow)
-                seen.append(Pooled(pooled_RP, is_right(_answer(ramp, pooled_RP), learnt.labels_R)))
+            learnt = _learnt(stack.finish(flows[0]), training)
+            asked = _learnt(stack.finish(flows[1]), dev)
+            if depth not in reached.done:
+                reached.losses.append(_train_one(exits.ramp(depth), lesson, learnt, asked, depth))
+                reached.done.append(depth)
+                reached.seconds = time.monotonic() - began
+                tensors = {f"model/{name}": x for name, x in model.state_dict().items()}
+                run.keep(asdict(reached), tensors)
+            said.add(exits, depth, learnt, asked)
         run.show(depth, stack.n_layers)
-    certainty_XR = None
-    if exits.certainty is not None and seen:
-        train_regressor(exits.certainty, seen, options)
-        with torch.inference_mode():
-            certainty_XR = torch.stack([exits.certainty(pooled_RP)[:, 0] for pooled_RP in held])
-    asked = _learnt(stack.finish(flows[1]), dev)
-    with torch.inference_mode():
-        logits.append(task.logits(asked.flow))
-    order_R = torch.argsort(asked.flow.row_ids_R)
-    answers = EveryExit(
-        (*exits.depths, stack.n_layers),
-        torch.stack(logits)[:, order_R],
-        task_of(model),
-        None if certainty_XR is None else certainty_XR[:, order_R],
-    )
+    answers = said.answers(model, _learnt(stack.finish(flows[1]), dev).flow, options)
     run.tell(
         {
             "stage": stage.name,
             "epoch": options.epochs,
             "step": options.epochs * math.ceil(_n_labels(training) / _BATCH),
-            "loss": sum(losses) / max(1, len(losses)),
+            "loss": sum(reached.losses) / max(1, len(reached.losses)),
             **figures(answers, dev, options.score),
             "seconds": round(time.monotonic() - began, 1),
         }
     )
+
+
+@dataclass
+class _Reached:
+    """How far a stage is; what a checkpoint has of it beside the model."""
+
+    done: list[int]
+    losses: list[float]
+    seconds: float
+
+
+def _reached(model: PretrainedModel, run: Run) -> _Reached:
+    """From a checkpoint, whose weights the model gets, if there is one."""
+    kept = run.kept()
+    if kept is None:
+        return _Reached([], [], 0.0)
+    model.load_state_dict(kept.within("model"))
+    return _Reached(*(kept.values[part.name] for part in fields(_Reached)))
+
+
+@dataclass(frozen=True)
+class _Lesson:
+    """What all ramps of a stage learn by; `own_RC` are the model's own answers where it distils."""
+
+    model: PretrainedModel
+    stage: RampStage
+    options: TrainingOptions
+    weights_C: Tensor | None
+    own_RC: Tensor | None
+
+
+@dataclass
+class _Said:
+    """What the ramps say when they have learnt: logits of dev's rows, ramp by ramp.
+
+    Where they have a regressor of certainty, what it learns from, and what it is asked about then.
+    """
+
+    logits: list[Tensor] = field(default_factory=list)
+    seen: list[Pooled] = field(default_factory=list)
+    held: list[Tensor] = field(default_factory=list)
+
+    def add(self, exits: Exits, depth: int, learnt: Learnt, asked: Learnt) -> None:
+        """Ask the ramp after `depth` layers."""
+        ramp = exits.ramp(depth)
+        pooled_RP = _pool(ramp, asked.flow)
+        self.logits.append(_answer(ramp, pooled_RP))
+        if exits.certainty is not None:
+            self.held.append(pooled_RP)
+            pooled_RP = _pool(ramp, learnt.flow)
+            right_R = is_right(_answer(ramp, pooled_RP), learnt.labels_R)
+            self.seen.append(Pooled(pooled_RP, right_R))
+
+    def answers(self, model: PretrainedModel, flow: Flow, options: TrainingOptions) -> EveryExit:
+        """With the head's answers to the last layer's `flow`, once the regressor has learnt too."""
+        task, exits = cast(ExitableModel, model), exits_of(model)
+        order_R, certainty_XR = torch.argsort(flow.row_ids_R), None
+        if exits.certainty is not None and self.seen:
+            train_regressor(exits.certainty, self.seen, options)
+            with torch.inference_mode():
+                sure = [exits.certainty(pooled_RP)[:, 0] for pooled_RP in self.held]
+                certainty_XR = torch.stack(sure)[:, order_R]
+        with torch.inference_mode():
+            logits_ERC = torch.stack([*self.logits, task.logits(flow)])
+        depths = (*exits.depths, task.stack.n_layers)
+        return EveryExit(depths, logits_ERC[:, order_R], task_of(model), certainty_XR)
 
 
 class Learnt(NamedTuple):
@@ -148,12 +179,15 @@ def _n_labels(examples: EncodedRows[Any]) -> int:
 
 
 @torch.no_grad()
-def _own_answers(task: ExitableModel, examples: EncodedRows[Any]) -> Tensor:
+def _own_answers(
+    model: PretrainedModel, examples: EncodedRows[Any], options: TrainingOptions
+) -> Tensor:
     """The model's own logits [R, C], rows in order of length, as they are trained on."""
-    inputs = examples.inputs(range(len(examples)))
+    task, inputs = cast(ExitableModel, model), examples.inputs(range(len(examples)))
     pieces = microbatches(cast(Packed, inputs.layout), 4096)
-    own = [task.logits(run_layers(task.stack, inputs.take(piece))) for piece in pieces]
-    return torch.cat(own)[examples.learnt(inputs.row_ids_R)]
+    with autocast(model, options):
+        own = [task.logits(run_layers(task.stack, inputs.take(piece))) for piece in pieces]
+        return torch.cat(own)[examples.learnt(inputs.row_ids_R)].float()
 
 
 @torch.no_grad()
@@ -168,6 +202,21 @@ def _answer(ramp: Ramp, pooled_RP: Tensor) -> Tensor:
     return ramp.answer(pooled_RP)
 
 
+def _by_depth(
+    model: PretrainedModel,
+    sets: tuple[EncodedRows[Any], EncodedRows[Any]],
+    options: TrainingOptions,
+) -> Iterator[tuple[int, list[Flow]]]:
+    """Training and dev rows after each layer in turn, each over the one before; depths from 1."""
+    stack = cast(ExitableModel, model).stack
+    flows = [_start(stack, examples) for examples in sets]
+    for i in range(stack.n_layers):
+        with autocast(model, options):
+            _advance(stack, flows[0], i)
+        _advance(stack, flows[1], i)
+        yield i + 1, flows
+
+
 @torch.no_grad()
 def _start(stack: LayerStack, examples: EncodedRows[Any]) -> Flow:
     inputs = examples.inputs(range(len(examples)))
@@ -176,56 +225,27 @@ def _start(stack: LayerStack, examples: EncodedRows[Any]) -> Flow:
 
 
 @torch.no_grad()
-def _advance(stack: LayerStack, flow: Flow, i: int) -> Flow:
+def _advance(stack: LayerStack, flow: Flow, i: int) -> None:
     """All rows through layer i, a microbatch at a time, over the hidden states that were there."""
     layout = cast(Packed, flow.layout)
     for rows in microbatches(layout, 1024):
         part = flow.take(rows)
         part.hidden.copy_(stack.step(part, i).hidden)  # a slice is a view
-    return flow
 
 
-def _train_one(
-    model: PretrainedModel,
-    ramp: Ramp,
-    stage: RampStage,
-    learnt: Learnt,
-    asked: Learnt,
-    own_RC: Tensor | None,
-    weights_C: Tensor | None,
-    options: TrainingOptions,
-    seed: int,
-) -> float:
+def _train_one(ramp: Ramp, lesson: _Lesson, learnt: Learnt, asked: Learnt, depth: int) -> float:
     """The last mean loss of one ramp, which is left with the weights of its best epoch on dev.
 
     Between epochs of equal scores the one with the lower dev loss is better.
     """
-    flow, labels_R = learnt
+    options, judge = lesson.options, PROBLEMS[lesson.options.problem_type].judge
     optimizer = torch.optim.AdamW(
         ramp.parameters(), lr=options.ramp_learning_rate, weight_decay=options.weight_decay
     )
-    generator = torch.Generator().manual_seed(seed)
-    judge = PROBLEMS[options.problem_type].judge
+    generator = torch.Generator().manual_seed(options.seed + depth)
     best, best_weights, mean_loss = (-math.inf, -math.inf), None, math.nan
     for _ in range(options.epochs):
-        ramp.train()
-        order = torch.randperm(len(labels_R), generator=generator)
-        losses: list[float] = []
-        for batch in torch.split(order, _BATCH):
-            rows = batch.sort().values  # in order of length, as the flow is
-            if not weight_of(labels_R[rows], weights_C):
-                continue
-            with autocast(model, options):
-                logits_RC = ramp(flow.take(rows)).float()
-                beside_RC = None if own_RC is None else own_RC[rows]
-                loss = stage.loss(logits_RC, beside_RC, labels_R[rows], weights_C)
-            optimizer.zero_grad()
-            loss.backward()  # type: ignore[no-untyped-call]
-            optimizer.step()
-            losses.append(loss.item())
-            check_loss(losses[-1], len(losses))
-        mean_loss = sum(losses) / max(1, len(losses))
-        ramp.eval()
+        mean_loss = _epoch(ramp, lesson, learnt, optimizer, generator)
         with torch.no_grad():
             logits_RC = ramp(asked.flow)
             dev_loss = classification_loss(logits_RC, asked.labels_R).item()
@@ -236,3 +256,31 @@ def _train_one(
     if best_weights is not None:
         ramp.load_state_dict(best_weights)
     return mean_loss
+
+
+def _epoch(
+    ramp: Ramp,
+    lesson: _Lesson,
+    learnt: Learnt,
+    optimizer: torch.optim.Optimizer,
+    generator: torch.Generator,
+) -> float:
+    """The mean loss of its batches; the ramp is in eval mode afterwards."""
+    flow, labels_R = learnt
+    ramp.train()
+    losses: list[float] = []
+    for batch in torch.split(torch.randperm(len(labels_R), generator=generator), _BATCH):
+        rows = batch.sort().values  # in order of length, as the flow is
+        if not weight_of(labels_R[rows], lesson.weights_C):
+            continue
+        with autocast(lesson.model, lesson.options):
+            logits_RC = ramp(flow.take(rows)).float()
+            own_RC = None if lesson.own_RC is None else lesson.own_RC[rows]
+            loss = lesson.stage.loss(logits_RC, own_RC, labels_R[rows], lesson.weights_C)
+        optimizer.zero_grad()
+        loss.backward()  # type: ignore[no-untyped-call]
+        optimizer.step()
+        losses.append(loss.item())
+        check_loss(losses[-1], len(losses))
+    ramp.eval()
+    return sum(losses) / max(1, len(losses))

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from offramp.errors import ConfigError, nearest
 from offramp.exits.criteria import Entropy
@@ -28,6 +28,8 @@ SCHEDULES = (
     "mixed",
 )
 """What `offramp.training.schedules` knows."""
+SCHEDULE, TAGGER_SCHEDULE = "joint", "two-stage"
+"""Where none is asked for."""
 PRECISIONS = ("float32", "bfloat16")
 _COUNTS = ("epochs", "batch_size", "accumulate", "patience", "evaluations_per_epoch", "queries")
 _FREEZABLE = ("joint", "two-stage", "self-distillation")
@@ -62,8 +64,9 @@ class TrainingOptions:
     (binary cross-entropy, the mean over labels); `regression`, numbers, which the model's only
     output is to say (squared error; numbers of about the size of 1 to 10 are learnt fastest)."""
 
-    schedule: str = "joint"
-    """What learns when, and by which loss:
+    schedule: str | None = None
+    """What learns when, and by which loss; `joint` by default, and for a tagger `two-stage`, by
+    which words keep the tags that they have without exits:
     `joint`, everything by the mean over exits weighted by depth (Zhou et al. 2020, PABEE);
     `two-stage`, the model alone, then the ramps on the frozen body (Xin et al. 2020, DeeBERT);
     `alternating`, the model's own loss and the mean over all exits in turn (Xin et al. 2021,
@@ -101,7 +104,8 @@ class TrainingOptions:
     by default; for a tagger f1, of entities (macro_f1: the mean over their types)."""
     freeze_backbone: bool = False
     """Train ramps alone; with `joint` (or `two-stage`) by the labels, with `self-distillation` by
-    the answers of the model's own head."""
+    the answers of the model's own head. Ramps that the model has, of the depths and the form that
+    are asked for, go on from where they are; others are replaced, with a warning."""
     gradient_equilibrium: bool = False
     """Let the gradient that a layer gets be the mean, not the sum, of those of the exits behind it
     (Li et al. 2019), where several exits teach the body."""
@@ -186,17 +190,22 @@ class TrainingOptions:
                     f"{name} is not for {self.problem_type}, where {reason}; leave it out."
                 )
 
+    def scheduled(self, default: str) -> TrainingOptions:
+        """The same, with this schedule where none is asked for."""
+        return self if self.schedule is not None else replace(self, schedule=default)
+
     def _check_schedule(self) -> None:
-        if self.schedule not in SCHEDULES:
+        schedule = SCHEDULE if self.schedule is None else self.schedule
+        if schedule not in SCHEDULES:
             raise ConfigError(
-                f"No schedule is named {self.schedule!r}. {nearest(str(self.schedule), SCHEDULES)}"
+                f"No schedule is named {schedule!r}. {nearest(str(schedule), SCHEDULES)}"
             )
-        if self.freeze_backbone and self.schedule not in _FREEZABLE:
+        if self.freeze_backbone and schedule not in _FREEZABLE:
             raise ConfigError(
-                f"freeze_backbone trains ramps alone, and in {self.schedule!r} the body learns "
+                f"freeze_backbone trains ramps alone, and in {schedule!r} the body learns "
                 f"with them. It goes with {', '.join(_FREEZABLE)}."
             )
-        if self.gradient_equilibrium and (self.freeze_backbone or self.schedule not in _BALANCED):
+        if self.gradient_equilibrium and (self.freeze_backbone or schedule not in _BALANCED):
             raise ConfigError(
                 "gradient_equilibrium is for schedules in which several exits teach the body: "
                 f"{', '.join(_BALANCED)}, without freeze_backbone."
@@ -205,11 +214,11 @@ class TrainingOptions:
             raise ConfigError("temperature divides logits; expected a number above 0, got 0.")
         for name in ("distillation_weight", "temperature"):
             if getattr(self, name) != getattr(type(self), name) and (
-                self.schedule != "joint-distillation"
+                schedule != "joint-distillation"
             ):
                 raise ConfigError(
                     f"{name} is of the schedule 'joint-distillation', and this one is "
-                    f"{self.schedule!r}; leave it out."
+                    f"{schedule!r}; leave it out."
                 )
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TypeAlias
@@ -25,6 +26,8 @@ class Risk:
 
     name: str
     loss: Loss
+    takes_labels: bool = False
+    """Whether the loss looks at labels, where there are some."""
     needs_labels: bool = False
     binary: bool = False
     """Whether a loss is 0 or 1."""
@@ -52,7 +55,10 @@ class Risk:
 def risk_of(asked: str | Loss, task: Task, tolerance: float | None) -> Risk:
     """The risk of this name, for a model that is asked this, or that of a loss of one's own."""
     if callable(asked):
-        return Risk(getattr(asked, "__name__", type(asked).__name__), asked)
+        if tolerance is not None:
+            raise ConfigError("tolerance is of disagreement; a function has its own.")
+        name = getattr(asked, "__name__", type(asked).__name__)
+        return Risk(name, asked, takes_labels=True)
     kind = task.kind
     if asked not in ("disagreement", "accuracy"):
         raise ConfigError(
@@ -74,11 +80,11 @@ def risk_of(asked: str | Loss, task: Task, tolerance: float | None) -> Risk:
         right = labels if labels.dim() == 1 else labels > 0.5
         return _differ(decide(left_RC), right) - _differ(decide(full_RC), right)
 
-    return Risk(asked, gap, needs_labels=True, least=-1.0)
+    return Risk(asked, gap, takes_labels=True, needs_labels=True, least=-1.0)
 
 
 def _of_numbers(asked: str, tolerance: float | None) -> Risk:
-    if asked != "disagreement" or tolerance is None or not tolerance > 0:
+    if asked != "disagreement" or tolerance is None or not 0 < tolerance < math.inf:
         raise ConfigError(
             "Numbers disagree where they are further apart than tolerance=, in the labels' units: "
             f"pass one above 0; got {tolerance!r}. For another risk pass a function."
@@ -88,7 +94,7 @@ def _of_numbers(asked: str, tolerance: float | None) -> Risk:
         )
     return Risk(
         f"disagreement by more than {tolerance:g}",
-        lambda left, full, labels: ((left - full).abs().amax(-1) > tolerance).double(),
+        lambda left, full, labels: (~((left - full).abs() <= tolerance)).any(-1).double(),
         binary=True,
     )
 

@@ -19,7 +19,7 @@ from torch import Tensor
 
 from offramp.exits import losses
 from offramp.models.losses import classification_loss
-from offramp.training.options import TrainingOptions
+from offramp.training.options import SCHEDULE, TrainingOptions
 
 ExitLoss: TypeAlias = Callable[[Mapping[int, Tensor], Tensor, int, Tensor | None], Tensor]
 """Logits [R, C] by depth, labels [R], the step (from 1) and class weights [C]: the loss, []."""
@@ -60,7 +60,7 @@ class RampStage:
 
 def stages(options: TrainingOptions) -> tuple[Stage | RampStage, ...]:
     """The stages of a schedule, in order."""
-    made = _SCHEDULES[options.schedule](options)
+    made = _SCHEDULES[options.schedule or SCHEDULE](options)
     if not options.freeze_backbone:
         return made
     of_ramps = tuple(stage for stage in made if isinstance(stage, RampStage))

@@ -6,11 +6,9 @@ import hashlib
 import json
 from collections.abc import Iterable
 
-from offramp.exits.attach import exits_of
+from offramp.exits.calibration.certificate import FINGERPRINTS
+from offramp.exits.container import exits_of
 from offramp.models.base import PretrainedModel
-
-FINGERPRINTS = "fingerprints"
-"""Under which name the exits' calibration has them."""
 
 
 def fingerprint_of_texts(texts: Iterable[object]) -> str:
@@ -22,9 +20,10 @@ def fingerprint_of_texts(texts: Iterable[object]) -> str:
 
 
 def note_rows(model: PretrainedModel, **splits: Iterable[object]) -> None:
-    """Let the exits remember the rows of these splits."""
+    """Let the exits remember the rows of these splits, beside those that they know."""
     exits = exits_of(model)
-    found = {name: fingerprint_of_texts(texts) for name, texts in splits.items()}
+    fresh = {name: fingerprint_of_texts(texts) for name, texts in splits.items()}
+    found = {**noted_rows(model), **fresh}
     exits.calibration = {**(exits.calibration or {}), FINGERPRINTS: found}
 
 

@@ -10,14 +10,16 @@ from typing import Any
 
 from offramp.checkpoints.directory import check_writable
 from offramp.errors import ConfigError
-from offramp.exits.attach import add_exits, exits_of
+from offramp.exits.attach import add_exits
+from offramp.exits.container import exits_of
 from offramp.models.registry import find_class, identify
 from offramp.runner.tagger import Tagger
 from offramp.text.columns import Columns
 from offramp.text.tagged import TaggedTable
 from offramp.text.tokenizer import Tokenizer
+from offramp.training.kept import check_head, head_labels, keep_ramps
 from offramp.training.loop import class_weights, open_to_train, save_run, seeded
-from offramp.training.options import TrainingOptions
+from offramp.training.options import TAGGER_SCHEDULE, TrainingOptions
 from offramp.training.run import Progress, best_of, open_run
 from offramp.training.schedules import BACKBONE, stages
 from offramp.training.seen import note_rows
@@ -29,7 +31,7 @@ from offramp.training.tagged import (
     to_tagged_examples,
 )
 from offramp.training.thresholds import Choice, choose_tagger_threshold, set_threshold
-from offramp.training.train import check_head, head_labels, learn
+from offramp.training.train import learn
 
 _OF_EXITS = (
     "certainty",
@@ -81,6 +83,7 @@ def train_tagger(
     """
     options = options or TrainingOptions()
     _check(options)
+    options = options.scheduled(TAGGER_SCHEDULE)
     check_writable(output)
     data, dev = as_tagged(data), None if dev is None else as_tagged(dev)
     labels = tag_names(data)
@@ -96,6 +99,7 @@ def train_tagger(
         network, report = open_to_train(model_class, model, labels, problem_type=None)
         check_head(model, report, options)
         add_exits(network, options.depths, certainty=options.certainty)
+        keep_ramps(network, model, options)
         has_exits = bool(exits_of(network).depths)
         plan = stages(options) if has_exits else (BACKBONE,)
         tagger = Tagger(network, Tokenizer.from_pretrained(model, max_length=max_length))

@@ -10,7 +10,8 @@ from typing import Any, Protocol
 from torch import Tensor
 
 from offramp.errors import ConfigError
-from offramp.exits.attach import exits_of
+from offramp.exits.calibration.certificate import FINGERPRINTS
+from offramp.exits.container import exits_of
 from offramp.exits.criteria import AllOf, Criterion, Entropy, RegressionPatience
 from offramp.exits.criteria.task import SINGLE_LABEL
 from offramp.models.base import PretrainedModel
@@ -24,7 +25,7 @@ from offramp.training.examples import EncodedRows, as_table, examples_of
 from offramp.training.options import TrainingOptions
 from offramp.training.problems import PROBLEMS, Chosen
 from offramp.training.scoring import finite
-from offramp.training.seen import FINGERPRINTS, noted_rows
+from offramp.training.seen import noted_rows
 from offramp.training.tagged import TaggedExamples
 
 

@@ -13,12 +13,13 @@ from torch import Tensor
 
 from offramp.checkpoints.directory import check_writable
 from offramp.errors import ConfigError
-from offramp.exits.attach import add_exits, answers_by_depth, exits_of
+from offramp.exits.attach import add_exits
+from offramp.exits.container import exits_of
 from offramp.exits.criteria import Answer
 from offramp.exits.criteria.task import MULTI_LABEL
+from offramp.exits.forward import answers_by_depth
 from offramp.models.base import PretrainedModel
 from offramp.models.flow import ExitableModel, run_layers
-from offramp.models.loading import LoadingReport
 from offramp.models.registry import sequence_classifier
 from offramp.text.columns import Columns
 from offramp.text.tables import Table
@@ -33,6 +34,7 @@ from offramp.training.examples import (
     label_names,
 )
 from offramp.training.frozen import train_ramps
+from offramp.training.kept import check_head, head_labels, keep_ramps
 from offramp.training.loop import (
     Lesson,
     class_weights,
@@ -42,7 +44,7 @@ from offramp.training.loop import (
     seeded,
     weight_of,
 )
-from offramp.training.options import TrainingOptions
+from offramp.training.options import SCHEDULE, TrainingOptions
 from offramp.training.problems import PROBLEMS
 from offramp.training.run import Progress, Run, best_of, open_run
 from offramp.training.schedules import RampStage, Stage, stages
@@ -93,7 +95,7 @@ def train(
     process, but for rounding and dropout's draws. The first one evaluates and writes. Raises
     DataError, ConfigError, CheckpointError, SaveError or TrainingError.
     """
-    options = options or TrainingOptions()
+    options = (options or TrainingOptions()).scheduled(SCHEDULE)
     check_writable(output)
     data, dev = as_table(data), None if dev is None else as_table(dev)
     problem = PROBLEMS[options.problem_type]
@@ -107,6 +109,7 @@ def train(
         data, dev = hold_out(data)
     with seeded(options.seed):
         network = _prepare(model, labels, options)
+        keep_ramps(network, model, options)
         tokenizer = Tokenizer.from_pretrained(model, max_length=max_length)
         trained = problem.runner(network, tokenizer)
         training = examples_of(data, tokenizer, network.config)
@@ -247,31 +250,3 @@ def _check_own_exits(network: PretrainedModel, options: TrainingOptions) -> None
             f"A {name} has exits of its own, over the first token after every layer: leave depths, "
             "pooler and certainty out."
         )
-
-
-def check_head(model: str | Path, report: LoadingReport, options: TrainingOptions) -> None:
-    """ConfigError where a head is to be kept that is not there."""
-    if options.freeze_backbone and report.initialised:
-        raise ConfigError(
-            f"freeze_backbone keeps the head of {model}, and it lacks "
-            f"{', '.join(report.initialised)}. Fine-tune the model first."
-        )
-
-
-def head_labels(head: list[str], labels: list[str]) -> list[str]:
-    """The names of a kept head's classes: its own, or the data's for one that never had any."""
-    if set(labels) <= set(head) and len(labels) > 1:
-        return head
-    if len(labels) == len(head) == 1:
-        return head
-    if len(labels) == len(head) and head == [f"LABEL_{i}" for i in range(len(head))]:
-        return labels
-    if len(labels) == 1:  # a number
-        raise ConfigError(
-            f"freeze_backbone keeps the model's head, which has {len(head)} outputs; one for "
-            "regression has one. Fine-tune the model first."
-        )
-    raise ConfigError(
-        f"freeze_backbone keeps the model's head, whose classes are {head}; the data's are "
-        f"{labels}. Fine-tune the model on these first, or name its classes in config.json."
-    )

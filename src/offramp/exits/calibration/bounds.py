@@ -1,4 +1,4 @@
-"""What some independent rows say of a mean: p-values and an upper bound, valid for any n.
+"""What some independent rows say of a mean: p-values that are valid for any number of rows.
 
 Losses are of rows that were drawn independently from those the mean is of; a p-value is for the
 hypothesis that the mean is `risk` or more. Under it the chance of a p-value of d or less is at most
@@ -47,36 +47,23 @@ def hoeffding_bentkus_p_value(total: float, n_rows: int, risk: float) -> float:
     return min(1.0, hoeffding, math.e * binomial_p_value(rounded, n_rows, risk))
 
 
-def betting_p_value(losses_R: Tensor, risk: float, level: float = 0.05) -> float:
-    """Of losses from 0 to 1, in the order in which the rows were drawn.
+def betting_p_value(
+    losses_R: Tensor, risk: float, level: float = 0.05, *, least_risk: float = 0.0
+) -> float:
+    """Of losses from 0 to 1, in an order that has nothing to do with them.
 
     The inverse of the most that a gambler ever has who begins with 1 and bets on each row in turn
     that its loss is below `risk`: while the mean is `risk` or more, the chance that it ever reaches
     1/d is at most d (Ville's inequality). How much is bet follows the spread of the losses so far,
     so rare losses tell much. Waudby-Smith and Ramdas 2024, "Estimating means of bounded random
-    variables by betting"; the bets are those of Bates et al. 2021, proposition 5, made for a test
-    at `level` and valid at any.
+    variables by betting", for a test at `level`, valid at any. No bet is more than three quarters
+    of what may be bet against `least_risk`, which no `risk` that is asked about is below: all of it
+    would be lost with one row.
     """
     losses_R = losses_R.double()
-    return min(1.0, math.exp(-_most_won(losses_R, _bets(losses_R, level), risk)))
-
-
-def betting_upper_bound(losses_R: Tensor, level: float) -> float:
-    """Of losses from 0 to 1: not below their mean, with probability 1 - `level` at least.
-
-    The least risk that `betting_p_value` rejects at `level`, to a ten-millionth; 1 where it rejects
-    none. Bates et al. 2021, proposition 5.
-    """
-    losses_R = losses_R.double()
-    bets_R, enough = _bets(losses_R, level), -math.log(level)
-    low, high = 0.0, 1.0
-    while high - low > 1e-7:  # the higher the risk that is bet against, the more is won
-        middle = (low + high) / 2
-        if _most_won(losses_R, bets_R, middle) >= enough:
-            high = middle
-        else:
-            low = middle
-    return high
+    bets_R = _bets(losses_R, level).clamp(max=0.75 / (1 - least_risk))
+    won = (bets_R * (risk - losses_R)).log1p().cumsum(0).max().item()
+    return min(1.0, math.exp(-won))
 
 
 def _bets(losses_R: Tensor, level: float) -> Tensor:
@@ -86,12 +73,7 @@ def _bets(losses_R: Tensor, level: float) -> Tensor:
     mean_R = (0.5 + losses_R.cumsum(0)) / (1 + count_R)
     variance_R = (0.25 + (losses_R - mean_R).square().cumsum(0)) / (1 + count_R)
     before_R = torch.cat([variance_R.new_tensor([0.25]), variance_R[:-1]])
-    return (-2 * math.log(level) / (n * before_R)).sqrt().clamp(max=1)
-
-
-def _most_won(losses_R: Tensor, bets_R: Tensor, risk: float) -> float:
-    """The logarithm of the most that the gambler ever has."""
-    return (bets_R * (risk - losses_R)).log1p().cumsum(0).max().item()
+    return (-2 * math.log(level) / (n * before_R)).sqrt()
 
 
 def _relative_entropy(mean: float, risk: float) -> float:

@@ -132,8 +132,11 @@ def _entropy(criterion: Criterion, grounds: Grounds) -> list[Criterion]:
 
 
 def _layer_entropy(criterion: LayerEntropy, grounds: Grounds) -> list[Criterion]:
-    """All thresholds a part of what they are, up to ten times."""
-    return [LayerEntropy(tuple(x * part for x in criterion.thresholds)) for part in rising(10.0)]
+    """All thresholds a part of what they are, up to ten times; where none is above 0, all alike."""
+    own, parts = criterion.thresholds, rising(10.0)
+    if max(own) <= 0:
+        own, parts = (1.0,) * len(own), rising(math.log(grounds.n_classes))
+    return [LayerEntropy(tuple(max(0.0, x) * part for x in own)) for part in parts]
 
 
 def _part(criterion: Criterion, grounds: Grounds) -> list[Criterion]:
@@ -160,8 +163,8 @@ def _voting(criterion: Voting, grounds: Grounds) -> list[Criterion]:
     return _thresholds(criterion, [falling[0], *(score - 1e-6 for score in falling)])
 
 
-def _random(criterion: Criterion, grounds: Grounds) -> list[Criterion]:
-    return [RandomExit(part) for part in rising(1.0)]
+def _random(criterion: RandomExit, grounds: Grounds) -> list[Criterion]:
+    return [replace(criterion, rate=part) for part in rising(1.0)]
 
 
 def _fixed_depth(criterion: Criterion, grounds: Grounds) -> list[Criterion]:
@@ -174,7 +177,9 @@ def _energy(criterion: Energy, grounds: Grounds) -> list[Criterion]:
     return _thresholds(criterion, [-LARGEST, *_quantiles(energies)])
 
 
-def _changes(criterion: Criterion, grounds: Grounds) -> list[Criterion]:
+def _changes(criterion: RegressionPatience, grounds: Grounds) -> list[Criterion]:
+    """With a patience of 0, by which nobody leaves whatever the threshold, that of 1."""
+    criterion = replace(criterion, patience=max(1, criterion.patience))
     changes = grounds.tuning(criterion)[:-1].diff(dim=0).abs().amax(-1).flatten()
     return _thresholds(criterion, [0.0, *_quantiles(changes)])
 

@@ -6,6 +6,8 @@ from offramp.exits.criteria.base import (
     Decision,
     RowsOf,
     ask_rows,
+    begun,
+    check_criterion,
     criterion_from_dict,
 )
 from offramp.exits.criteria.combined import AllOf, AnyOf
@@ -56,7 +58,9 @@ __all__ = [
     "Task",
     "Voting",
     "ask_rows",
+    "begun",
     "by_unit",
+    "check_criterion",
     "criterion_from_dict",
     "logits_entropy",
 ]

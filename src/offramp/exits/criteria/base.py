@@ -121,7 +121,10 @@ class Criterion(abc.ABC):
         return self.update(state_RS, depth, answer.logits_RC)
 
     def check(self, task: Task) -> None:
-        """Raise ConfigError for a task that it does not fit."""
+        """Raise ConfigError for a task that it does not fit.
+
+        `task.depths` are the layers after which it will be asked, where that is known.
+        """
         if task.kind not in self.fits:
             raise ConfigError(
                 f"{self} is for models that say {' or '.join(WORDS[kind] for kind in self.fits)}; "
@@ -263,11 +266,66 @@ def ask_rows(
     """Ask, and keep the rows that are `lost_R`: some ramp's numbers for them were not any.
 
     Those go on to the end, whatever this ramp says. Returns the decision, and who is lost now.
+    Raises ConfigError for a decision that is none (`asked`).
     """
-    leave_R, slack_R, state_RS = criterion.ask(state_RS, depth, answer)
+    leave_R, slack_R, state_RS = asked(criterion, state_RS, depth, answer)
     lost_R = lost_R | answer.is_nan()
     slack_R = torch.where(lost_R, torch.inf, slack_R.double())
     return Decision(leave_R & ~lost_R, slack_R, state_RS), lost_R
+
+
+def asked(criterion: Criterion, state_RS: Tensor, depth: int, answer: Answer) -> Decision:
+    """`criterion.ask`; ConfigError for what is no `Decision` about so many rows."""
+    said: object = criterion.ask(state_RS, depth, answer)
+    at = f"{type(criterion).__name__} answered after layer {depth} with"
+    if not isinstance(said, Decision):
+        raise ConfigError(
+            f"{at} {_described(said)}; expected Decision(leave_R, slack_R, state_RS)."
+        )
+    n_rows = len(answer.logits_RC) if answer.rows is None else answer.rows.n_rows
+    for name, values, shape, meant in (
+        ("leave_R", said.leave_R, (n_rows,), "whether each row leaves, of bool"),
+        ("slack_R", said.slack_R, (n_rows,), "a number for each row"),
+        ("state_RS", said.state_RS, state_RS.shape, "as the state that it was given"),
+    ):
+        good = isinstance(values, Tensor) and values.shape == shape
+        if not good or (name == "leave_R" and values.dtype != torch.bool):
+            raise ConfigError(
+                f"{at} a Decision whose {name} is {_described(values)}; expected a tensor "
+                f"{list(shape)}, {meant}."
+            )
+    return said
+
+
+def begun(criterion: Criterion, n_rows: int, n_classes: int) -> Tensor:
+    """`criterion.start`; ConfigError for what is no state of so many rows."""
+    state_RS: object = criterion.start(n_rows, n_classes)
+    if not isinstance(state_RS, Tensor) or state_RS.dim() != 2 or len(state_RS) != n_rows:
+        raise ConfigError(
+            f"{type(criterion).__name__} begins with the state {_described(state_RS)}; expected a "
+            f"tensor [{n_rows}, S], some numbers for each row."
+        )
+    return state_RS
+
+
+def check_criterion(value: object) -> Criterion:
+    """The same; ConfigError for what is no criterion."""
+    if isinstance(value, Criterion):
+        return value
+    got = repr(value)
+    if isinstance(value, type):
+        got = f"the class {value.__name__}, and not one made of it, with its settings"
+    raise ConfigError(
+        f"A criterion decides which rows leave, such as offramp.Entropy(0.3); got {got}."
+    )
+
+
+def _described(value: object) -> str:
+    if isinstance(value, Tensor):
+        return f"a tensor {list(value.shape)} of {str(value.dtype).removeprefix('torch.')}"
+    if isinstance(value, tuple):
+        return f"({', '.join(map(_described, value))})"
+    return f"{value!r} ({type(value).__name__})"
 
 
 def everybody(leaves: bool, state_RS: Tensor) -> Decision:

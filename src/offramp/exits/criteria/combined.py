@@ -16,6 +16,8 @@ from offramp.exits.criteria.base import (
     Answer,
     Criterion,
     Decision,
+    asked,
+    begun,
     criterion_from_dict,
     lacking,
 )
@@ -45,7 +47,7 @@ class _Combined(Criterion):
 
     def start(self, n_rows: int, n_classes: int) -> Tensor:
         """The states side by side, [R, S]."""
-        starts = [part.start(n_rows, n_classes).double() for part in self.of]
+        starts = [begun(part, n_rows, n_classes).double() for part in self.of]
         return torch.cat(starts, -1)
 
     def update(self, state_RS: Tensor, depth: int, logits_RC: Tensor) -> Decision:
@@ -57,7 +59,8 @@ class _Combined(Criterion):
         n_classes = answer.logits_RC.shape[-1]
         widths = [part.start(0, n_classes).shape[-1] for part in self.of]
         states = torch.split(state_RS, widths, -1)
-        said = [part.ask(own, depth, answer) for part, own in zip(self.of, states, strict=True)]
+        parts = zip(self.of, states, strict=True)
+        said = [asked(part, own, depth, answer) for part, own in parts]
         leave_PR = torch.stack([decision.leave_R for decision in said])
         slack_PR = torch.stack([decision.slack_R.double() for decision in said])
         leave_R, can_alone_PR = self.outcome(leave_PR)

@@ -13,7 +13,7 @@ from typing_extensions import Self
 
 from offramp.errors import ConfigError
 from offramp.exits.criteria.base import Criterion, Decision, above, check_number, lacking
-from offramp.exits.criteria.task import CLASSES, LARGEST, SINGLE_LABEL, finite
+from offramp.exits.criteria.task import CLASSES, LARGEST, SINGLE_LABEL, Task, finite
 
 
 @dataclass(frozen=True)
@@ -72,19 +72,37 @@ class LayerEntropy(Criterion):
     """Nats, one for each layer from the first on; of 0 or below: no row leaves there."""
 
     def __post_init__(self) -> None:
-        object.__setattr__(self, "thresholds", tuple(self.thresholds))  # a file has a list
+        try:
+            thresholds = tuple(self.thresholds)  # a file has a list
+        except TypeError:
+            thresholds = ()
+        if not thresholds:
+            raise ConfigError(
+                "LayerEntropy takes thresholds in nats, one for each layer from the first on, such "
+                f"as (0.1, 0.2); got {self.thresholds!r}."
+            )
+        object.__setattr__(self, "thresholds", thresholds)
         for value in self.thresholds:
             check_number(value, -LARGEST, LARGEST, "LayerEntropy takes a number of nats a layer")
 
+    def check(self, task: Task) -> None:
+        """Raise ConfigError for a task that it does not fit, or exits without a threshold."""
+        super().check(task)
+        if task.depths:
+            self._check_depth(max(task.depths))
+
     def update(self, state_RS: Tensor, depth: int, logits_RC: Tensor) -> Decision:
         """Rows leave whose entropy is strictly below the layer's threshold."""
+        self._check_depth(depth)
+        threshold = max(0.0, self.thresholds[depth - 1])
+        return Entropy(threshold).update(state_RS, depth, logits_RC)
+
+    def _check_depth(self, depth: int) -> None:
         if depth > len(self.thresholds):
             raise ConfigError(
                 f"LayerEntropy has thresholds for {len(self.thresholds)} layers, and the exit "
                 f"after layer {depth} asks. Give one for each layer."
             )
-        threshold = max(0.0, self.thresholds[depth - 1])
-        return Entropy(threshold).update(state_RS, depth, logits_RC)
 
     def to_dict(self) -> dict[str, Any]:
         """The name, and the thresholds as a list."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import Literal
 
 import torch
@@ -35,13 +35,15 @@ class Task:
     """The kind of a model's answer, and of how many numbers it is.
 
     `certainty` says whether its exits tell beside it how sure they are; `tokens` whether there is
-    such an answer for each token of a row, and not one for the row.
+    such an answer for each token of a row, and not one for the row. `depths` are the layers after
+    which a criterion is asked, where that is known; two tasks that differ in these alone are equal.
     """
 
     kind: Kind
     n_outputs: int
     certainty: bool = False
     tokens: bool = False
+    depths: tuple[int, ...] | None = field(default=None, compare=False)
 
     @classmethod
     def of(cls, config: PretrainedConfig, certainty: bool = False) -> Task:

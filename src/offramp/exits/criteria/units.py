@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from offramp.exits.criteria.base import Answer, Criterion, Decision, RowsOf
+from offramp.exits.criteria.base import Answer, Criterion, Decision, RowsOf, asked, begun
 
 
 def by_unit(
@@ -19,7 +19,7 @@ def by_unit(
     - 1; rows may have any number of units, in any order, and one without any leaves. What comes
     back is of the rows, but for the state, which is of the units.
     """
-    said = criterion.ask(state_US, depth, answer)
+    said = asked(criterion, state_US, depth, answer)
     slack_U = said.slack_R.double()
     none_R = torch.full((n_rows,), torch.inf, dtype=torch.float64)
     stays_R = torch.zeros(n_rows, dtype=torch.int64).index_add(0, row_U, (~said.leave_R).long())
@@ -47,7 +47,7 @@ class EachLabel(Criterion):
 
     def start(self, n_rows: int, n_labels: int) -> Tensor:
         """The labels' states side by side, [R, C x S]."""
-        state_US = self.of.start(n_rows * n_labels, 2)
+        state_US = begun(self.of, n_rows * n_labels, 2)
         return state_US.reshape(n_rows, n_labels * state_US.shape[-1])
 
     def update(self, state_RS: Tensor, depth: int, logits_RC: Tensor) -> Decision:
@@ -82,7 +82,7 @@ class EachToken(Criterion):
 
     def start(self, n_rows: int, n_classes: int) -> Tensor:
         """The state of so many tokens, [U, S]."""
-        return self.of.start(n_rows, n_classes)
+        return begun(self.of, n_rows, n_classes)
 
     def update(self, state_RS: Tensor, depth: int, logits_RC: Tensor) -> Decision:
         """`ask` about rows of one token each."""
@@ -120,7 +120,7 @@ class FirstToken(Criterion):
         first_U = first_R[has_R]
         sure_U = None if answer.certainty_R is None else answer.certainty_R[first_U]
         of_rows = Answer(answer.logits_RC[first_U], sure_U, sizes_R[has_R])
-        said = self.of.ask(state_RS[first_U], depth, of_rows)
+        said = asked(self.of, state_RS[first_U], depth, of_rows)
         leave_R = torch.ones(n_rows, dtype=torch.bool)
         leave_R[has_R] = said.leave_R
         slack_R = torch.full((n_rows,), torch.inf, dtype=torch.float64)
