@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import atexit
 import contextvars
 import threading
 from collections.abc import Callable, Generator, Iterable, Iterator, Sized
 from contextlib import contextmanager
 from queue import SimpleQueue
-from typing import Generic, TypeVar
+from typing import Any, Generic, TypeVar
 
 T = TypeVar("T")
 W = TypeVar("W")
@@ -37,11 +38,30 @@ def ahead(
     context = contextvars.copy_context()
     thread = threading.Thread(target=context.run, args=(reader.work,), name="ahead", daemon=True)
     thread.start()
+    _running[thread] = reader
     try:
         yield reader.taken()
     finally:
+        _end(thread)
+
+
+_running: dict[threading.Thread, _Reader[Any, Any]] = {}
+
+
+def _end(thread: threading.Thread) -> None:
+    reader = _running.pop(thread, None)
+    if reader is not None:
         reader.stop()
         thread.join(_PATIENCE)
+
+
+@atexit.register
+def _end_all() -> None:
+    """What an error that ends the process keeps alive in its frames: sources are closed all the
+    same.
+    """
+    for thread in list(_running):
+        _end(thread)
 
 
 class _Reader(Generic[T, W]):
