@@ -121,8 +121,8 @@ def populations(options: argparse.Namespace) -> Iterator[Population]:
         model = trained(name, options)
         both = [model.test.exits, model.dev.exits]
         yield disagreements(name, both, entropies(both[0]))
-    for hard in (0.05, 0.3):
-        yield simulated(hard)
+    for kind in ("binary", "bounded", "gap"):
+        yield simulated(kind)
 
 
 def trained(name: str, options: argparse.Namespace) -> Model:
@@ -145,14 +145,26 @@ def disagreements(name: str, parts: list[EveryExit], path: list[Criterion]) -> P
     return Population(name, Losses(lost_PR, binary=True), layers, exits.depths[-1])
 
 
-def simulated(hard: float, rows: int = 20_000, steps: int = 200) -> Population:
-    """A row is lost from some step on, if it is one of the `hard` ones."""
-    generator = torch.Generator().manual_seed(int(1000 * hard))
-    falls_R = torch.rand(rows, generator=generator).double() * steps / hard
-    at_P = torch.arange(steps)[:, None]
-    lost_PR = (falls_R < at_P).double()
+def simulated(kind: str, rows: int = 20_000, steps: int = 200) -> Population:
+    """Half of the rows are hard, and are lost the sooner the further the path has gone.
+
+    `binary` losses are 1, `bounded` ones anything up to 1, and both stay; by `gap` a row that was
+    lost may be found again, and rows that are not hard gain 1.
+    """
+    generator = torch.Generator().manual_seed(7)
+    draws = steps if kind == "gap" else 1
+    draw_PR = torch.rand(draws, rows, generator=generator).double()
+    hard_R = torch.rand(rows, generator=generator).double()
+    at_P1 = torch.linspace(0, 0.1, steps).double()[:, None]
+    lost_PR = ((draw_PR < at_P1) & (hard_R < 0.5)).double()
+    losses = Losses(lost_PR, binary=True)
+    if kind == "bounded":
+        losses = Losses(lost_PR * torch.rand(rows, generator=generator))
+    if kind == "gap":
+        gains_PR = ((draw_PR < 0.7 * at_P1) & (hard_R > 0.5)).double()
+        losses = Losses(lost_PR - gains_PR, least=-1.0)
     layers = [12 - 10 * step / steps for step in range(steps)]
-    return Population(f"simulated, {hard:g} lost at most", Losses(lost_PR, binary=True), layers, 12)
+    return Population(f"simulated, {kind}", losses, layers, 12)
 
 
 def _differs(results: Results, full_RC: Tensor) -> Tensor:
