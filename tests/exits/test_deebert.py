@@ -398,7 +398,7 @@ def test_exits_are_a_view() -> None:
     assert model.exits.criterion == offramp.LayerEntropy((0.1,) * 4)
     fast = offramp.prepare(model)
     assert fast.exits.ramp(2) is fast.bert.encoder.highway[1]
-    with pytest.raises(ConfigError, match="has exits after layers"):
+    with pytest.raises(ConfigError, match="exits of its own, which cannot be replaced"):
         offramp.add_exits(model)
 
 

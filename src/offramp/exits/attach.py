@@ -52,6 +52,11 @@ def add_exits(
             "has `logits`), such as BertForSequenceClassification; got "
             f"{type(model).__name__}."
         )
+    if isinstance(getattr(model, "exits", None), OwnedExits):
+        raise ConfigError(
+            f"A {type(model).__name__} has exits of its own, which cannot be replaced. Put others "
+            "on a model of another class, such as BertForSequenceClassification."
+        )
     if hasattr(model, "exits"):
         raise ConfigError(
             f"This model has exits after layers {model.exits.depths} already. "  # type: ignore[union-attr]

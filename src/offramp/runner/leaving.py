@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from typing import Generic, TypeAlias, TypeVar
+from typing import Generic, Literal, TypeAlias, TypeVar, overload
 
 from torch import Tensor
 
@@ -30,6 +30,50 @@ class LeavingModel(ExitingModel, Generic[A]):
     A row's answer and exit layer do not depend on the rows that it is predicted with. Without exits
     all rows pass all layers.
     """
+
+    def predict(self, texts: Iterable[Text], *, threads: int | None = None) -> list[A]:
+        """An answer for each text, or each pair of texts (tuples), in their order.
+
+        `threads` is how many CPU threads torch uses for the call.
+        """
+        return list(self.stream(texts, threads=threads))
+
+    @overload
+    def stream(
+        self,
+        texts: Iterable[Text],
+        *,
+        threads: int | None = ...,
+        ordered: Literal[True] = ...,
+        progress: OnProgress | None = ...,
+    ) -> Iterator[A]: ...
+
+    @overload
+    def stream(
+        self,
+        texts: Iterable[Text],
+        *,
+        threads: int | None = ...,
+        ordered: Literal[False],
+        progress: OnProgress | None = ...,
+    ) -> Iterator[tuple[int, A]]: ...
+
+    def stream(
+        self,
+        texts: Iterable[Text],
+        *,
+        threads: int | None = None,
+        ordered: bool = True,
+        progress: OnProgress | None = None,
+    ) -> Iterator[A] | Iterator[tuple[int, A]]:
+        """`predict` for any number of texts in bounded memory: reads and answers by windows.
+
+        With `ordered=False` it is (index, answer), as soon as a row leaves. `progress` is called
+        after each window.
+        """
+        if ordered:
+            return self._answers(texts, None, threads, progress)
+        return self._answers_as_they_leave(texts, None, threads, progress)
 
     def _saying(self) -> Saying[A]:
         """What makes answers of logits; asked once a call."""

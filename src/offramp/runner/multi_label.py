@@ -2,17 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from typing import Literal, overload
 
 from torch import Tensor
 
 from offramp.errors import ConfigError
 from offramp.models.base import PretrainedModel
 from offramp.runner.leaving import LeavingModel, Saying
-from offramp.runner.progress import OnProgress
-from offramp.text.tables import Text
 from offramp.text.tokenizer import Tokenizer
 
 MULTI_LABEL = "multi_label_classification"
@@ -50,50 +47,6 @@ class MultiLabelClassifier(LeavingModel[LabelSet]):
     def labels(self) -> list[str]:
         """The labels' names, in the order of the logits."""
         return self.model.config.labels
-
-    def predict(self, texts: Iterable[Text], *, threads: int | None = None) -> list[LabelSet]:
-        """The labels of each text, or of each pair of texts (tuples), in their order.
-
-        `threads` is how many CPU threads torch uses for the call.
-        """
-        return list(self.stream(texts, threads=threads))
-
-    @overload
-    def stream(
-        self,
-        texts: Iterable[Text],
-        *,
-        threads: int | None = ...,
-        ordered: Literal[True] = ...,
-        progress: OnProgress | None = ...,
-    ) -> Iterator[LabelSet]: ...
-
-    @overload
-    def stream(
-        self,
-        texts: Iterable[Text],
-        *,
-        threads: int | None = ...,
-        ordered: Literal[False],
-        progress: OnProgress | None = ...,
-    ) -> Iterator[tuple[int, LabelSet]]: ...
-
-    def stream(
-        self,
-        texts: Iterable[Text],
-        *,
-        threads: int | None = None,
-        ordered: bool = True,
-        progress: OnProgress | None = None,
-    ) -> Iterator[LabelSet] | Iterator[tuple[int, LabelSet]]:
-        """`predict` for any number of texts in bounded memory: reads and answers by windows.
-
-        With `ordered=False` it is (index, labels), as soon as a row leaves. `progress` is called
-        after each window.
-        """
-        if ordered:
-            return self._answers(texts, None, threads, progress)
-        return self._answers_as_they_leave(texts, None, threads, progress)
 
     def _saying(self) -> Saying[LabelSet]:
         names = self.labels

@@ -2,17 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from typing import Literal, overload
 
 from torch import Tensor
 
 from offramp.errors import ConfigError
 from offramp.models.base import PretrainedModel
 from offramp.runner.leaving import LeavingModel, Saying
-from offramp.runner.progress import OnProgress
-from offramp.text.tables import Text
 from offramp.text.tokenizer import Tokenizer
 
 
@@ -40,50 +37,6 @@ class Regressor(LeavingModel[Estimate]):
                 f"outputs of this model is {model.config.num_labels}, its problem_type "
                 f"{model.config.problem_type}. Use offramp.Runner for its logits."
             )
-
-    def predict(self, texts: Iterable[Text], *, threads: int | None = None) -> list[Estimate]:
-        """A number for each text, or each pair of texts (tuples), in their order.
-
-        `threads` is how many CPU threads torch uses for the call.
-        """
-        return list(self.stream(texts, threads=threads))
-
-    @overload
-    def stream(
-        self,
-        texts: Iterable[Text],
-        *,
-        threads: int | None = ...,
-        ordered: Literal[True] = ...,
-        progress: OnProgress | None = ...,
-    ) -> Iterator[Estimate]: ...
-
-    @overload
-    def stream(
-        self,
-        texts: Iterable[Text],
-        *,
-        threads: int | None = ...,
-        ordered: Literal[False],
-        progress: OnProgress | None = ...,
-    ) -> Iterator[tuple[int, Estimate]]: ...
-
-    def stream(
-        self,
-        texts: Iterable[Text],
-        *,
-        threads: int | None = None,
-        ordered: bool = True,
-        progress: OnProgress | None = None,
-    ) -> Iterator[Estimate] | Iterator[tuple[int, Estimate]]:
-        """`predict` for any number of texts in bounded memory: reads and answers by windows.
-
-        With `ordered=False` it is (index, estimate), as soon as a row leaves. `progress` is called
-        after each window.
-        """
-        if ordered:
-            return self._answers(texts, None, threads, progress)
-        return self._answers_as_they_leave(texts, None, threads, progress)
 
     def _saying(self) -> Saying[Estimate]:
         def say(logits_RC: Tensor, layers: Sequence[int]) -> Iterator[Estimate]:
