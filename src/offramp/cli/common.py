@@ -46,6 +46,19 @@ def columns(command: F) -> F:
     return command
 
 
+def measured(command: F) -> F:
+    """The options of how systems are measured in turn."""
+    for option in (
+        click.option("--transformers/--no-transformers", default=None, help="Measure it too."),
+        click.option("--timing-rows", default=1000, show_default=True, help="Rows that are timed."),
+        click.option(
+            "--rounds", default=5, show_default=True, help="Times each system is measured."
+        ),
+    ):
+        command = option(command)
+    return command
+
+
 tokens_column = click.option(
     "--tokens", default="tokens", show_default=True, help="A tagger's column of words."
 )

@@ -12,6 +12,7 @@ from offramp.cli.common import (
     check_file,
     columns,
     evaluation_grid,
+    measured,
     progress_bar,
     refuse_options,
     report_console,
@@ -41,9 +42,7 @@ from offramp.errors import ConfigError
     show_default=True,
     help="Points exits may cost on dev: of accuracy, micro F1, or 100 x Pearson's correlation.",
 )
-@click.option("--rounds", default=5, show_default=True, help="Times each system is measured.")
-@click.option("--timing-rows", default=1000, show_default=True, help="Rows that are timed.")
-@click.option("--transformers/--no-transformers", default=None, help="Measure it too.")
+@measured
 def evaluate(
     model: Path,
     data: Path,

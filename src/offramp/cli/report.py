@@ -6,7 +6,7 @@ from pathlib import Path
 
 import rich_click as click
 
-from offramp.cli.common import check_file, columns, progress_bar, report_console
+from offramp.cli.common import check_file, columns, measured, progress_bar, report_console
 
 
 @click.command(epilog="Example: offramp report sentiment --data test.tsv --output report.html")
@@ -23,9 +23,7 @@ from offramp.cli.common import check_file, columns, progress_bar, report_console
 )
 @click.option("--plot", type=click.Path(path_type=Path), help="Write the plot alone, as SVG.")
 @click.option("--price-per-hour", type=float, help="What an hour of this machine costs.")
-@click.option("--rounds", default=5, show_default=True, help="Times each system is measured.")
-@click.option("--timing-rows", default=1000, show_default=True, help="Rows that are timed.")
-@click.option("--transformers/--no-transformers", default=None, help="Measure it too.")
+@measured
 def report(
     model: Path,
     data: Path,
