@@ -33,7 +33,7 @@ from exiting.poolers import poolers
 from exiting.sets import RECIPES
 from exiting.setting import Pair, Setting
 from offramp.training.evaluation import machine
-from offramp.training.options import SCHEDULES
+from offramp.training.options import PRECISIONS, SCHEDULES
 
 SECTIONS = {section.__name__: section for section in (speeds, grid, poolers, best)}
 
@@ -70,6 +70,9 @@ def arguments() -> argparse.Namespace:
     )
     parser.add_argument("--rows", type=int, default=500, help="test rows timed, evenly spread")
     parser.add_argument("--rows-cap", type=int, help="rows of each split at most, for trials")
+    parser.add_argument(
+        "--precision", choices=PRECISIONS, default="float32", help="that models are trained in"
+    )
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--threads", type=int)
     parser.add_argument("--check", action="store_true", help="exit 1 where a bar is missed")

@@ -111,6 +111,7 @@ class Model:
         options = offramp.TrainingOptions(
             epochs=self.data.recipe.epochs,
             seed=self.seed,
+            precision=self.data.precision,
             problem_type=PROBLEMS[kind],
             **self.data.recipe.rates,
             **settings,

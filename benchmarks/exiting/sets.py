@@ -62,6 +62,8 @@ class DataSet:
     data: Path
     runs: Path
     rows_cap: int | None = None
+    precision: str = "float32"
+    """What its models are trained in."""
 
     @property
     def recipe(self) -> Recipe:
@@ -71,7 +73,8 @@ class DataSet:
     def folder(self) -> Path:
         """Where its models are kept."""
         rows = len(self.training)
-        return self.runs / f"{self.name}-{rows}-rows-{self.recipe.epochs}-epochs"
+        precision = "" if self.precision == "float32" else f"-{self.precision}"
+        return self.runs / f"{self.name}-{rows}-rows-{self.recipe.epochs}-epochs{precision}"
 
     @property
     def training(self) -> Rows:

@@ -44,7 +44,8 @@ class Setting:
     def sets(self) -> list[DataSet]:
         options = self.options
         return [
-            DataSet(name, options.data, options.runs, options.rows_cap) for name in options.sets
+            DataSet(name, options.data, options.runs, options.rows_cap, options.precision)
+            for name in options.sets
         ]
 
     def model(self, data: DataSet, schedule: str, seed: int, pooler: str | None = None) -> Model:
