@@ -489,6 +489,10 @@ def test_thresholds_may_be_numbers_of_numpy_and_torch() -> None:
     for wrong in (None, True, "0.5", [0.5, None, 0.5, 0.5], torch.eye(4)):
         with pytest.raises(ConfigError, match="number of nats"):
             encoder.set_early_exit_entropy(wrong)
+        with pytest.raises(ConfigError, match="number of nats"):
+            encoder.early_exit_entropy = wrong
+    encoder.early_exit_entropy = 0.25
+    assert encoder.early_exit_entropy == [0.25] * 4
 
 
 # ---------------------------------------------------------------------------------------------
