@@ -89,7 +89,8 @@ def identify(
 
     The tensors' names decide where they begin as one family's do, since a configuration may lie;
     then its model_type, then its architectures. These are in the values as the tensors have them
-    where those are of a class with a head of its own. Raises ConfigError where nothing is known.
+    where those are of a class with a head of its own. Raises ConfigError where nothing is known, or
+    model_type and architectures are two families and the tensors do not decide.
     """
     if not from_hf_hub and not exists(name):
         for model_type, built_in in BUILT_IN.items():
@@ -124,7 +125,20 @@ def identify(
             f"class that it belongs to, or add one of {', '.join(FAMILIES)}."
         )
     _family(found)
+    if tensors and not prefixed:
+        _check_agreed(str(name), found, named, values)
     return found, values
+
+
+def _check_agreed(name: str, stated: str, named: str | None, values: dict[str, Any]) -> None:
+    """ConfigError for two families, where tensors without a prefix would fit either."""
+    if named is None or FAMILIES[stated].prefix == FAMILIES[named].prefix:
+        return
+    raise ConfigError(
+        f"config.json of {name} says model_type {stated!r} and architectures "
+        f"{values['architectures']}, which are two families, and the tensors' names do not tell "
+        f"which it is. Mend config.json, or load it with the class that it belongs to."
+    )
 
 
 def _family(model_type: object) -> Family:
