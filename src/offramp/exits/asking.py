@@ -14,6 +14,7 @@ from torch import Tensor, nn
 from offramp.errors import ConfigError, InputError
 from offramp.exits.criteria import Answer, Criterion, Task
 from offramp.exits.decisions import MARGIN, Memory, NaNRows, Units, decide, in_doubt
+from offramp.models.checks import check_tensor
 from offramp.models.flow import Flow, LayerStack
 from offramp.models.passing import Options, read_batch
 from offramp.nn.attention import Probe
@@ -70,6 +71,7 @@ class Batch:
 
     def check_labels(self, labels: Tensor) -> None:
         """InputError unless there is a label a row, or several."""
+        check_tensor("labels", labels)
         n_rows, _ = self.shape
         if labels.dim() == 0 or len(labels) != n_rows:
             raise InputError(

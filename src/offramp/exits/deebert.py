@@ -319,6 +319,11 @@ class DeeBertForSequenceClassification(SequenceClassification, BertPreTrainedMod
         )
 
     @property
+    def num_layers(self) -> int:
+        """N, which the research code's scripts ask the classifier for."""
+        return self.stack.n_layers
+
+    @property
     def owned_criterion(self) -> Criterion:
         """The thresholds as a criterion; one that is set must be of entropies."""
         return self._encoder.criterion

@@ -118,6 +118,8 @@ def open_model(
     companions = {} if place is None else read_companions(place.directory)
     if opening.config is None:
         _check_layers(blueprint.config, weights, str(name))
+        if place is not None and "exits" not in (kwargs or {}):
+            _check_exits(cls, values, weights, str(name))
     model = None
     if is_translatable(weights):
         # A class of one's own may have names that look foreign: what it knows stays as it is.
@@ -216,6 +218,32 @@ def _check_layers(config: PretrainedConfig | None, weights: Weights, name: str) 
             "all. config.json is of another model.",
             file=name,
         )
+
+
+_OWN_EXITS = {"deebert": ".highway.", "pabee": "classifiers."}
+"""Under what name a configuration has the settings of research models, and what their files hold
+then."""
+
+
+def _check_exits(
+    cls: type[PretrainedModel], values: Mapping[str, Any], weights: Weights, name: str
+) -> None:
+    """CheckpointError where a file's exits are not what its configuration says."""
+    if "exits" not in values and any(tensor.startswith("exits.") for tensor in weights.tensors):
+        raise CheckpointError(
+            f"{name} holds tensors of exits, and its config.json says nothing of any: how they are "
+            "asked is lost. Restore its section `exits`, or load the model without them: "
+            "from_pretrained(name, exits=None).",
+            kind="unexpected",
+        )
+    for section, tensors in _OWN_EXITS.items():
+        if cls.owns_exits and section in values and not any(tensors in t for t in weights.tensors):
+            raise CheckpointError(
+                f"{name} says {section!r} in its config.json, and holds none of the exits that go "
+                f"with it ({tensors.strip('.')}): they would be random. Its weights are another "
+                "model's, or not all there.",
+                kind="missing",
+            )
 
 
 def _config_values(
