@@ -5,14 +5,24 @@ from __future__ import annotations
 import ctypes
 import os
 import re
-import secrets
 import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from offramp.checkpoints.file_names import WEIGHTS
-from offramp.errors import OfframpError, SaveError
+from offramp.errors import CheckpointError, OfframpError, SaveError
+from offramp.storage.files import flush, is_leftover, remove_leftovers, temporary
+from offramp.storage.locks import alone
+from offramp.storage.manifest import (
+    MANIFEST_FILE,
+    FileRecord,
+    files_below,
+    manifest_text,
+    read_manifest,
+    recorded,
+)
+from offramp.storage.steady import interrupted
 
 LONGEST_NAME = 220
 """Bytes of a name: 255 on Linux, less what a temporary sibling adds."""
@@ -26,50 +36,42 @@ def staged(target: str | Path, replaced: re.Pattern[str] = WEIGHTS) -> Iterator[
     """A fresh sibling directory to write into, which takes `target`'s place when the block ends.
 
     The change is one rename (one exchange where `target` exists), so a reader or a crash finds
-    the old directory or the new one. Files of the old one that are neither written anew nor
-    `replaced` by their names are kept. If the block raises, nothing of it remains.
+    the old directory or the new one; `interrupted` says what there is where the file system has no
+    exchange. Files of the old one that are neither written anew nor `replaced` by their names are
+    kept, and what the block wrote is in the directory's manifest. If the block raises, nothing of
+    it remains. One saver waits for another of the same target, and removes what killed ones left.
     """
     target = check_writable(target)
-    fresh = target.parent / f".{target.name}.{secrets.token_hex(6)}.tmp"
+    done = False
     try:
         target.parent.mkdir(parents=True, exist_ok=True)
-        fresh.mkdir()
-        yield fresh
-        for path in fresh.rglob("*"):
-            _flush(path)
-        if target.is_dir():
-            _keep_other_files(target, fresh, replaced)
-        _flush(fresh)
-        if target.is_dir():
-            shutil.copystat(target, fresh)
-            _exchange(fresh, target)  # `fresh` is the old directory from here on
-        else:
-            fresh.rename(target)
-        _flush(target.parent)
+        with alone(target) as locked:
+            _recover(target, locked)
+            fresh = temporary(target)
+            try:
+                fresh.mkdir()
+                yield fresh
+                _finish(fresh, target, replaced)
+                _swap(fresh, target)
+                done = True
+                flush(target.parent)
+            finally:
+                if interrupted(target) is None:  # or the old one could not be named back
+                    shutil.rmtree(fresh, ignore_errors=True)  # the old directory, if all is well
     except OSError as error:
         if isinstance(error, OfframpError):
             raise
-        raise SaveError(f"{target} could not be written: {error}. Nothing was changed.") from error
-    finally:
-        shutil.rmtree(fresh, ignore_errors=True)
+        told = "It is there, but may not outlive a power cut." if done else "Nothing was changed."
+        raise SaveError(f"{target} could not be written: {error}. {told}") from error
 
 
-def write_file(path: Path, text: str) -> None:
-    """Write one file, which is there whole or as it was; its directory is made if need be."""
-    fresh = None
+def recover(target: Path) -> None:
+    """Put right what killed saves of `target` have left beside it; nothing where that cannot be."""
     try:
-        path = path.expanduser()
-        path.parent.mkdir(parents=True, exist_ok=True)
-        fresh = path.with_name(f".{path.name}.{secrets.token_hex(6)}.tmp")
-        fresh.write_text(text, encoding="utf-8")
-        _flush(fresh)
-        fresh.replace(path)
-    except (OSError, ValueError, RuntimeError) as error:  # no space; a NUL; ~ of an unknown user
-        raise SaveError(f"{path} could not be written: {error}.") from error
-    finally:
-        if fresh is not None:
-            with suppress(OSError, ValueError):
-                fresh.unlink(missing_ok=True)
+        with alone(target) as locked:
+            _recover(target, locked)
+    except OSError:
+        return
 
 
 def check_writable(target: str | Path) -> Path:
@@ -104,10 +106,48 @@ def check_writable(target: str | Path) -> Path:
     return target
 
 
+def _recover(target: Path, locked: bool) -> None:
+    """Give back the directory that a kill between two renames took away; remove what is left."""
+    if not locked:  # what lies there may be another saver's
+        return
+    if old := interrupted(target):
+        old.rename(target)
+    remove_leftovers(target)
+
+
+def _finish(fresh: Path, target: Path, replaced: re.Pattern[str]) -> None:
+    """Whatever the block did not do: a manifest, what is kept of the old directory, the disk."""
+    for path in fresh.rglob("*"):
+        flush(path)
+    records = {name: recorded(fresh / name) for name in files_below(fresh)}
+    if target.is_dir():
+        _keep_other_files(target, fresh, replaced)
+        records = {**_kept_records(target, fresh), **records}
+        shutil.copystat(target, fresh)
+    manifest = fresh / MANIFEST_FILE
+    manifest.write_text(manifest_text(records), encoding="utf-8")
+    flush(manifest)
+    for path in fresh.rglob("*"):
+        if path.is_dir():
+            flush(path)
+    flush(fresh)
+
+
+def _kept_records(old: Path, new: Path) -> dict[str, FileRecord]:
+    """What the old manifest says of files that are still there."""
+    try:
+        records = read_manifest(old) or {}
+    except CheckpointError:  # the new one will be sound
+        return {}
+    return {name: record for name, record in records.items() if (new / name).is_file()}
+
+
 def _keep_other_files(old: Path, new: Path, replaced: re.Pattern[str]) -> None:
     for path in old.iterdir():
         kept = new / path.name
-        if replaced.fullmatch(path.name) or kept.exists():
+        if replaced.fullmatch(path.name) or os.path.lexists(kept):
+            continue
+        if path.name == MANIFEST_FILE or is_leftover(path.name):
             continue
         if path.is_dir() and not path.is_symlink():
             shutil.copytree(path, kept, symlinks=True, copy_function=_link)
@@ -123,33 +163,35 @@ def _link(old: str | Path, new: str | Path) -> None:
         os.link(old, new)
     except OSError:  # a file system without links
         shutil.copy2(old, new)
+        flush(Path(new))
 
 
-def _exchange(a: Path, b: Path) -> None:
-    """Swap two directories' names, in one step where the system has it."""
+def _swap(fresh: Path, target: Path) -> None:
+    """Put `fresh` in the place of `target`; the old directory, if there was one, is then there."""
+    if not target.is_dir():
+        fresh.rename(target)
+    elif not _exchanged(fresh, target):
+        # Two renames: for a moment nothing has the target's name, and readers go by `interrupted`.
+        aside = fresh.with_suffix(".old")
+        target.rename(aside)
+        try:
+            flush(target.parent)
+            fresh.rename(target)
+        except OSError:
+            aside.rename(target)
+            raise
+        with suppress(OSError):  # the save is there; the next one removes what is left
+            aside.rename(fresh)
+            return
+        shutil.rmtree(aside, ignore_errors=True)
+
+
+def _exchanged(a: Path, b: Path) -> bool:
+    """Swap two directories' names in one step; False where the system has no such step."""
     try:
         renameat2 = ctypes.CDLL(None, use_errno=True).renameat2
     except (AttributeError, OSError, TypeError):
-        renameat2 = None
+        return False
     names = (os.fsencode(a), os.fsencode(b))
-    if renameat2 and renameat2(_AT_FDCWD, names[0], _AT_FDCWD, names[1], _RENAME_EXCHANGE) == 0:
-        return
-    # Two renames: for a moment `b` is not there, but it is never half of each.
-    aside = a.with_name(a.name + ".old")
-    b.rename(aside)
-    try:
-        a.rename(b)
-    except OSError:
-        aside.rename(b)
-        raise
-    aside.rename(a)
-
-
-def _flush(path: Path) -> None:
-    if path.is_symlink():
-        return
-    handle = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(handle)
-    finally:
-        os.close(handle)
+    done: int = renameat2(_AT_FDCWD, names[0], _AT_FDCWD, names[1], _RENAME_EXCHANGE)
+    return done == 0

@@ -7,6 +7,8 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
+from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -31,6 +33,8 @@ from offramp.models.conversion import Conversion, Target
 from offramp.models.names import TOKENIZER_FILES, given_path, read_companions
 from offramp.models.paddle_layout import from_paddle, to_paddle
 from offramp.models.research import from_research, to_deebert
+from offramp.storage.manifest import check_sizes
+from offramp.storage.steady import reread
 
 FORMATS: dict[str, str] = {
     "hf": SAFETENSORS_FILE,
@@ -75,14 +79,31 @@ def convert(
     if whole == check_writable(target):
         raise ConfigError(f"{target} is the model itself; name another directory.")
     target = Path(target).expanduser()
+    options = Reading(
+        allow_legacy_pickle=allow_legacy_pickle, uint16_is_bfloat16=uint16_is_bfloat16
+    )
+    read = partial(_read, source, variant=variant, use_safetensors=use_safetensors, options=options)
+    weights, there, companions = reread(lambda: read(to), whole)
+    names = TOKENIZER_FILES if companions.keys() & set(TOKENIZER_FILES) else ()
+    replaced = re.compile("|".join([WEIGHTS.pattern, *map(re.escape, names)]))
+    with staged(target, replaced) as fresh:
+        (fresh / CONFIG_FILE).write_text(as_json(there.values), encoding="utf-8")
+        write_weights(fresh, there.written(), FORMATS[to], max_shard_size=max_shard_size)
+        for name, content in companions.items():
+            (fresh / name).write_bytes(content)
+    return there.report(weights, str(source), str(target), to)
+
+
+def _read(
+    source: Path, to: str, *, variant: str | None, use_safetensors: bool | None, options: Reading
+) -> tuple[Weights, Target, dict[str, bytes]]:
+    """A directory's tensors, what is to be written of them, and the files beside them."""
     values = read_config(source)
     model_type = _model_type(values, source)
     family = FAMILIES.get(model_type)
     rows = paddle_rows(model_type, architecture(values))
-    bfloat16 = stated_dtype(values) == "bfloat16"
-    options = Reading(
-        allow_legacy_pickle=allow_legacy_pickle, uint16_is_bfloat16=uint16_is_bfloat16 or bfloat16
-    )
+    if stated_dtype(values) == "bfloat16":
+        options = replace(options, uint16_is_bfloat16=True)
     save = find_save(
         source, variant=variant, use_safetensors=use_safetensors, rows=rows, options=options
     )
@@ -108,15 +129,8 @@ def convert(
         for name, other in copies.items()
         if name in there.names and other in there.names
     }
-    companions = read_companions(source)
-    names = TOKENIZER_FILES if companions.keys() & set(TOKENIZER_FILES) else ()
-    replaced = re.compile("|".join([WEIGHTS.pattern, *map(re.escape, names)]))
-    with staged(target, replaced) as fresh:
-        (fresh / CONFIG_FILE).write_text(as_json(there.values), encoding="utf-8")
-        write_weights(fresh, there.written(), FORMATS[to], max_shard_size=max_shard_size)
-        for name, content in companions.items():
-            (fresh / name).write_bytes(content)
-    return there.report(weights, str(source), str(target), to)
+    check_sizes(save.parent, {save.name, *(path.name for path in weights.files.values())})
+    return weights, there, read_companions(source)
 
 
 def _to_own(weights: Weights, values: dict[str, Any]) -> Target:

@@ -1,0 +1,81 @@
+"""Single files that are there whole or as they were, and what kills have left of them."""
+
+from __future__ import annotations
+
+import os
+import re
+import secrets
+import shutil
+from contextlib import suppress
+from pathlib import Path
+
+from offramp.errors import SaveError
+from offramp.storage.locks import alone
+
+
+def write_file(path: Path, content: str | bytes) -> None:
+    """Write one file, which is there whole or as it was; its directory is made if need be.
+
+    Raises SaveError.
+    """
+    try:
+        path = path.expanduser()
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with alone(path) as locked:
+            if locked:
+                remove_leftovers(path)
+            replace_file(path, content)
+    except (OSError, ValueError, RuntimeError) as error:  # no space; a NUL; ~ of an unknown user
+        raise SaveError(f"{path} could not be written: {error}.") from error
+
+
+def replace_file(path: Path, content: str | bytes) -> None:
+    """`write_file` for a caller that is `alone` already. Raises OSError."""
+    fresh = temporary(path)
+    try:
+        fresh.write_bytes(content.encode() if isinstance(content, str) else content)
+        flush(fresh)
+        fresh.replace(path)
+        flush(path.parent)
+    finally:
+        with suppress(OSError, ValueError):
+            fresh.unlink(missing_ok=True)
+
+
+def temporary(path: Path) -> Path:
+    """A new name beside `path`, to be written under and renamed from."""
+    return path.with_name(f".{path.name}.{secrets.token_hex(6)}.tmp")
+
+
+def leftovers(path: Path) -> list[Path]:
+    """What savers of `path` have beside it while they live, and leave when they are killed."""
+    if not path.parent.is_dir():
+        return []
+    pattern = re.compile(rf"\.{re.escape(path.name)}\.[0-9a-f]{{12}}\.(tmp|old)")
+    return [other for other in path.parent.iterdir() if pattern.fullmatch(other.name)]
+
+
+def remove_leftovers(path: Path) -> None:
+    """Remove them; only for who is `alone`, or a living saver's would go."""
+    for left in leftovers(path):
+        if left.is_dir() and not left.is_symlink():
+            shutil.rmtree(left, ignore_errors=True)
+        else:
+            with suppress(OSError):
+                left.unlink()
+
+
+def is_leftover(name: str) -> bool:
+    """Whether a name is one that `temporary` gives."""
+    return re.fullmatch(r"\..+\.[0-9a-f]{12}\.(tmp|old)", name) is not None
+
+
+def flush(path: Path) -> None:
+    """See to it that a file's content, or a directory's list of names, outlives the machine."""
+    if path.is_symlink():
+        return
+    handle = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)
