@@ -64,7 +64,7 @@ def test_options_of_convert(run: Run, tmp_path: Path) -> None:
         (PADDLE / "formats/uie", "new", "hf", "linear_start.weight"),
         (WORDS, WORDS, "paddle", "is the model itself"),
         (WORDS, "new", "research", "has none"),
-        (WORDS, "new", "torch", "'torch' is not one of 'hf', 'paddle', 'research'"),
+        (WORDS, "new", "torch", "'torch' is not one of 'hf', 'paddle', 'research', 'pabee'"),
     ],
 )
 def test_what_is_not_converted(

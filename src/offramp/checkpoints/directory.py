@@ -41,28 +41,24 @@ def staged(target: str | Path, replaced: re.Pattern[str] = WEIGHTS) -> Iterator[
     kept, and what the block wrote is in the directory's manifest. If the block raises, nothing of
     it remains. One saver waits for another of the same target, and removes what killed ones left.
     """
-    target = check_writable(target)
-    done = False
-    try:
+    target = _whole_path(target)
+    with _told(target):
+        _check_place(target)
         target.parent.mkdir(parents=True, exist_ok=True)
         with alone(target) as locked:
             _recover(target, locked)
+            _check_replaceable(target)
             fresh = temporary(target)
             try:
                 fresh.mkdir()
                 yield fresh
                 _finish(fresh, target, replaced)
                 _swap(fresh, target)
-                done = True
-                flush(target.parent)
+                with _told(target, "It is there, but may not outlive a power cut."):
+                    flush(target.parent)
             finally:
                 if interrupted(target) is None:  # or the old one could not be named back
                     shutil.rmtree(fresh, ignore_errors=True)  # the old directory, if all is well
-    except OSError as error:
-        if isinstance(error, OfframpError):
-            raise
-        told = "It is there, but may not outlive a power cut." if done else "Nothing was changed."
-        raise SaveError(f"{target} could not be written: {error}. {told}") from error
 
 
 def recover(target: Path) -> None:
@@ -79,6 +75,14 @@ def check_writable(target: str | Path) -> Path:
 
     Worth calling before long work whose result goes there.
     """
+    target = _whole_path(target)
+    with _told(target):
+        _check_place(target)
+        _check_replaceable(target)
+    return target
+
+
+def _whole_path(target: str | Path) -> Path:
     try:
         target = Path(target).expanduser().resolve()  # a link stays a link to what is replaced
         length = len(os.fsencode(target.name))
@@ -86,6 +90,20 @@ def check_writable(target: str | Path) -> Path:
         raise SaveError(f"{str(target)[:200]!r} is no path: {error}.") from error
     if length > LONGEST_NAME:
         raise SaveError(f"The name {target.name[:40]}... is too long; shorten it.")
+    return target
+
+
+def _check_place(target: Path) -> None:
+    """SaveError where nothing can be written beside the target."""
+    there = next(parent for parent in target.parents if parent.exists())
+    if not there.is_dir():
+        raise SaveError(f"{there} is a file; {target} cannot lie in it.")
+    if not os.access(there, os.W_OK):
+        raise SaveError(f"{there} may not be written to.")
+
+
+def _check_replaceable(target: Path) -> None:
+    """SaveError where the target is what no directory can take the place of."""
     if target.exists() and not target.is_dir():
         raise SaveError(f"{target} is a file; a model is saved to a directory.")
     if target in (Path.cwd(), *Path.cwd().parents) or target == Path.home() or target.is_mount():
@@ -93,17 +111,24 @@ def check_writable(target: str | Path) -> Path:
             f"{target} cannot be replaced: it is the working directory or holds it, the home "
             "directory, or a mount. Save to a directory inside it."
         )
-    there = next(parent for parent in target.parents if parent.exists())
-    if not there.is_dir():
-        raise SaveError(f"{there} is a file; {target} cannot lie in it.")
-    for place in (there, target):
-        if place.exists() and not os.access(place, os.W_OK):
-            raise SaveError(f"{place} may not be written to.")
-    if target.is_dir():
-        for path in target.iterdir():
-            if path.exists() and not (path.is_file() or path.is_dir()):
-                raise SaveError(f"{path} is a device or a pipe; a save cannot keep it.")
-    return target
+    if not target.is_dir():
+        return
+    if not os.access(target, os.W_OK):
+        raise SaveError(f"{target} may not be written to.")
+    for path in target.iterdir():
+        if path.exists() and not (path.is_file() or path.is_dir()):
+            raise SaveError(f"{path} is a device or a pipe; a save cannot keep it.")
+
+
+@contextmanager
+def _told(target: Path, said: str = "Nothing was changed.") -> Iterator[None]:
+    """What goes wrong with the disk inside is a SaveError that says so."""
+    try:
+        yield
+    except OSError as error:
+        if isinstance(error, OfframpError):
+            raise
+        raise SaveError(f"{target} could not be written: {error}. {said}") from error
 
 
 def _recover(target: Path, locked: bool) -> None:
@@ -143,11 +168,10 @@ def _kept_records(old: Path, new: Path) -> dict[str, FileRecord]:
 
 
 def _keep_other_files(old: Path, new: Path, replaced: re.Pattern[str]) -> None:
+    written = {path.name for path in new.iterdir()} | {MANIFEST_FILE}
     for path in old.iterdir():
         kept = new / path.name
-        if replaced.fullmatch(path.name) or os.path.lexists(kept):
-            continue
-        if path.name == MANIFEST_FILE or is_leftover(path.name):
+        if path.name in written or replaced.fullmatch(path.name) or is_leftover(path.name):
             continue
         if path.is_dir() and not path.is_symlink():
             shutil.copytree(path, kept, symlinks=True, copy_function=_link)
@@ -161,6 +185,8 @@ def _link(old: str | Path, new: str | Path) -> None:
     """The file itself under a second name: a trainer's checkpoints are large, its logs open."""
     try:
         os.link(old, new)
+    except FileExistsError:  # which a copy would overwrite
+        raise
     except OSError:  # a file system without links
         shutil.copy2(old, new)
         flush(Path(new))

@@ -12,7 +12,7 @@ from offramp.checkpoints.checked_file import check_inside, reading, small_file
 from offramp.errors import ConfigError, HubError, ModelNotFoundError, nearest
 from offramp.hub.names import Request, Select, Source, find, is_hub_name
 from offramp.models.builtin import all_sources
-from offramp.storage.steady import interrupted
+from offramp.storage.steady import present
 
 TOKENIZER_FILES = (
     "tokenizer.json",
@@ -60,11 +60,9 @@ def locate(
     """
     text = os.fspath(name)
     if not hub_only:
-        path = as_path(text)
-        if exists(path):
+        path = present(as_path(text)) if text else None
+        if path is not None:
             return _of_path(path, request)
-        if text and (old := interrupted(path)) is not None:
-            return _of_path(old, request)
         if text in built_in:
             source = built_in[text]
             source = source if isinstance(source, Source) else Source(hub_id=source)

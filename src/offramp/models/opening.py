@@ -184,7 +184,15 @@ def _open_at(
     if place is not None:
         model.name_or_path = str(name)
         model._companions = companions
+        model._dialect = _dialect(cls, weights)
     return model, report, notes
+
+
+def _dialect(cls: type[PretrainedModel], weights: Weights) -> str:
+    """Whose files they are. A class of the research code has its names in our files too."""
+    if not cls.owns_exits or not weights.source.endswith((".bin", ".bin.index.json")):
+        return weights.dialect
+    return "deebert" if any(".highway." in name for name in weights.tensors) else "pabee"
 
 
 def _built(

@@ -12,6 +12,8 @@ from pathlib import Path
 from offramp.errors import SaveError
 from offramp.storage.locks import alone
 
+_TEMPORARY = re.compile(r"\.(.+)\.[0-9a-f]{12}\.(?:tmp|old)")
+
 
 def write_file(path: Path, content: str | bytes) -> None:
     """Write one file, which is there whole or as it was; its directory is made if need be.
@@ -67,7 +69,13 @@ def remove_leftovers(path: Path) -> None:
 
 def is_leftover(name: str) -> bool:
     """Whether a name is one that `temporary` gives."""
-    return re.fullmatch(r"\..+\.[0-9a-f]{12}\.(tmp|old)", name) is not None
+    return _TEMPORARY.fullmatch(name) is not None
+
+
+def saved_as(path: Path) -> Path:
+    """What a temporary file or directory is of; any other is its own."""
+    found = _TEMPORARY.fullmatch(path.name)
+    return path.with_name(found[1]) if found else path
 
 
 def flush(path: Path) -> None:

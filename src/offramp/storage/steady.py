@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import TypeVar
 
 from offramp.errors import CheckpointError, OfframpError
-from offramp.storage.files import leftovers
+from offramp.storage.files import leftovers, saved_as
 from offramp.storage.locks import no_saver
 from offramp.storage.manifest import MANIFEST_FILE
 
@@ -23,12 +23,15 @@ AT_ONCE, WITH_SAVERS_WAITING = 3, 5
 """How often a directory is read before savers are made to wait, and then."""
 
 
+_LOOKS = 4
+
+
 class _ReplacedError(Exception):
     """The directory is not the one of before."""
 
     def __init__(self, directory: Path) -> None:
         super().__init__(str(directory))
-        self.directory = directory
+        self.directory = saved_as(directory)
 
 
 def reread(read: Callable[[], T], directory: Path | None = None) -> T:
@@ -62,6 +65,8 @@ def steady(directory: Path) -> Iterator[None]:
     handle = _held(directory)  # while it is open its number is given to no other directory
     try:
         before = _identity(directory)
+        if not before and saved_as(directory) != directory:  # it was the one of before
+            raise _ReplacedError(directory)
         try:
             yield
         except (OfframpError, OSError) as error:  # a file is gone, or does not go with another
@@ -73,6 +78,16 @@ def steady(directory: Path) -> Iterator[None]:
     finally:
         if handle is not None:
             os.close(handle)
+
+
+def present(path: Path) -> Path | None:
+    """`path`, if it is there, or what stands for it while it is replaced; None where neither is."""
+    for _ in range(_LOOKS):  # between two looks a save may have ended
+        if _exists(path):
+            return path
+        if (old := interrupted(path)) is not None:
+            return old
+    return None
 
 
 def interrupted(path: Path) -> Path | None:
@@ -89,6 +104,13 @@ def interrupted(path: Path) -> Path | None:
         if name.endswith(".old") and f"{name.removesuffix('old')}tmp" in found:
             return None if os.path.lexists(path) else left
     return None
+
+
+def _exists(path: Path) -> bool:
+    try:
+        return os.path.exists(path)  # noqa: PTH110  # Path.exists raises for a name too long
+    except ValueError:
+        return False
 
 
 def _held(directory: Path) -> int | None:
@@ -108,4 +130,4 @@ def _identity(directory: Path) -> tuple[object, ...]:
     return tuple(found)
 
 
-__all__ = ["interrupted", "reread", "steady"]
+__all__ = ["interrupted", "present", "reread", "steady"]
