@@ -18,7 +18,7 @@ from offramp.cli.common import reading_options
     type=click.Choice(["hf", "paddle", "research", "pabee"]),
     default="hf",
     show_default=True,
-    help="hf: transformers'; paddle: PaddleNLP's .pdparams; research: DeeBERT's .bin; pabee: PABEE's.",
+    help="hf: transformers'; paddle: PaddleNLP's; research: DeeBERT's; pabee: PABEE's.",
 )
 @click.option("--max-shard-size", help='Files of at most so much, such as "5GB".')
 @reading_options
