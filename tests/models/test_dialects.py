@@ -209,3 +209,14 @@ def test_names_of_before_2019_are_kept_as_those_of_today(tmp_path: Path) -> None
     found.save_pretrained(tmp_path / "kept", dialect="keep")
     for name in ("model.safetensors",):
         assert (tmp_path / "kept" / name).read_bytes() == (tmp_path / "new" / name).read_bytes()
+
+
+@needs_samples
+def test_convert_writes_pabee_s_layout_too(tmp_path: Path) -> None:
+    offramp.convert(SAMPLES / "pabee_bert_tiny", tmp_path / "own")
+    told = offramp.convert(tmp_path / "own", tmp_path / "pabee", "pabee")
+    assert any("call set_patience there" in note for note in told.notes)
+    before, after = stored(SAMPLES / "pabee_bert_tiny"), stored(tmp_path / "pabee")
+    assert before.keys() == after.keys()
+    assert all(before[n].array.tobytes() == after[n].array.tobytes() for n in before)
+    assert values(tmp_path / "pabee")["architectures"] == ["BertForSequenceClassificationWithPabee"]

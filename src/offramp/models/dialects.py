@@ -56,7 +56,8 @@ def _to_own(weights: Weights, values: dict[str, Any]) -> Target:
 
 
 def _to_research(weights: Weights, values: dict[str, Any], dialect: str) -> Target:
-    if has_research_names(weights.tensors):  # of a class that has them itself
+    ours = any(name.startswith("exits.") for name in weights.tensors)
+    if has_research_names(weights.tensors) and not ours:  # of a class that has them itself
         kept = {key: value for key, value in values.items() if key != "exits"}
         return Target(dict(weights.tensors), {name: name for name in weights.tensors}, kept)
     return _to_pabee(weights, values) if dialect == "pabee" else _to_deebert(weights, values)
