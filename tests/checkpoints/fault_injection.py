@@ -59,7 +59,6 @@ class Saver:
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
-        self.target = folder / "model"
 
     def __enter__(self) -> Saver:
         self._process = subprocess.Popen(
@@ -103,14 +102,16 @@ class Saver:
         code, said = self._save(case, ["-o", "/dev/null", "-e", f"trace={call}", "-e", inject])
         found = self.ask("look", case)
         self._reset(case)
-        left = sorted(path.name for path in self.folder.iterdir() if path != self.target)
+        left = sorted(p.name for p in self.folder.rglob("*") if p.name.startswith("."))
         if (after := self.ask("look", case)) != "old":
             left.append(f"after the next save: {after}")
         return Outcome(fault, code, said, found, left)
 
     def ask(self, what: str, case: str | None = None) -> Any:
         request = {"do": what} | (
-            {} if case is None else {"case": case, "target": str(self.target)}
+            {}
+            if case is None
+            else {"case": case, "target": str(self.folder / case.replace(" ", "-"))}
         )
         assert self._process.stdin is not None
         self._process.stdin.write(json.dumps(request) + "\n")

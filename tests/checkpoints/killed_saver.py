@@ -26,16 +26,20 @@ import torch
 
 import offramp
 from offramp.checkpoints import directory as directories
+from offramp.storage.files import write_file
+from offramp.storage.steady import interrupted
+from offramp.training.checkpoint import Checkpoint, RunFolder
 
 Save = Callable[[Path], None]
 
 
 class Case(NamedTuple):
-    """What is there before, None for nothing, and what is saved over it."""
+    """What is there before, None for nothing; what is saved over it; and all that a load gives."""
 
     old: Save | None
     new: Save
     exchanges: bool = True
+    seen: Callable[[Path], str] | None = None
 
 
 def saving(value: float, width: int, **options: Any) -> Save:
@@ -51,6 +55,32 @@ def converting(value: float, width: int, to: str) -> Save:
     fill(model, value)
     model.save_pretrained(source)
     return lambda target: void(offramp.convert(source, target, to))
+
+
+def classifying(value: float, width: int, more: int) -> Save:
+    """`Classifier.save`, whose tokenizer has more words or fewer."""
+    words = Path(tempfile.mkdtemp())
+    listed = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", *(f"word{n}" for n in range(more))]
+    (words / "vocab.txt").write_text("\n".join(listed))
+    (words / "config.json").write_text('{"model_type": "bert"}')
+    tokenizer = offramp.Tokenizer.from_pretrained(words, max_length=8)
+    return offramp.Classifier(make(width, value), tokenizer).save
+
+
+def stopping_at(step: int) -> Save:
+    """What a training run writes beside its output."""
+    checkpoint = Checkpoint(
+        {"step": step}, {"model/weight": torch.full((100 * step,), float(step))}
+    )
+    return lambda target: RunFolder(target, {}).write(checkpoint)
+
+
+def seen_checkpoint(target: Path) -> str:
+    """As a run that goes on reads it."""
+    directories.recover(target / "checkpoint")
+    found = RunFolder(target, {}).read()
+    assert found is not None
+    return f"{found.values} {found.tensors['model/weight'].tolist()}"
 
 
 def make(width: int, value: float) -> offramp.BertForSequenceClassification:
@@ -87,6 +117,13 @@ def cases() -> dict[str, Case]:
         "over more shards": Case(shards, other),
         "sharded": Case(shards, fewer),
         "without exchange": Case(shards, fewer, exchanges=False),
+        "classifier": Case(classifying(1.0, 8, more=0), classifying(2.0, 16, more=1)),
+        "checkpoint of a run": Case(stopping_at(1), stopping_at(2), seen=seen_checkpoint),
+        "file": Case(
+            lambda target: write_file(target, "old"),
+            lambda target: write_file(target, "new" * 5000),
+            seen=lambda target: target.read_text(encoding="utf-8"),
+        ),
         "paddle": Case(shards, converting(2.0, 16, "paddle")),
         "research": Case(converting(1.0, 8, "paddle"), converting(2.0, 16, "research")),
     }
@@ -126,7 +163,7 @@ def main() -> None:
             os.close(tell)
             answer = child
         elif asked["do"] == "look":
-            answer = look(target, expected[asked["case"]])
+            answer = look(case, target, expected[asked["case"]])
         print(json.dumps(answer), flush=True)
 
 
@@ -155,16 +192,16 @@ def states(case: Case) -> dict[str, str]:
         found = {"absent": "old" if case.old is None else "absent"}
         if case.old is not None:
             case.old(place)
-            found[seen(place)] = "old"
+            found[(case.seen or seen)(place)] = "old"
         case.new(place)
-        found[seen(place)] = "new"
+        found[(case.seen or seen)(place)] = "new"
         assert len(found) == 2 + (case.old is not None)
         return found
 
 
-def look(target: Path, known: dict[str, str]) -> str:
+def look(case: Case, target: Path, known: dict[str, str]) -> str:
     try:
-        found = seen(target)
+        found = (case.seen or seen)(target)
     except Exception as error:
         return f"{type(error).__name__}: {error}"
     return known.get(found, f"neither: {found}")
@@ -172,13 +209,15 @@ def look(target: Path, known: dict[str, str]) -> str:
 
 def seen(target: Path) -> str:
     """All that a load gives, bit by bit, and the files that there are."""
-    place = directories.interrupted(target) or target
+    place = interrupted(target) or target
     if not place.exists():
         return "absent"
     model = offramp.BertForSequenceClassification.from_pretrained(target)
     digest = hashlib.sha256(model.config.to_json().encode())
     for name, tensor in model.state_dict().items():
         digest.update(name.encode() + tensor.contiguous().numpy().tobytes())
+    if (place / "tokenizer.json").exists():
+        digest.update(offramp.load(target).tokenizer.to_json().encode())
     files = sorted(path.name for path in place.iterdir())
     if not offramp.verify(place).ok:
         return f"not sound: {offramp.verify(place)}"

@@ -14,7 +14,18 @@ from pathlib import Path
 import pytest
 from fault_injection import CHANGES, FILES, Fault, Outcome, Saver, faults, needs_strace
 
-CASES = ("new", "one file", "over more shards", "sharded", "without exchange", "paddle", "research")
+CASES = (
+    "new",
+    "one file",
+    "over more shards",
+    "sharded",
+    "without exchange",
+    "classifier",
+    "checkpoint of a run",
+    "file",
+    "paddle",
+    "research",
+)
 KILL = "signal=SIGKILL"
 ANY = re.compile(r"\w+")
 

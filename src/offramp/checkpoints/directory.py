@@ -12,7 +12,7 @@ from pathlib import Path
 
 from offramp.checkpoints.file_names import WEIGHTS
 from offramp.errors import CheckpointError, OfframpError, SaveError
-from offramp.storage.files import flush, is_leftover, remove_leftovers, temporary
+from offramp.storage.files import flush, is_leftover, remove_leftovers, remove_tree, temporary
 from offramp.storage.locks import alone
 from offramp.storage.manifest import (
     MANIFEST_FILE,
@@ -58,7 +58,7 @@ def staged(target: str | Path, replaced: re.Pattern[str] = WEIGHTS) -> Iterator[
                     flush(target.parent)
             finally:
                 if interrupted(target) is None:  # or the old one could not be named back
-                    shutil.rmtree(fresh, ignore_errors=True)  # the old directory, if all is well
+                    remove_tree(fresh)  # the old directory, if all is well
 
 
 def recover(target: Path) -> None:
@@ -209,7 +209,7 @@ def _swap(fresh: Path, target: Path) -> None:
         with suppress(OSError):  # the save is there; the next one removes what is left
             aside.rename(fresh)
             return
-        shutil.rmtree(aside, ignore_errors=True)
+        remove_tree(aside)
 
 
 def _exchanged(a: Path, b: Path) -> bool:

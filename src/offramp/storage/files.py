@@ -60,11 +60,17 @@ def leftovers(path: Path) -> list[Path]:
 def remove_leftovers(path: Path) -> None:
     """Remove them; only for who is `alone`, or a living saver's would go."""
     for left in leftovers(path):
-        if left.is_dir() and not left.is_symlink():
-            shutil.rmtree(left, ignore_errors=True)
-        else:
-            with suppress(OSError):
+        with suppress(OSError):
+            if left.is_dir() and not left.is_symlink():
+                remove_tree(left)
+            else:
                 left.unlink()
+
+
+def remove_tree(directory: Path) -> None:
+    """Remove a directory as far as that can be: the next save removes what is left of it."""
+    with suppress(OSError):  # which rmtree raises for a failing fstat all the same
+        shutil.rmtree(directory, ignore_errors=True)
 
 
 def is_leftover(name: str) -> bool:

@@ -64,7 +64,7 @@ def _taken(path: Path, *, shared: bool) -> int | None:
 
 
 def _opened(lock: Path) -> int:
-    flags = os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW
+    flags = os.O_CREAT | os.O_NOFOLLOW
     try:
         return os.open(lock, flags | os.O_RDWR, 0o666)
     except PermissionError:  # another user's, which can be locked all the same

@@ -21,8 +21,6 @@ T = TypeVar("T")
 
 AT_ONCE, WITH_SAVERS_WAITING = 3, 5
 """How often a directory is read before savers are made to wait, and then."""
-
-
 _LOOKS = 4
 
 
@@ -45,7 +43,7 @@ def reread(read: Callable[[], T], directory: Path | None = None) -> T:
         try:
             with ExitStack() as held:
                 if replaced is not None and at_last:
-                    held.enter_context(no_saver(replaced))
+                    held.enter_context(no_saver(_resolved(replaced)))
                 if directory is not None:
                     held.enter_context(steady(directory))
                 return read()
@@ -64,7 +62,7 @@ def steady(directory: Path) -> Iterator[None]:
     """A block that reads several files of a directory; inside of `reread`."""
     handle = _held(directory)  # while it is open its number is given to no other directory
     try:
-        before = _identity(directory)
+        before = _identity(directory, handle)
         if not before and saved_as(directory) != directory:  # it was the one of before
             raise _ReplacedError(directory)
         try:
@@ -85,7 +83,7 @@ def present(path: Path) -> Path | None:
     for _ in range(_LOOKS):  # between two looks a save may have ended
         if _exists(path):
             return path
-        if (old := interrupted(path)) is not None:
+        if (old := interrupted(_resolved(path))) is not None:
             return old
     return None
 
@@ -113,17 +111,24 @@ def _exists(path: Path) -> bool:
         return False
 
 
+def _resolved(path: Path) -> Path:
+    """Where a link leads, which is what savers replace."""
+    with suppress(OSError, RuntimeError, ValueError):
+        return path.resolve()
+    return path
+
+
 def _held(directory: Path) -> int | None:
     with suppress(OSError, ValueError):
-        return os.open(directory, os.O_RDONLY | getattr(os, "O_DIRECTORY", 0) | os.O_CLOEXEC)
+        return os.open(directory, os.O_RDONLY | getattr(os, "O_DIRECTORY", 0))
     return None
 
 
-def _identity(directory: Path) -> tuple[object, ...]:
+def _identity(directory: Path, handle: int | None = None) -> tuple[object, ...]:
     """Which directory it is, and which save: others than offramp's replace files one by one."""
     found: list[object] = []
     with suppress(OSError, ValueError):
-        at = directory.stat()
+        at = directory.stat() if handle is None else os.fstat(handle)
         found += [at.st_dev, at.st_ino]
         about = (directory / MANIFEST_FILE).stat()
         found += [about.st_ino, about.st_size, about.st_mtime_ns]
