@@ -298,3 +298,24 @@ def test_what_cannot_be_kept_or_named_is_refused_before_the_work(tmp_path: Path)
     ):
         with pytest.raises(SaveError, match=message):
             check_writable(target)
+
+
+def test_what_is_kept_where_there_are_no_links_is_flushed_and_told_of(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    target = tmp_path / "model"
+    with staged(target) as fresh:
+        for name in ("vocab.txt", "notes.txt"):
+            (fresh / name).write_text(name)
+    (target / "notes.txt").write_text("edited")
+    (target / "README.md").write_text("mine")
+
+    def no_links(*_: object) -> None:
+        raise PermissionError("Operation not permitted")
+
+    monkeypatch.setattr(os, "link", no_links)
+    with staged(target) as fresh:
+        (fresh / "config.json").write_text("{}")
+    told = offramp.verify(target)
+    assert told.sound == ("config.json", "vocab.txt")
+    assert told.uncovered == ("README.md", "notes.txt")

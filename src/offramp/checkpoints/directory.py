@@ -6,7 +6,7 @@ import ctypes
 import os
 import re
 import shutil
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
@@ -141,14 +141,23 @@ def _recover(target: Path, locked: bool) -> None:
 
 
 def _finish(fresh: Path, target: Path, replaced: re.Pattern[str]) -> None:
-    """Whatever the block did not do: a manifest, what is kept of the old directory, the disk."""
-    for path in fresh.rglob("*"):
-        flush(path)
-    records = {name: recorded(fresh / name) for name in files_below(fresh)}
+    """Whatever the block did not do: what is kept of the old directory, a manifest, the disk."""
+    written = set(files_below(fresh))
+    before: Mapping[str, FileRecord] = {}
     if target.is_dir():
         _keep_other_files(target, fresh, replaced)
-        records = {**_kept_records(target, fresh), **records}
+        before = _records_before(target)
         shutil.copystat(target, fresh)
+    records = {}
+    for name in files_below(fresh):
+        path = fresh / name
+        kept = _is_one(path, target / name)
+        if not kept:
+            flush(path)
+        if name in written:
+            records[name] = recorded(path)
+        elif name in before and (kept or recorded(path) == before[name]):  # a copy of it
+            records[name] = before[name]
     manifest = fresh / MANIFEST_FILE
     manifest.write_text(manifest_text(records), encoding="utf-8")
     flush(manifest)
@@ -158,13 +167,19 @@ def _finish(fresh: Path, target: Path, replaced: re.Pattern[str]) -> None:
     flush(fresh)
 
 
-def _kept_records(old: Path, new: Path) -> dict[str, FileRecord]:
-    """What the old manifest says of files that are still there."""
+def _records_before(target: Path) -> Mapping[str, FileRecord]:
     try:
-        records = read_manifest(old) or {}
+        return read_manifest(target) or {}
     except CheckpointError:  # the new one will be sound
         return {}
-    return {name: record for name, record in records.items() if (new / name).is_file()}
+
+
+def _is_one(path: Path, other: Path) -> bool:
+    """Whether two names are of one file, or of links that lead to one place."""
+    try:
+        return os.path.samestat(path.stat(), other.stat())
+    except FileNotFoundError:
+        return path.is_symlink()  # which leads nowhere
 
 
 def _keep_other_files(old: Path, new: Path, replaced: re.Pattern[str]) -> None:
