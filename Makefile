@@ -7,7 +7,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check
 
-.PHONY: demo docs test check format lint types imports unit chromium test-slow common-tests fuzz paddle-check clean
+.PHONY: demo docs test check format lint types imports unit chromium test-slow common-tests fuzz kills paddle-check clean
 
 demo: $(VENV)/.demo
 	$(BIN)/offramp demo --output runs/demo
@@ -43,6 +43,12 @@ chromium:
 
 test-slow: $(VENV)/.dev
 	$(BIN)/python -m pytest -m slow
+
+# Saves that are killed before, or fail at, every system call (with strace), and ten minutes of four
+# savers and four readers: half an hour.
+kills: $(VENV)/.dev
+	$(BIN)/python -m pytest -m slow -s tests/checkpoints/test_killed_saves.py \
+	  tests/checkpoints/test_concurrent_saves.py
 
 # transformers' own tests of models and configurations, fetched with pip, on offramp's classes.
 common-tests: $(VENV)/.dev

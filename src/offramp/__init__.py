@@ -138,6 +138,8 @@ _TABLE: dict[str, tuple[str, tuple[str, ...]]] = {
     "Conversion": ("offramp.models.conversion", ("numpy", "safetensors")),
     "inspect": ("offramp.models.inspecting", ("numpy", "safetensors")),
     "Inspection": ("offramp.models.inspecting", ("numpy", "safetensors")),
+    "verify": ("offramp.storage.verifying", ()),
+    "Verification": ("offramp.storage.verifying", ()),
     "LoadingReport": ("offramp.models.loading", _MODELS),
     "Source": ("offramp.hub.names", ()),
     "register_base_model": ("offramp.models.base", _MODELS),
@@ -331,6 +333,7 @@ if TYPE_CHECKING:
     from offramp.runner.reranker import Ranked as Ranked, Reranker as Reranker
     from offramp.runner.run import RowResult as RowResult, Runner as Runner
     from offramp.runner.tagger import Entity as Entity, Tagger as Tagger
+    from offramp.storage.verifying import Verification as Verification, verify as verify
     from offramp.text.tables import (
         StreamedTable as StreamedTable,
         Table as Table,

@@ -16,6 +16,7 @@ from offramp.cli.predict import predict
 from offramp.cli.report import report
 from offramp.cli.rerank import rerank
 from offramp.cli.train import train
+from offramp.cli.verify import verify
 
 
 @click.group(
@@ -39,6 +40,7 @@ COMMANDS = (
     demo,
     inspect,
     convert,
+    verify,
 )
 for command in COMMANDS:
     app.add_command(command)

@@ -12,6 +12,7 @@ from offramp.checkpoints.checked_file import check_inside, reading, small_file
 from offramp.errors import ConfigError, HubError, ModelNotFoundError, nearest
 from offramp.hub.names import Request, Select, Source, find, is_hub_name
 from offramp.models.builtin import all_sources
+from offramp.storage.steady import present
 
 TOKENIZER_FILES = (
     "tokenizer.json",
@@ -59,8 +60,8 @@ def locate(
     """
     text = os.fspath(name)
     if not hub_only:
-        path = Path(text).expanduser() if text.startswith("~/") else Path(text)
-        if exists(path):
+        path = present(as_path(text)) if text else None
+        if path is not None:
             return _of_path(path, request)
         if text in built_in:
             source = built_in[text]
@@ -78,6 +79,12 @@ def locate(
         f"{text or 'An empty name'} does not exist. Expected a directory with config.json and "
         f"weights, a built-in name, or owner/name on the hub. {nearest(text, built_in)}".rstrip()
     )
+
+
+def as_path(name: str | Path) -> Path:
+    """The path that a name is, if it is one."""
+    text = os.fspath(name)
+    return Path(text).expanduser() if text.startswith("~/") else Path(text)
 
 
 def exists(path: str | Path) -> bool:

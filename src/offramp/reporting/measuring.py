@@ -12,7 +12,6 @@ from typing import Any
 
 from torch import Tensor
 
-from offramp.checkpoints.directory import write_file
 from offramp.errors import ConfigError, SaveError
 from offramp.exits.calibration.certificate import Certificate, certificate_of
 from offramp.exits.container import task_of
@@ -24,6 +23,7 @@ from offramp.reporting.reliability import Reliability, reliability
 from offramp.reporting.trade import headline
 from offramp.runner.run import Results
 from offramp.runner.sweep import EveryExit, every_exit
+from offramp.storage.files import write_file
 from offramp.text.columns import Columns
 from offramp.text.tables import Table
 from offramp.training.evaluation import (

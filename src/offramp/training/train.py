@@ -20,7 +20,9 @@ from offramp.exits.criteria.task import MULTI_LABEL
 from offramp.exits.forward import answers_by_depth
 from offramp.models.base import PretrainedModel
 from offramp.models.flow import ExitableModel, run_layers
+from offramp.models.names import as_path
 from offramp.models.registry import sequence_classifier
+from offramp.storage.steady import reread
 from offramp.text.columns import Columns
 from offramp.text.tables import Table
 from offramp.text.tokenizer import Tokenizer
@@ -108,9 +110,13 @@ def train(
     if dev is None:
         data, dev = hold_out(data)
     with seeded(options.seed):
-        network = _prepare(model, labels, options)
-        keep_ramps(network, model, options)
-        tokenizer = Tokenizer.from_pretrained(model, max_length=max_length)
+        network, tokenizer = reread(
+            lambda: (
+                _prepare(model, labels, options),
+                Tokenizer.from_pretrained(model, max_length=max_length),
+            ),
+            as_path(model),
+        )
         trained = problem.runner(network, tokenizer)
         training = examples_of(data, tokenizer, network.config)
         held = examples_of(dev, tokenizer, network.config)
@@ -226,14 +232,16 @@ def _prepare(model: str | Path, labels: list[str], options: TrainingOptions) -> 
     check_head(model, report, options)
     if network.owns_exits:
         _check_own_exits(network, options)
-        return network
-    return add_exits(
-        network,
-        options.depths,
-        pooler=options.pooler,
-        queries=options.queries,
-        certainty=options.certainty,
-    )
+    else:
+        add_exits(
+            network,
+            options.depths,
+            pooler=options.pooler,
+            queries=options.queries,
+            certainty=options.certainty,
+        )
+    keep_ramps(network, model, options)
+    return network
 
 
 def _check_own_exits(network: PretrainedModel, options: TrainingOptions) -> None:
