@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import json
+import random
 from pathlib import Path
 
 import pytest
 import torch
 from exit_models import toy_rows, write_body
 from invoking import Run
+from task_models import TAGS, write_model
 
 import offramp
+from offramp.models.bert import BertForTokenClassification
 
 
 @pytest.fixture(scope="module")
@@ -71,3 +74,43 @@ def test_what_could_not_be_certified_is_not_written(run: Run, place: Path) -> No
     assert done.code == 2
     assert "No threshold could be certified" in " ".join(done.err.split())
     assert (place / "untrained" / "config.json").read_bytes() == before
+
+
+def test_a_tagger(run: Run, tmp_path: Path) -> None:
+    """By words and by sentences; its options are not those of a classifier, nor the other way."""
+    tagger = write_model(
+        tmp_path / "tagger", BertForTokenClassification, id2label=dict(enumerate(TAGS))
+    )
+    opened = offramp.load(tagger, task="tag")
+    offramp.add_exits(opened.model)
+    opened.save(tagger)
+    with (tmp_path / "held.jsonl").open("w", encoding="utf-8") as file:
+        for words in tagged_words(350):
+            tags = ["B-PER" if word == "Anna" else "O" for word in words]
+            file.write(json.dumps({"tokens": words, "tags": tags}) + "\n")
+    asked = ("calibrate", str(tagger), "--data", str(tmp_path / "held.jsonl"))
+    named = ("--label", "tags", "--output", str(tmp_path / "out"))
+    done = run(*asked, *named, "--risk", "word-disagreement", "--max-loss", "0.9")
+    assert done.code == 0, done.err
+    said = " ".join(done.err.split())
+    assert "word-disagreement of at most 0.9 with probability 0.95 (ltt, 350 rows" in said
+    certificate = offramp.certificate_of(offramp.load(tmp_path / "out").model)
+    assert certificate is not None
+    assert certificate.risk == "word-disagreement"
+    done = run(*asked, *named, "--text", "x")
+    assert done.code == 2
+    assert "--text is not for a tagger" in " ".join(done.err.split())
+    done = run(*asked, "--no-labels", "--risk", "accuracy")
+    assert "needs labels" in " ".join(done.err.split())
+
+
+def test_tokens_are_for_taggers(run: Run, place: Path) -> None:
+    done = run("calibrate", "model", "--data", "held.jsonl", "--tokens", "words")
+    assert done.code == 2
+    assert "--tokens is not for a model of whole texts" in " ".join(done.err.split())
+
+
+def tagged_words(n_rows: int) -> list[list[str]]:
+    rng = random.Random(5)
+    words = ["Anna", "bobby", "lives", "in", "Rome", "the", "city"]
+    return [rng.choices(words, k=rng.randint(2, 6)) for _ in range(n_rows)]
