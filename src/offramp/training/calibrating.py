@@ -83,12 +83,14 @@ def calibrate(
     independently from them and be new to the model:
     `disagreement`, the share of rows with another answer (for numbers: further off than
     `tolerance`, in their units); `accuracy`, by how much the share of right answers falls, where
-    rows that get right count against those that get wrong; or a function, see `Loss`, which never
-    goes below 0 and never above 1.
+    rows that get right count against those that get wrong; or a function of the logits where rows
+    left [R, C], the full model's and the labels, or None, that gives each row's loss [R]: from 0,
+    and exactly that where both logits are the same, to 1.
 
     A tagger's rows are sentences: by `disagreement` one is lost if any of its words has another
     tag; `word-disagreement` is the share of its words that have, and `accuracy` by how much the
-    share of right ones falls, each a mean over sentences. A function gets tags, see `TagLoss`.
+    share of right ones falls, each a mean over sentences. A function gets tags in place of logits,
+    a list for each sentence.
 
     `method` is `ltt`, `ucb`, `crc` or `empirical` (`offramp.exits.calibration.control`): by the
     first two the risk is bounded with the probability `confidence` over calibration sets, by crc in

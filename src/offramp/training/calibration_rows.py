@@ -193,6 +193,11 @@ class SentenceRows(CalibrationRows):
         return WordPlaces(*torch.tensor(found).unbind(-1))
 
     @cached_property
+    def _outside(self) -> list[list[str]]:
+        """What prediction says of words without tokens, in the place of every word."""
+        return [[OUTSIDE] * len(words) for words in self.texts]
+
+    @cached_property
     def _gold(self) -> WordTags | None:
         if self.tags is None:
             return None
@@ -205,8 +210,7 @@ class SentenceRows(CalibrationRows):
     def _tags(self, logits_WLC: Tensor) -> WordTags:
         row_N, place_N, window_N, token_N = self._places
         number_N = logits_WLC[window_N, token_N].argmax(-1)
-        none = [[OUTSIDE] * len(words) for words in self.texts]
-        return WordTags(number_N, row_N, place_N, none, self.names)
+        return WordTags(number_N, row_N, place_N, self._outside, self.names)
 
 
 def windows_of(groups: Sequence[Marked[Sequence[str]]]) -> list[CountedRow]:
