@@ -23,6 +23,11 @@ from offramp.cli.common import check_file, columns, measured, progress_bar, repo
 )
 @click.option("--plot", type=click.Path(path_type=Path), help="Write the plot alone, as SVG.")
 @click.option("--price-per-hour", type=float, help="What an hour of this machine costs.")
+@click.option(
+    "--peers/--no-peers",
+    default=None,
+    help="Measure ONNX Runtime and CTranslate2 too; by default where they are installed.",
+)
 @measured
 def report(
     model: Path,
@@ -37,6 +42,7 @@ def report(
     rounds: int,
     timing_rows: int,
     transformers: bool | None,
+    peers: bool | None,
 ) -> None:
     """Write a page that shows what leaving early costs and saves: one HTML file.
 
@@ -63,6 +69,7 @@ def report(
             rounds=rounds,
             timing_rows=timing_rows,
             transformers=transformers,
+            peers=peers,
             progress=progress,
         )
     out = report_console()

@@ -7,11 +7,16 @@ import datetime
 import json
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
+import torch
 from torch import Tensor
 
+from offramp.backends import is_available
+from offramp.bench.apart import ENGINES, Apart
+from offramp.bench.engine import Run, Setting
 from offramp.checkpoints.directory import write_file
 from offramp.errors import ConfigError, SaveError
 from offramp.exits.calibration.certificate import Certificate, certificate_of
@@ -22,12 +27,15 @@ from offramp.reporting.page import page, plot_style
 from offramp.reporting.plot import standalone
 from offramp.reporting.reliability import Reliability, reliability
 from offramp.reporting.trade import headline
+from offramp.runner.rows import Row
 from offramp.runner.run import Results
 from offramp.runner.sweep import EveryExit, every_exit
 from offramp.text.columns import Columns
 from offramp.text.tables import Table
 from offramp.training.evaluation import (
+    IN_FILE_ORDER,
     PLAIN,
+    SORTED,
     Evaluation,
     Line,
     Progress,
@@ -35,10 +43,14 @@ from offramp.training.evaluation import (
     served_model,
 )
 from offramp.training.examples import as_table, examples_of
+from offramp.training.peers import OpenPeer
 from offramp.training.problems import PROBLEMS, Problem
 from offramp.training.timing import Ratio
 
 FORMAT = 1
+PEERS = ("ONNX Runtime, sorted", "CTranslate2, sorted")
+"""Engines beside transformers, in the model's own precision; each has one order of rows."""
+BATCH = 32  # rows of a peer's padded batch, as of transformers'
 
 
 @dataclass(frozen=True)
@@ -50,8 +62,8 @@ class System:
     that and its speed, because the ratio of one round's times moves less than the times. `lost` is
     by how many points (hundredths of the measure) it is below the plain model, with the paired 95%
     interval. A peer's scores are the plain model's, whose logits it has
-    (`Evaluation.transformers_difference`). `left` is how many rows took their answer from each of
-    `Report.depths`.
+    (`Evaluation.transformers_difference` and `peer_differences`). `left` is how many rows took
+    their answer from each of `Report.depths`.
     """
 
     name: str
@@ -141,6 +153,8 @@ class Report:
             "certificate": certificate,
             "price_per_hour": self.price_per_hour,
             "transformers_difference": evaluation.transformers_difference,
+            "peer_differences": evaluation.peer_differences,
+            "absent": evaluation.absent,
             "machine": evaluation.machine,
         }
         return _plain(values)
@@ -159,6 +173,7 @@ def report(
     rounds: int = 5,
     timing_rows: int = 1000,
     transformers: bool | None = None,
+    peers: bool | None = None,
     progress: Progress = lambda stage, done, total: None,
 ) -> Report:
     """Measure the model in `directory` on `data`, and write a page about it: one HTML file.
@@ -166,8 +181,10 @@ def report(
     The page needs no network. Its numbers lie beside it as JSON, under the same name. With
     `output=None` no page is written. `plot` is a file for the plot alone, an SVG that a README can
     show. What is measured, and what `dev`, `thresholds`, `max_loss`, `rounds`, `timing_rows` and
-    `transformers` mean, is as of `evaluate`. `price_per_hour` is what an hour of this machine
-    costs; without it the page counts hours.
+    `transformers` mean, is as of `evaluate`. `peers=None` measures ONNX Runtime and CTranslate2 too
+    where they are installed, unless `transformers=False`: they get the model through it. One that
+    cannot run the model is named on the page with the reason. `price_per_hour` is what an hour of
+    this machine costs; without it the page counts hours.
 
     The page quotes texts of `data`, up to 24 rows: mind who may see it.
     """
@@ -186,6 +203,7 @@ def report(
         rounds=rounds,
         timing_rows=timing_rows,
         transformers=transformers,
+        peers=_peers(transformers is not False if peers is None else peers),
         progress=progress,
     )
     found = _report(Path(directory), table, evaluation, price_per_hour)
@@ -197,6 +215,16 @@ def report(
     if plot is not None:
         write_file(Path(plot), standalone(found.to_dict(), plot_style()))
     return found
+
+
+def _peers(wanted: bool) -> dict[str, OpenPeer]:
+    """Those of `PEERS` that are installed."""
+    here = (name for name in PEERS if all(map(is_available, ENGINES[name].packages)))
+    return {name: partial(_open, name) for name in here} if wanted else {}
+
+
+def _open(name: str, directory: Path, rows: Sequence[Row]) -> Run:
+    return Apart(directory, Setting(BATCH, torch.get_num_threads()), name=name).prepare(rows)
 
 
 def _plain(values: dict[str, Any]) -> dict[str, Any]:
@@ -294,7 +322,7 @@ class _Measured:
         )
 
     def peers(self) -> list[System]:
-        """transformers, of which the evaluation has how many times as fast the plain model is."""
+        """Those of which the evaluation has how many times as fast the plain model is."""
         plain = self.system(self.plain)
         return [
             dataclasses.replace(
@@ -305,7 +333,7 @@ class _Measured:
                 seconds_per_million=plain.seconds_per_million * ratio.median,
             )
             for name, ratio in self.plain.speed.items()
-            if name.startswith("transformers")
+            if name in (IN_FILE_ORDER, SORTED, *self.evaluation.peer_differences)
         ]
 
     def _given(self, line: Line) -> Results:
