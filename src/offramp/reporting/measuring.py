@@ -23,6 +23,7 @@ from offramp.exits.calibration.certificate import Certificate, certificate_of
 from offramp.exits.container import task_of
 from offramp.reporting.answers import label_words, said
 from offramp.reporting.examples import LONGEST_NAME, Examples, cut, examples
+from offramp.reporting.markdown import markdown
 from offramp.reporting.page import page, plot_style
 from offramp.reporting.plot import standalone
 from offramp.reporting.reliability import Reliability, reliability
@@ -167,6 +168,7 @@ def report(
     dev: Table | Columns | None = None,
     output: str | Path | None = "report.html",
     plot: str | Path | None = None,
+    table: str | Path | None = None,
     price_per_hour: float | None = None,
     thresholds: Sequence[float] | None = None,
     max_loss: float = 0.25,
@@ -180,23 +182,23 @@ def report(
 
     The page needs no network. Its numbers lie beside it as JSON, under the same name. With
     `output=None` no page is written. `plot` is a file for the plot alone, an SVG that a README can
-    show. What is measured, and what `dev`, `thresholds`, `max_loss`, `rounds`, `timing_rows` and
-    `transformers` mean, is as of `evaluate`. `peers=None` measures ONNX Runtime and CTranslate2 too
-    where they are installed, unless `transformers=False`: they get the model through it. One that
-    cannot run the model is named on the page with the reason. `price_per_hour` is what an hour of
-    this machine costs; without it the page counts hours.
+    show, and `table` one for the table of systems in Markdown. What is measured, and what `dev`,
+    `thresholds`, `max_loss`, `rounds`, `timing_rows` and `transformers` mean, is as of `evaluate`.
+    `peers=None` measures ONNX Runtime and CTranslate2 too where they are installed, unless
+    `transformers=False`: they get the model through it. One that cannot run the model is named on
+    the page with the reason. `price_per_hour` is what an hour of this machine costs; without it the
+    page counts hours.
 
     The page quotes texts of `data`, up to 24 rows: mind who may see it.
     """
     if price_per_hour is not None and not 0 <= price_per_hour < float("inf"):
         raise ConfigError(f"price_per_hour is a number, at least 0; got {price_per_hour}.")
     files = None if output is None else report_files(output)
-    if plot is not None and Path(plot).suffix != ".svg":
-        raise SaveError(f"{plot} is no name of a plot; call it {Path(plot).stem}.svg.")
-    table = as_table(data)
+    check_endings(plot, table)
+    rows = as_table(data)
     evaluation = evaluate(
         directory,
-        table,
+        rows,
         dev=dev,
         thresholds=thresholds,
         max_loss=max_loss,
@@ -206,7 +208,7 @@ def report(
         peers=_peers(transformers is not False if peers is None else peers),
         progress=progress,
     )
-    found = _report(Path(directory), table, evaluation, price_per_hour)
+    found = _report(Path(directory), rows, evaluation, price_per_hour)
     if files is not None:
         values = found.to_dict()
         html, beside = files
@@ -214,6 +216,8 @@ def report(
         write_file(html, page(values))
     if plot is not None:
         write_file(Path(plot), standalone(found.to_dict(), plot_style()))
+    if table is not None:
+        write_file(Path(table), markdown(found.to_dict()))
     return found
 
 
@@ -242,6 +246,13 @@ def report_files(output: str | Path) -> tuple[Path, Path]:
         if file.is_dir():
             raise SaveError(f"{file} is a directory; a report writes a file of that name.")
     return files
+
+
+def check_endings(plot: str | Path | None, table: str | Path | None) -> None:
+    """SaveError for a plot that is no SVG by its name, and a table that is no Markdown."""
+    for what, file, ending in (("plot", plot, ".svg"), ("table", table, ".md")):
+        if file is not None and Path(file).suffix != ending:
+            raise SaveError(f"{file} is no name of a {what}; call it {Path(file).stem}{ending}.")
 
 
 def _report(
