@@ -11,6 +11,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
+from offramp.checkpoints.card import CARD, merged_card
 from offramp.checkpoints.file_names import WEIGHTS
 from offramp.errors import OfframpError, SaveError
 
@@ -27,7 +28,8 @@ def staged(target: str | Path, replaced: re.Pattern[str] = WEIGHTS) -> Iterator[
 
     The change is one rename (one exchange where `target` exists), so a reader or a crash finds
     the old directory or the new one. Files of the old one that are neither written anew nor
-    `replaced` by their names are kept. If the block raises, nothing of it remains.
+    `replaced` by their names are kept, and of its card (`checkpoints.card`) what is its owner's.
+    If the block raises, nothing of it remains.
     """
     target = check_writable(target)
     fresh = target.parent / f".{target.name}.{secrets.token_hex(6)}.tmp"
@@ -107,6 +109,9 @@ def check_writable(target: str | Path) -> Path:
 def _keep_other_files(old: Path, new: Path, replaced: re.Pattern[str]) -> None:
     for path in old.iterdir():
         kept = new / path.name
+        if path.name == CARD and path.is_file() and not path.is_symlink():
+            _keep_card(path, kept)
+            continue
         if replaced.fullmatch(path.name) or kept.exists():
             continue
         if path.is_dir() and not path.is_symlink():
@@ -115,6 +120,17 @@ def _keep_other_files(old: Path, new: Path, replaced: re.Pattern[str]) -> None:
             kept.symlink_to(path.readlink())
         else:
             _link(path, kept)
+
+
+def _keep_card(old: Path, kept: Path) -> None:
+    """What is its owner's, with the new save's part."""
+    before = old.read_bytes()
+    merged = merged_card(before, kept.read_bytes() if kept.exists() else None)
+    kept.unlink(missing_ok=True)
+    if merged == before:
+        _link(old, kept)
+    elif merged is not None:
+        kept.write_bytes(merged)
 
 
 def _link(old: str | Path, new: str | Path) -> None:

@@ -10,6 +10,8 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor
 
+import offramp
+from offramp.checkpoints.card import CARD, new_card
 from offramp.checkpoints.writing import write_weights
 from offramp.errors import CheckpointError, ConfigError
 from offramp.models.parts import RESIZABLE, ModelParts
@@ -49,6 +51,10 @@ def write_model(
     file = model.resource_files_names[MODEL_STATE]
     stored = {name: as_stored(tensor) for name, tensor in tensors.items()}
     write_weights(directory, stored, file, variant, max_shard_size)
+    if exits is not None and state_dict is None:
+        proved = offramp.certificate_card(model)
+        if proved is not None:
+            (directory / CARD).write_bytes(new_card(proved))
 
 
 def check_savable(model: PretrainedModel) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from typing import Any
 
+from offramp.exits.calibration.certificate import FACTS
 from offramp.reporting.markup import Markup, join, tag
 from offramp.reporting.parts import section, table
 from offramp.reporting.trade import chosen, headline
@@ -168,17 +169,6 @@ UNCERTIFIED = (
     "that it never saw:"
 )
 CALIBRATE = "offramp calibrate MODEL --data ROWS --max-loss 0.01 --confidence 0.95"
-CERTIFIED = (
-    ("method", "Method"),
-    ("risk", "Risk"),
-    ("max_risk", "At most"),
-    ("confidence", "With probability"),
-    ("rows", "Rows calibrated on"),
-    ("found_risk", "Risk found on them"),
-    ("date", "Date"),
-    ("data", "SHA-256 of the rows"),
-    ("weights", "SHA-256 of the model"),
-)
 
 
 def certificate(values: Values) -> Markup:
@@ -196,7 +186,7 @@ def certificate(values: Values) -> Markup:
         sentence += " That is of the criterion that the model was saved with, not of the one here."
     facts = (
         (words, f"{proved[key]:g}" if isinstance(proved[key], float) else proved[key])
-        for key, words in CERTIFIED
+        for key, words in FACTS
         if proved.get(key) is not None
     )
     title = "Certificate" if proved["guarantees"] else "A calibration that guarantees nothing"

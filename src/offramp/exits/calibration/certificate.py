@@ -96,6 +96,20 @@ class Certificate:
             raise ConfigError(f"It is malformed, or of a newer offramp: {error}.") from error
 
 
+FACTS = (
+    ("method", "Method"),
+    ("risk", "Risk"),
+    ("max_risk", "At most"),
+    ("confidence", "With probability"),
+    ("rows", "Rows calibrated on"),
+    ("found_risk", "Risk found on them"),
+    ("date", "Date"),
+    ("data", "SHA-256 of the rows"),
+    ("weights", "SHA-256 of the model"),
+    ("tokenizer", "SHA-256 of the tokenizer"),
+)
+"""What a page and a card say of a certificate, field by field."""
+
 METHODS_OF_CERTIFICATES = ("ltt", "ucb", "crc", "speed", "empirical")
 
 
