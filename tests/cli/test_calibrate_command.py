@@ -76,6 +76,24 @@ def test_what_could_not_be_certified_is_not_written(run: Run, place: Path) -> No
     assert (place / "untrained" / "config.json").read_bytes() == before
 
 
+@pytest.mark.filterwarnings("default")
+def test_a_void_certificate_is_said_in_a_sentence(run: Run, place: Path) -> None:
+    done = run(
+        *("calibrate", "model", "--data", "held.jsonl", "--max-loss", "0.05", "--output", "void")
+    )
+    assert done.code == 0, done.err
+    config = place / "void" / "config.json"
+    values = json.loads(config.read_text())
+    values["exits"]["criterion"]["threshold"] /= 2
+    config.write_text(json.dumps(values))
+    done = run("predict", "void", "a text")
+    assert done.code == 0
+    assert len(done.lines) == 1
+    assert done.err.startswith("offramp: warning: void: the exits' certificate (disagreement of at")
+    assert "is void: the criterion is another" in done.err
+    assert ".py" not in done.err
+
+
 def test_a_tagger(run: Run, tmp_path: Path) -> None:
     """By words and by sentences; its options are not those of a classifier, nor the other way."""
     tagger = write_model(
