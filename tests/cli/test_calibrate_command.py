@@ -63,6 +63,21 @@ def test_too_few_rows(run: Run, place: Path) -> None:
     assert "takes 2995 rows" in " ".join(done.err.split())
 
 
+def test_the_file_that_it_was_trained_on(run: Run, place: Path) -> None:
+    """Of which a tenth was held out as dev, so that it is neither's rows."""
+    asked = ("calibrate", "model", "--data", "train.jsonl", "--max-loss", "0.2", "--output", "seen")
+    done = run(*asked)
+    assert done.code == 2
+    said = " ".join(done.err.split())
+    assert "train.jsonl has the rows of the train and dev set that this model was trained" in said
+    done = run(*asked, "--force")
+    assert done.code == 0, done.err
+    assert "no guarantee" in " ".join(done.err.split())
+    certificate = offramp.certificate_of(offramp.load(place / "seen").model)
+    assert certificate is not None
+    assert certificate.on_seen_rows
+
+
 def test_what_could_not_be_certified_is_not_written(run: Run, place: Path) -> None:
     opened = offramp.load(place / "model")
     del opened.model.exits

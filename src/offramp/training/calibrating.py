@@ -173,8 +173,8 @@ def _check(model: object, method: str) -> None:
 
 def _check_new(rows: CalibrationRows, force: bool) -> bool:
     """Whether the model learnt from these rows; DataError then, unless it is to go on."""
-    own = fingerprint_of_texts(rows.texts)
-    seen = [name for name, other in noted_rows(rows.model.model).items() if other == own]
+    own, known = fingerprint_of_texts(rows.texts), noted_rows(rows.model.model)
+    seen = [name for name, other in known.items() if other == own]
     if seen and not force:
         raise DataError(
             f"{rows.source} has the rows of the {seen[0]} set that this model was trained with, "
