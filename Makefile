@@ -7,7 +7,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check
 
-.PHONY: demo docs test check format lint types imports unit chromium test-slow common-tests fuzz kills paddle-check clean
+.PHONY: readme-figures demo docs test check format lint types imports unit chromium test-slow common-tests fuzz kills paddle-check clean
 
 demo: $(VENV)/.demo
 	$(BIN)/offramp demo --output runs/demo
@@ -58,6 +58,11 @@ common-tests: $(VENV)/.dev
 WORK ?= runs/fuzz
 fuzz: $(VENV)/.dev
 	$(BIN)/python benchmarks/fuzz_checkpoints.py --work $(WORK) --mutants 1000000 --workers 2
+
+# The README's plot and table, of one measurement: MODEL=a trained directory, DATA=test rows. On a
+# machine that does nothing else; `offramp report --plot --table` does the same anywhere.
+readme-figures: $(VENV)/.dev
+	$(BIN)/python tools/readme_figures.py $(MODEL) $(DATA) $(if $(THREADS),--threads $(THREADS))
 
 # What convert writes, loaded by PaddleNLP itself, which gets a place of its own.
 paddle-check: $(VENV)/.dev

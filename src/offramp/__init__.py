@@ -148,6 +148,7 @@ _TABLE: dict[str, tuple[str, tuple[str, ...]]] = {
     "logits_by_depth": ("offramp.exits.forward", _MODELS),
     "Certificate": ("offramp.exits.calibration.certificate", _MODELS),
     "certificate_of": ("offramp.exits.calibration.certificate", _MODELS),
+    "certificate_card": ("offramp.exits.calibration.card", _MODELS),
     "ExitWatch": ("offramp.exits.calibration.drift", _MODELS),
     "check_certificate": ("offramp.exits.calibration.certificate", _MODELS),
     **dict.fromkeys(_CRITERIA, ("offramp.exits.criteria", _MODELS)),
@@ -233,6 +234,7 @@ if TYPE_CHECKING:
         add_exits as add_exits,
         build_exits as build_exits,
     )
+    from offramp.exits.calibration.card import certificate_card as certificate_card
     from offramp.exits.calibration.certificate import (
         Certificate as Certificate,
         certificate_of as certificate_of,

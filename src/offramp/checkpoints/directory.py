@@ -10,6 +10,7 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
+from offramp.checkpoints.card import CARD, merged_card
 from offramp.checkpoints.file_names import WEIGHTS
 from offramp.errors import CheckpointError, OfframpError, SaveError
 from offramp.storage.files import flush, is_leftover, remove_leftovers, remove_tree, temporary
@@ -38,8 +39,9 @@ def staged(target: str | Path, replaced: re.Pattern[str] = WEIGHTS) -> Iterator[
     The change is one rename (one exchange where `target` exists), so a reader or a crash finds
     the old directory or the new one; `interrupted` says what there is where the file system has no
     exchange. Files of the old one that are neither written anew nor `replaced` by their names are
-    kept, and what the block wrote is in the directory's manifest. If the block raises, nothing of
-    it remains. One saver waits for another of the same target, and removes what killed ones left.
+    kept, and of its card (`checkpoints.card`) what is its owner's; what the block wrote is in the
+    directory's manifest. If the block raises, nothing of it remains. One saver waits for another of
+    the same target, and removes what killed ones left.
     """
     target = _whole_path(target)
     with _told(target):
@@ -142,7 +144,7 @@ def _recover(target: Path, locked: bool) -> None:
 
 def _finish(fresh: Path, target: Path, replaced: re.Pattern[str]) -> None:
     """Whatever the block did not do: what is kept of the old directory, a manifest, the disk."""
-    written = set(files_below(fresh))
+    written = set(files_below(fresh)) - {CARD}  # which is its owner's to change
     before: Mapping[str, FileRecord] = {}
     if target.is_dir():
         _keep_other_files(target, fresh, replaced)
@@ -186,6 +188,9 @@ def _keep_other_files(old: Path, new: Path, replaced: re.Pattern[str]) -> None:
     written = {path.name for path in new.iterdir()} | {MANIFEST_FILE}
     for path in old.iterdir():
         kept = new / path.name
+        if path.name == CARD and path.is_file() and not path.is_symlink():
+            _keep_card(path, kept)
+            continue
         if path.name in written or replaced.fullmatch(path.name) or is_leftover(path.name):
             continue
         if path.is_dir() and not path.is_symlink():
@@ -194,6 +199,17 @@ def _keep_other_files(old: Path, new: Path, replaced: re.Pattern[str]) -> None:
             kept.symlink_to(path.readlink())
         else:
             _link(path, kept)
+
+
+def _keep_card(old: Path, kept: Path) -> None:
+    """What is its owner's, with the new save's part."""
+    before = old.read_bytes()
+    merged = merged_card(before, kept.read_bytes() if kept.exists() else None)
+    kept.unlink(missing_ok=True)
+    if merged == before:
+        _link(old, kept)
+    elif merged is not None:
+        kept.write_bytes(merged)
 
 
 def _link(old: str | Path, new: str | Path) -> None:

@@ -11,6 +11,8 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor
 
+import offramp
+from offramp.checkpoints.card import CARD, new_card
 from offramp.checkpoints.weights import Weights
 from offramp.checkpoints.writing import write_weights
 from offramp.errors import CheckpointError, ConfigError, nearest
@@ -57,6 +59,10 @@ def write_model(
         text, stored = as_json(there.values), there.written()
     (directory / model.model_config_file).write_text(text, encoding="utf-8")
     write_weights(directory, stored, weights_file(model, dialect), variant, max_shard_size)
+    if exits is not None and state_dict is None:
+        proved = offramp.certificate_card(model)
+        if proved is not None:
+            (directory / CARD).write_bytes(new_card(proved))
 
 
 def written_dialect(model: PretrainedModel, asked: str) -> str:

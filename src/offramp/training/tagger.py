@@ -25,7 +25,7 @@ from offramp.training.loop import class_weights, open_to_train, save_run, seeded
 from offramp.training.options import TAGGER_SCHEDULE, TrainingOptions
 from offramp.training.run import Progress, best_of, open_run
 from offramp.training.schedules import BACKBONE, stages
-from offramp.training.seen import note_rows
+from offramp.training.seen import TOGETHER, note_rows
 from offramp.training.tagged import (
     as_tagged,
     hold_out_sentences,
@@ -90,7 +90,9 @@ def train_tagger(
     check_writable(output)
     data, dev = as_tagged(data), None if dev is None else as_tagged(dev)
     labels = tag_names(data)
+    both: dict[str, Any] = {}
     if dev is None:
+        both = {TOGETHER: data.words}
         data, dev = hold_out_sentences(data)
     else:
         known_tags(dev, labels)
@@ -125,7 +127,7 @@ def train_tagger(
             if has_exits:
                 choose = partial(choose_tagger_threshold, examples=held)
                 choice = set_threshold(network, held, options, choose)
-                note_rows(network, train=data.words, dev=dev.words)
+                note_rows(network, train=data.words, dev=dev.words, **both)
             else:
                 del network.exits
             save_run(output, tagger, run)
