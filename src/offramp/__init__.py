@@ -62,6 +62,14 @@ _FAMILIES: tuple[tuple[str, str, tuple[str, ...]], ...] = (
     ("roberta", "XLMRoberta", ()),
 )
 
+_GPT2 = (
+    "GPT2Config",
+    "GPT2ForSequenceClassification",
+    "GPT2ForTokenClassification",
+    "GPT2LMHeadModel",
+    "GPT2Model",
+    "GPT2PreTrainedModel",
+)
 _DEEBERT = (
     "DeeBertForSequenceClassification",
     "DeeBertModel",
@@ -119,6 +127,7 @@ _TABLE: dict[str, tuple[str, tuple[str, ...]]] = {
         for module, prefix, more in _FAMILIES
         for ending in (*_CLASSES, *more)
     },
+    **dict.fromkeys(_GPT2, ("offramp.models.gpt2", _MODELS)),
     "BertPretrainedModel": ("offramp.models.bert", _MODELS),
     "BertForPretraining": ("offramp.models.bert", _MODELS),
     "AutoConfig": ("offramp.models.auto", _MODELS),
@@ -309,6 +318,7 @@ if TYPE_CHECKING:
     from offramp.models.ernie import *  # noqa: F403
     from offramp.models.inspecting import Inspection as Inspection, inspect as inspect
     from offramp.models.loading import LoadingReport as LoadingReport
+    from offramp.models.gpt2 import *  # noqa: F403
     from offramp.models.mpnet import *  # noqa: F403
     from offramp.models.roberta import *  # noqa: F403
     from offramp.models.tracking import InitTrackerMeta as InitTrackerMeta

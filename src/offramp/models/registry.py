@@ -23,7 +23,7 @@ WEIGHTS_FILE = PretrainedModel.resource_files_names["model_state"]
 
 @dataclass(frozen=True)
 class Family:
-    """How a family's public classes begin ("Bert"), and its tensors ("bert")."""
+    """How a family's public classes begin ("Bert"), and its tensors' names ("bert")."""
 
     classes: str
     prefix: str
@@ -39,6 +39,7 @@ FAMILIES: dict[str, Family] = {
     "distilbert": Family("DistilBert", "distilbert"),
     "electra": Family("Electra", "electra"),
     "mpnet": Family("MPNet", "mpnet"),
+    "gpt2": Family("GPT2", "transformer.h"),  # DistilBERT's own layers lie in a `transformer`
 }
 """model_type: its family. Of several with one prefix the first is meant where nothing else says."""
 

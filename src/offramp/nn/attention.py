@@ -60,12 +60,15 @@ def self_attention(
     key gets zeros (torch's rule for an all-False mask). With a `probe` the probabilities are
     computed openly; `heads` are the heads' numbers in its mask. `bias_HLL` (query, key) is added to
     the scores; L is that of the longest row, and a shorter row has its upper left corner. It is
-    [R, H, 1, L] where the query is one token a row. Packed queries behind those of the last row are
-    of no row, and get zeros.
+    [R, H, 1, L] where the query is one token a row: of a causal layout it must then say whom that
+    token does not attend to. Packed queries behind those of the last row are of no row, and get
+    zeros.
     """
     if isinstance(layout, Padded):
         if probe is None and bias_HLL is None:
-            return _attend(query, key, value, n_heads, dropout, layout.attention_mask)
+            alone = layout.causal and layout.keys is None
+            mask = None if alone else layout.attention_mask
+            return _attend(query, key, value, n_heads, dropout, mask, causal=alone)
         return _attend_openly(query, key, value, n_heads, dropout, layout, heads, probe, bias_HLL)
     if dropout == 0 and bias_HLL is None and _has_kernel(query, n_heads):
         return _attend_at_once(query, key, value, layout, n_heads, one_a_row)
@@ -82,10 +85,11 @@ def self_attention(
         if bias_HLL is not None:
             bias = bias_HLL[rows] if bias_HLL.dim() == 4 else bias_HLL[None, :, : block.length]
             bias = bias[..., : block.length]
-        if quick and bias is None and 1 < q.shape[1] <= SHORT:
+        causal = layout.causal and not one_a_row
+        if quick and bias is None and 1 < q.shape[1] <= SHORT and not causal:
             mixed = _attend_by_products(q, k, v, n_heads)
         else:
-            mixed = _attend(q, k, v, n_heads, dropout, bias)
+            mixed = _attend(q, k, v, n_heads, dropout, bias, causal=causal)
         outputs.append(mixed.flatten(0, 1))
     rest = len(query) - (layout.n_rows if one_a_row else layout.n_tokens)
     if rest:
@@ -115,7 +119,10 @@ def _attend_at_once(
     else:
         asking, longest = bounds, layout.length
     q, k, v = (x.view(len(x), n_heads, -1) for x in (query, key, value))
-    mixed = varlen_attn(q, k, v, asking, bounds, longest, layout.length)
+    seen = (-1, 0) if layout.causal else (-1, -1)  # so many before it, and so many behind
+    mixed = varlen_attn(
+        q, k, v, asking, bounds, longest, layout.length, window_size=(-1, -1) if one_a_row else seen
+    )
     return cast(Tensor, mixed).flatten(1)
 
 
@@ -144,9 +151,13 @@ def _attend(
     n_heads: int,
     dropout: float,
     mask: Tensor | None = None,
+    *,
+    causal: bool = False,
 ) -> Tensor:
     q, k, v = (_by_head(x, n_heads) for x in (q_BLD, k_BLD, v_BLD))
-    mixed_BHLK = F.scaled_dot_product_attention(q, k, v, attn_mask=mask, dropout_p=dropout)
+    mixed_BHLK = F.scaled_dot_product_attention(
+        q, k, v, attn_mask=mask, dropout_p=dropout, is_causal=causal
+    )
     return mixed_BHLK.transpose(1, 2).flatten(2)
 
 
