@@ -132,6 +132,7 @@ _TABLE: dict[str, tuple[str, tuple[str, ...]]] = {
     "BertForPretraining": ("offramp.models.bert", _MODELS),
     "AutoConfig": ("offramp.models.auto", _MODELS),
     "AutoModel": ("offramp.models.auto", _MODELS),
+    "AutoModelForCausalLM": ("offramp.models.auto", _MODELS),
     "AutoModelForMaskedLM": ("offramp.models.auto", _MODELS),
     "AutoModelForMultipleChoice": ("offramp.models.auto", _MODELS),
     "AutoModelForNextSentencePrediction": ("offramp.models.auto", _MODELS),
@@ -288,6 +289,7 @@ if TYPE_CHECKING:
     from offramp.models.auto import (
         AutoConfig as AutoConfig,
         AutoModel as AutoModel,
+        AutoModelForCausalLM as AutoModelForCausalLM,
         AutoModelForMaskedLM as AutoModelForMaskedLM,
         AutoModelForMultipleChoice as AutoModelForMultipleChoice,
         AutoModelForNextSentencePrediction as AutoModelForNextSentencePrediction,

@@ -182,6 +182,7 @@ TINY_GPT2: Values = {
     "classifier_dropout": 0.0,
     "bos_token_id": 0,
     "eos_token_id": 0,
+    "pad_token_id": 11,
 }
 
 

@@ -28,7 +28,8 @@ class CausalLM(LabelledTask[CausalLMOutput]):
         logits_BLV = passed.tokens(self.words(passed.flow.hidden))
         loss = None
         if labels is not None:
-            real_BL = passed.real_mask
-            following_BL = real_BL[:, 1:] & real_BL[:, :-1]
-            loss = token_loss(logits_BLV[:, :-1], labels[:, 1:], following_BL)
+            real_BL = passed.real_mask.clone()
+            real_BL[:, 1:] &= passed.real_mask[:, :-1]
+            real_BL[:, 0] = False
+            loss = token_loss(logits_BLV.roll(1, 1), labels, real_BL)
         return CausalLMOutput(loss, logits_BLV, passed.hidden_states, passed.attentions)

@@ -346,7 +346,7 @@ class GPT2ForSequenceClassification(SequenceClassification, GPT2PreTrainedModel)
     def default_mask(self, input_ids: Tensor | None) -> Tensor | None:
         """What leaves out padding at the ends of rows, [B, L]."""
         pad = self.config.pad_token_id
-        if input_ids is None or pad is None:
+        if input_ids is None or pad is None or input_ids.dim() != 2:
             return None
         behind_BL = (input_ids != pad).flip(1).cumsum(1).flip(1) > 0
         behind_BL[:, :1] = True  # a row of padding alone has a token all the same

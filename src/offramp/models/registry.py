@@ -57,6 +57,8 @@ def find_class(model_type: str, task: str, architectures: object = None) -> type
     """
     family = _family(model_type)
     name = family.classes + task
+    if task == "ForCausalLM" and name not in offramp.__all__:
+        name = f"{family.classes}LMHeadModel"  # BERT's and GPT-2's name for it
     if isinstance(architectures, list):
         own = [n for n in HEADS_OF_THEIR_OWN if n in architectures and n.endswith(name)]
         name = own[0] if own else name
