@@ -29,6 +29,7 @@ from offramp.models.outputs import BaseModelOutputWithPooling
 from offramp.models.passing import Options, pass_layers
 from offramp.nn.activations import ACTIVATIONS
 from offramp.nn.blocks import Attention, KeysValues
+from offramp.nn.cache import Continued
 from offramp.nn.layout import Layout, Packed, round_size
 from offramp.nn.pooling import pool_first
 
@@ -198,10 +199,12 @@ class EncoderBody(EncoderPreTrainedModel):
             bias = (_of_queries(flow.bias_HLL, flow.layout, queries),)
         elif self.causal and queries is not None:
             bias = (_up_to(flow.hidden, cast(Packed, flow.layout), queries),)
-        layer, asking = self.layers[i], queries
+        layer, asking, layout = self.layers[i], queries, flow.layout
+        if isinstance(layout, Continued):
+            layout = layout.at(i)
         if queries is not None and flow.filled:
             asking = F.pad(queries, (0, round_size(len(queries)) - len(queries)))
-        hidden = layer(flow.hidden, flow.layout, asking, flow.probe, *bias, known=known)
+        hidden = layer(flow.hidden, layout, asking, flow.probe, *bias, known=known)
         return flow.advanced(hidden) if queries is None else flow.narrowed(hidden, queries)
 
     def finish(self, flow: Flow) -> Flow:

@@ -9,6 +9,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from offramp.nn.cache import Continued
 from offramp.nn.layout import Layout, Packed, Padded
 
 SHORT = 96
@@ -64,6 +65,8 @@ def self_attention(
     token does not attend to. Packed queries behind those of the last row are of no row, and get
     zeros.
     """
+    if isinstance(layout, Continued):
+        return _attend_to_cache(query, key, value, layout, n_heads)
     if isinstance(layout, Padded):
         if probe is None and bias_HLL is None:
             alone = layout.causal and layout.keys is None
@@ -97,6 +100,18 @@ def self_attention(
     if len(outputs) == 1:
         return outputs[0]
     return torch.cat(outputs) if outputs else torch.zeros_like(query)
+
+
+def _attend_to_cache(
+    query: Tensor, key: Tensor, value: Tensor, layout: Continued, n_heads: int
+) -> Tensor:
+    """New tokens, which are put into the cache, to all that there are then."""
+    q, k, v = (_by_head(x, n_heads) for x in (query, key, value))
+    alone = layout.length > 1 and not bool(layout.cache.lengths_R.any())
+    k, v = layout.cache.put(layout.layer, k, v)
+    mask = None if alone else layout.mask(q.device)
+    mixed = F.scaled_dot_product_attention(q, k, v, attn_mask=mask, is_causal=alone)
+    return mixed.transpose(1, 2).flatten(2)
 
 
 def _has_kernel(query: Tensor, n_heads: int) -> bool:
