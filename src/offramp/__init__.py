@@ -143,7 +143,8 @@ _TABLE: dict[str, tuple[str, tuple[str, ...]]] = {
     "from_transformers": ("offramp.models.bridge", _MODELS),
     "to_transformers": ("offramp.models.bridge", _MODELS),
     "InitTrackerMeta": ("offramp.models.tracking", _MODELS),
-    "GenerationMixin": ("offramp.generation.mixin", ()),
+    "GenerationMixin": ("offramp.generation.mixin", ("torch",)),
+    "GenerationConfig": ("offramp.generation.config", ()),
     "convert": ("offramp.models.converting", ("numpy", "safetensors")),
     "Conversion": ("offramp.models.conversion", ("numpy", "safetensors")),
     "inspect": ("offramp.models.inspecting", ("numpy", "safetensors")),
@@ -283,6 +284,7 @@ if TYPE_CHECKING:
         BertForSequenceClassificationWithPabee as BertForSequenceClassificationWithPabee,
         BertModelWithPabee as BertModelWithPabee,
     )
+    from offramp.generation.config import GenerationConfig as GenerationConfig
     from offramp.generation.mixin import GenerationMixin as GenerationMixin
     from offramp.hub.names import Source as Source
     from offramp.models.albert import *  # noqa: F403
@@ -318,9 +320,9 @@ if TYPE_CHECKING:
     from offramp.models.distilbert import *  # noqa: F403
     from offramp.models.electra import *  # noqa: F403
     from offramp.models.ernie import *  # noqa: F403
+    from offramp.models.gpt2 import *  # noqa: F403
     from offramp.models.inspecting import Inspection as Inspection, inspect as inspect
     from offramp.models.loading import LoadingReport as LoadingReport
-    from offramp.models.gpt2 import *  # noqa: F403
     from offramp.models.mpnet import *  # noqa: F403
     from offramp.models.roberta import *  # noqa: F403
     from offramp.models.tracking import InitTrackerMeta as InitTrackerMeta

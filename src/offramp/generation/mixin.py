@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from offramp.errors import ConfigError, InputError, UnsupportedError
+from offramp.generation.beams import write_beams
 from offramp.generation.config import DEFAULT_LENGTH, GenerationConfig
 from offramp.generation.decoder import Decoder
 from offramp.generation.processors import Processor
@@ -70,12 +71,11 @@ class GenerationMixin:
     ) -> Written:
         decoder: Decoder = cast(Any, self).decoder(len(prompts), int(most_R.max()))
         texts = prompts_as_texts(prompts, most_R)
-        n_texts = len(prompts) * config.num_return_sequences
+        n_texts = len(prompts) * (config.num_return_sequences if config.num_beams == 1 else 1)
         seeds = _seeds(seed, n_texts) if config.do_sample else ()
+        way = write if config.num_beams == 1 else write_beams
         with torch.inference_mode():
-            return write(
-                decoder, texts, config, seeds=seeds, more_processors=processors, stops=stops
-            )
+            return way(decoder, texts, config, seeds=seeds, more_processors=processors, stops=stops)
 
     def _how_to_write(
         self, given: GenerationConfig | None, options: dict[str, Any]

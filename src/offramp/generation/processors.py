@@ -30,15 +30,15 @@ class Texts:
     most_R: Tensor
 
     @property
-    def real_RL(self) -> Tensor:
+    def real(self) -> Tensor:
         """Which places are tokens."""
         return self.ids_RL >= 0
 
     @property
-    def written_RL(self) -> Tensor:
+    def written(self) -> Tensor:
         """Which places are tokens that were written."""
         places_L = torch.arange(self.ids_RL.shape[1], device=self.ids_RL.device)
-        return self.real_RL & (places_L >= self.prompts_R[:, None])
+        return self.real & (places_L >= self.prompts_R[:, None])
 
     def ends_with(self, count: int) -> Tensor:
         """The last so many tokens of each row, [R, count]; -1 before its first."""
@@ -165,7 +165,7 @@ def check_numbers(logits_RV: Tensor, mend: bool) -> Tensor:
 
 def _repetition(penalty: float) -> Processor:
     def process(texts: Texts, logits_RV: Tensor) -> Tensor:
-        there_RV = texts.counts_of(texts.real_RL, logits_RV.shape[1]) > 0
+        there_RV = texts.counts_of(texts.real, logits_RV.shape[1]) > 0
         less_RV = torch.where(logits_RV < 0, logits_RV * penalty, logits_RV / penalty)
         return torch.where(there_RV, less_RV, logits_RV)
 
@@ -174,7 +174,7 @@ def _repetition(penalty: float) -> Processor:
 
 def _presence(presence: float, frequency: float) -> Processor:
     def process(texts: Texts, logits_RV: Tensor) -> Tensor:
-        counts_RV = texts.counts_of(texts.written_RL, logits_RV.shape[1])
+        counts_RV = texts.counts_of(texts.written, logits_RV.shape[1])
         return logits_RV - presence * (counts_RV > 0) - frequency * counts_RV
 
     return process

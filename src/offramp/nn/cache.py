@@ -65,7 +65,7 @@ class Cache:
             for layer, old in enumerate(kept):
                 if old is None:
                     continue
-                fresh = old.new_empty(len(rows), *old.shape[1:])
+                fresh = old.new_zeros(len(rows), *old.shape[1:])
                 fresh[:, :, :used] = old[:, :, :used].index_select(0, rows.to(old.device))
                 kept[layer] = fresh
 
@@ -78,7 +78,8 @@ class Cache:
         if needed > self._capacity:
             self._capacity = max(needed, 2 * self._capacity)
         rows, heads, _, width = new_RHLK.shape
-        fresh = new_RHLK.new_empty(rows, heads, self._capacity, width)
+        # Zeros, since what is masked is multiplied by 0 all the same, which a NaN would survive.
+        fresh = new_RHLK.new_zeros(rows, heads, self._capacity, width)
         if old is not None:
             fresh[:, :, : old.shape[2]] = old
         kept[layer] = fresh
