@@ -40,7 +40,7 @@ from offramp.nn.pooling import pool_last
 class GPT2Config(PretrainedConfig):
     """The numbers of a GPT-2, under its own names; defaults are gpt2's.
 
-    The names of `EncoderConfig` work too, but are not written.
+    Four of them have `EncoderConfig`'s names too, which are not written.
     """
 
     model_type = "gpt2"
@@ -50,12 +50,7 @@ class GPT2Config(PretrainedConfig):
         "hidden_size": "n_embd",
         "num_hidden_layers": "n_layer",
         "num_attention_heads": "n_head",
-        "intermediate_size": "n_inner",
-        "hidden_act": "activation_function",
-        "hidden_dropout_prob": "resid_pdrop",
-        "attention_probs_dropout_prob": "attn_pdrop",
         "max_position_embeddings": "n_positions",
-        "layer_norm_eps": "layer_norm_epsilon",
     }
 
     vocab_size: int = setting(default=50257, check=whole(1), structural=True)

@@ -8,7 +8,8 @@ from offramp.models.builtin.table import family
 
 
 def _sizes(width: int, layers: int, heads: int) -> dict[str, Any]:
-    return {"n_embd": width, "n_layer": layers, "n_head": heads}
+    sizes = {"n_embd": width, "n_layer": layers, "n_head": heads}
+    return {"vocab_size": 50257, "n_positions": 1024, **sizes}
 
 
 GPT2 = family(
