@@ -62,6 +62,14 @@ _FAMILIES: tuple[tuple[str, str, tuple[str, ...]], ...] = (
     ("roberta", "XLMRoberta", ()),
 )
 
+_GPT2 = (
+    "GPT2Config",
+    "GPT2ForSequenceClassification",
+    "GPT2ForTokenClassification",
+    "GPT2LMHeadModel",
+    "GPT2Model",
+    "GPT2PreTrainedModel",
+)
 _DEEBERT = (
     "DeeBertForSequenceClassification",
     "DeeBertModel",
@@ -119,10 +127,12 @@ _TABLE: dict[str, tuple[str, tuple[str, ...]]] = {
         for module, prefix, more in _FAMILIES
         for ending in (*_CLASSES, *more)
     },
+    **dict.fromkeys(_GPT2, ("offramp.models.gpt2", _MODELS)),
     "BertPretrainedModel": ("offramp.models.bert", _MODELS),
     "BertForPretraining": ("offramp.models.bert", _MODELS),
     "AutoConfig": ("offramp.models.auto", _MODELS),
     "AutoModel": ("offramp.models.auto", _MODELS),
+    "AutoModelForCausalLM": ("offramp.models.auto", _MODELS),
     "AutoModelForMaskedLM": ("offramp.models.auto", _MODELS),
     "AutoModelForMultipleChoice": ("offramp.models.auto", _MODELS),
     "AutoModelForNextSentencePrediction": ("offramp.models.auto", _MODELS),
@@ -133,7 +143,8 @@ _TABLE: dict[str, tuple[str, tuple[str, ...]]] = {
     "from_transformers": ("offramp.models.bridge", _MODELS),
     "to_transformers": ("offramp.models.bridge", _MODELS),
     "InitTrackerMeta": ("offramp.models.tracking", _MODELS),
-    "GenerationMixin": ("offramp.generation.mixin", ()),
+    "GenerationMixin": ("offramp.generation.mixin", ("torch",)),
+    "GenerationConfig": ("offramp.generation.config", ()),
     "convert": ("offramp.models.converting", ("numpy", "safetensors")),
     "Conversion": ("offramp.models.conversion", ("numpy", "safetensors")),
     "inspect": ("offramp.models.inspecting", ("numpy", "safetensors")),
@@ -277,12 +288,14 @@ if TYPE_CHECKING:
         BertForSequenceClassificationWithPabee as BertForSequenceClassificationWithPabee,
         BertModelWithPabee as BertModelWithPabee,
     )
+    from offramp.generation.config import GenerationConfig as GenerationConfig
     from offramp.generation.mixin import GenerationMixin as GenerationMixin
     from offramp.hub.names import Source as Source
     from offramp.models.albert import *  # noqa: F403
     from offramp.models.auto import (
         AutoConfig as AutoConfig,
         AutoModel as AutoModel,
+        AutoModelForCausalLM as AutoModelForCausalLM,
         AutoModelForMaskedLM as AutoModelForMaskedLM,
         AutoModelForMultipleChoice as AutoModelForMultipleChoice,
         AutoModelForNextSentencePrediction as AutoModelForNextSentencePrediction,
@@ -311,6 +324,7 @@ if TYPE_CHECKING:
     from offramp.models.distilbert import *  # noqa: F403
     from offramp.models.electra import *  # noqa: F403
     from offramp.models.ernie import *  # noqa: F403
+    from offramp.models.gpt2 import *  # noqa: F403
     from offramp.models.inspecting import Inspection as Inspection, inspect as inspect
     from offramp.models.loading import LoadingReport as LoadingReport
     from offramp.models.mpnet import *  # noqa: F403

@@ -109,6 +109,14 @@ def a_word_a_token(draw: Draws, config: Any, real: Tensor) -> Tensors:
     return {"labels": at_some(draw, real, config.vocab_size)}
 
 
+def the_next_word(draw: Draws, config: Any, real: Tensor) -> Tensors:
+    """Words of tokens that have a real one before them: what a masked one says has no loss here."""
+    after = real.clone()
+    after[:, 1:] &= real[:, :-1]
+    labels = at_some(draw, after, config.vocab_size) if after.any(1)[0] else None
+    return {} if labels is None or not (labels[:, 1:] >= 0).any() else {"labels": labels}
+
+
 def words_and_follows(draw: Draws, config: Any, real: Tensor) -> Tensors:
     return a_word_a_token(draw, config, real) | {"next_sentence_label": draw.ids(2, len(real))}
 
@@ -164,7 +172,9 @@ class Case:
     pairs_have_loss: bool = True
     """Whether transformers computes the loss under a mask of query and key."""
     rounds_loss: bool = False
-    """Whether transformers' loss is float32 whatever the logits are; its gradients are not."""
+    """Whether transformers' loss is float32 whatever the logits are."""
+    rounds_gradients: bool = False
+    """And whether its gradients are."""
     only: tuple[str, ...] = ()
     but: tuple[str, ...] = ()
 
@@ -177,7 +187,7 @@ CASES: dict[str, Case] = {
         "Model",
         arguments={"add_pooling_layer": False},
         of_tokens=("last_hidden_state",),
-        but=("DistilBert", "Electra"),  # which never have one
+        but=("DistilBert", "Electra", "GPT2"),  # which never have one
     ),
     "pretraining": Case(
         "ForPreTraining",
@@ -207,7 +217,15 @@ CASES: dict[str, Case] = {
         rounds_loss=True,
         only=("Electra",),
     ),
-    "words": Case("ForMaskedLM", a_word_a_token, of_tokens=("logits",)),
+    "words": Case("ForMaskedLM", a_word_a_token, of_tokens=("logits",), but=("GPT2",)),
+    "next words": Case(
+        "LMHeadModel",
+        the_next_word,
+        of_tokens=("logits",),
+        rounds_loss=True,
+        rounds_gradients=True,
+        only=("GPT2",),
+    ),
     "next sentence": Case("ForNextSentencePrediction", follows, only=("Bert", "Ernie")),
     "single label": Case(ROWS, a_class_a_row, {"problem_type": "single_label_classification"}),
     "single label, guessed": Case(ROWS, a_class_a_row),
@@ -216,13 +234,14 @@ CASES: dict[str, Case] = {
     "regression": Case(ROWS, targets, {"problem_type": "regression", "num_labels": 1}),
     "regression, guessed": Case(ROWS, targets, {"num_labels": 1}),
     "regression on several": Case(ROWS, targets, {"problem_type": "regression"}),
-    "choice": Case("ForMultipleChoice", a_choice, choices=True),
+    "choice": Case("ForMultipleChoice", a_choice, choices=True, but=("GPT2",)),
     "tokens": Case("ForTokenClassification", a_class_a_token, of_tokens=("logits",)),
     "answers": Case(
         "ForQuestionAnswering",
         a_span,
         {"num_labels": 2},
         of_tokens=("start_logits", "end_logits"),
+        but=("GPT2",),
     ),
 }
 

@@ -10,7 +10,7 @@ from typing import Any
 
 import torch
 import transformers
-from parity_draws import FORMS, MASKS, PADDED, PAIRS, Case, Draws, Tensors, cases_of
+from parity_draws import FORMS, MASKS, PADDED, PAIRS, ROWS, Case, Draws, Tensors, cases_of
 from parity_families import Family
 from torch import Tensor
 
@@ -56,13 +56,16 @@ def drawn(family: Family, case_name: str, mask_name: str, seed: int) -> Drawn:
     if mask is not None and mask_name == PAIRS:
         pairs = mask
         lowest = torch.finfo(torch.float64).min  # their open attention adds it to the scores
-        their_mask = torch.zeros(mask.shape).double().masked_fill(~mask, lowest)[:, None]
+        seen = mask.tril() if family.causal else mask  # they take it to be all that there is
+        their_mask = torch.zeros(mask.shape).double().masked_fill(~seen, lowest)[:, None]
     else:
         real = real if mask is None else mask.bool()
         pairs = real.view(*shape[:-1], 1, length).expand(*shape, length)
         if mask is not None:
             mask = mask.view(shape).to(draw.pick(torch.int64, torch.bool, torch.float32))
         their_mask = mask
+        if mask is None and family.causal:  # or they would take other positions for other texts
+            their_mask = torch.ones(shape)
 
     possible = batch(draw, family, config, shape)
     if not case.choices and draw.pick(True, False):
@@ -70,6 +73,12 @@ def drawn(family: Family, case_name: str, mask_name: str, seed: int) -> Drawn:
     form = FORMS[(case_number + place + 3 * seed) % len(FORMS)]
     if "use_task_id" in values and values["use_task_id"] and draw.pick(True, False):
         form = (*form, "task_type_ids")
+    if family.causal and case.task == ROWS:
+        form = tuple(name for name in form if name not in ("inputs_embeds", "input_ids"))
+        pad = family.pad_of(config)
+        possible["input_ids"][possible["input_ids"] == pad] = 0
+        possible["input_ids"][~real.view(shape)] = pad
+        form = (*form, "input_ids")
     inputs = {name: possible[name] for name in form if name in possible}
     labels = case.labels(draw, config, real.view(shape))
     told: Tensors = {}

@@ -15,7 +15,11 @@ import offramp
 from offramp import AutoConfig, AutoModel, AutoModelForSequenceClassification, BertConfig
 from offramp.models import registry
 
-TASKS = [name for name in offramp.__all__ if name.startswith("AutoModel")]
+TASKS = [
+    name
+    for name in offramp.__all__
+    if name.startswith("AutoModel") and name != "AutoModelForCausalLM"  # BERT has none
+]
 
 
 @pytest.fixture

@@ -19,19 +19,24 @@ OTHER_NAMES = {
     "n_layers": "num_hidden_layers",
     "n_heads": "num_attention_heads",
     "hidden_dim": "intermediate_size",
+    "n_embd": "hidden_size",
+    "n_layer": "num_hidden_layers",
+    "n_head": "num_attention_heads",
+    "n_positions": "max_position_embeddings",
 }
-"""DistilBERT's."""
+"""DistilBERT's, and GPT-2's."""
 
 
 def parameters(settings: Mapping[str, Any]) -> int:
     """How many a body without heads has, by the formulas of the papers."""
     of = {OTHER_NAMES.get(name, name): value for name, value in settings.items()}
-    family, width, middle = of["model_type"], of["hidden_size"], of["intermediate_size"]
+    family, width = of["model_type"], of["hidden_size"]
+    middle = of.get("intermediate_size", 4 * width)
     embedding = of.get("embedding_size", width)
-    kinds = 0 if family in ("distilbert", "mpnet") else of.get("type_vocab_size", 2)
+    kinds = 0 if family in ("distilbert", "mpnet", "gpt2") else of.get("type_vocab_size", 2)
     tasks = of["task_type_vocab_size"] if of.get("use_task_id") else 0
     rows = of["vocab_size"] + of.get("max_position_embeddings", POSITIONS) + kinds + tasks
-    total = rows * embedding + 2 * embedding  # with a norm
+    total = rows * embedding + 2 * embedding  # with a norm (GPT-2's is behind the last layer)
     if family == "albert" or embedding != width:
         total += embedding * width + width
     attention = 4 * (width * width + width) + 2 * width
@@ -88,6 +93,11 @@ PUBLISHED = {
     "electra-base-generator": 33.576960 - 0.065792,
     "electra-large-generator": 51.065344 - 0.065792,
     "mpnet-base": 109,
+    "gpt2": 124,
+    "gpt2-medium": 355,
+    "gpt2-large": 774,
+    "gpt2-xl": 1558,
+    "distilgpt2": 82,
 }
 """Built-in name: millions of parameters."""
 

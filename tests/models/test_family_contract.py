@@ -71,7 +71,7 @@ def call(model: Any, task: str, **arguments: Any) -> Any:
 def tokens_of(family: str, task: str, output: Any) -> dict[str, Tensor]:
     """The outputs of a token each, without the logits of where an answer is."""
     names = {"Model": "last_hidden_state", "ForPreTraining": "prediction_logits"}
-    logits = task in ("ForMaskedLM", "ForTokenClassification")
+    logits = task in ("ForMaskedLM", "ForTokenClassification", "LMHeadModel")
     name = (
         "logits" if logits or (family, task) == ("Electra", "ForPreTraining") else names.get(task)
     )
@@ -87,7 +87,7 @@ def labels_of(family: str, task: str, n_rows: int = 3) -> dict[str, Tensor]:
     rows, tokens = torch.zeros(n_rows).long(), torch.ones(n_rows, 4).long()
     if task == "ForQuestionAnswering":
         return {"start_positions": rows, "end_positions": rows}
-    if task in ("ForMaskedLM", "ForTokenClassification"):
+    if task in ("ForMaskedLM", "ForTokenClassification", "LMHeadModel"):
         return {"labels": tokens}
     if task == "ForPreTraining":
         second = {"Bert": "next_sentence_label", "Ernie": "next_sentence_label"} | {
@@ -362,6 +362,7 @@ def test_transformers_takes_what_is_saved(family: str, task: str, tmp_path: Path
 AUTO = {
     "Model": "AutoModel",
     **{task: f"AutoModel{task}" for _, task in CLASSES if task != "Model"},
+    "LMHeadModel": "AutoModelForCausalLM",
 }
 
 
@@ -398,7 +399,10 @@ def n_attentions(family: str) -> int:
     """How many attentions there are to prune: ALBERT's are shared by layers."""
     tiny = FAMILIES[family].tiny
     shared = tiny.get("num_hidden_groups")
-    return int(tiny.get("num_hidden_layers", tiny.get("n_layers")) if shared is None else shared)
+    if shared is not None:
+        return int(shared)
+    names = ("num_hidden_layers", "n_layers", "n_layer")
+    return int(next(tiny[name] for name in names if name in tiny))
 
 
 @of_a_family
@@ -424,7 +428,8 @@ def test_pruning_is_a_mask_of_zeros(family: str, tmp_path: Path) -> None:
 
 @of_a_family
 def test_words_come_and_go(family: str, tmp_path: Path) -> None:
-    model = build(family, "ForMaskedLM")
+    words = "ForMaskedLM" if (family, "ForMaskedLM") in MODELS else "LMHeadModel"
+    model = build(family, words)
     before = model(input_ids=IDS).logits
     model.resize_token_embeddings(25)
     after = model(input_ids=IDS).logits
@@ -436,7 +441,7 @@ def test_words_come_and_go(family: str, tmp_path: Path) -> None:
     torch.testing.assert_close(again(input_ids=IDS).logits, after, **NEAR)
     model.resize_token_embeddings(12)
     torch.testing.assert_close(model(input_ids=IDS).logits, before[..., :12], **NEAR)
-    refused(model, "ForMaskedLM", "0 to 11", input_ids=IDS * 0 + 12)
+    refused(model, words, "0 to 11", input_ids=IDS * 0 + 12)
 
 
 @of_a_family

@@ -42,8 +42,9 @@ def test_the_last_layer_answers_for_first_tokens(family: str) -> None:
     torch.testing.assert_close(found, whole, rtol=1e-5, atol=1e-6)
 
 
-@pytest.mark.parametrize("task", TASKS)
-@pytest.mark.parametrize("family", FAMILIES)
+@pytest.mark.parametrize(
+    ("family", "task"), [(f, t) for f in FAMILIES for t in TASKS if f + t in offramp.__all__]
+)
 def test_gradients_are_those_of_all_tokens(family: str, task: str) -> None:
     torch.manual_seed(0)
     config = getattr(offramp, f"{family}Config")(**FAMILIES[family].tiny)

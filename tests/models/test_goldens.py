@@ -18,7 +18,8 @@ CASES = ("plain", "right", "holes")
 NEAR = {"rtol": 2e-6, "atol": 2e-6}
 """The answers were computed in float64 and are kept in float32."""
 OF_TOKENS = ("last_hidden_state", "prediction_logits", "start_logits", "end_logits")
-LOGITS_OF_TOKENS = ("ForMaskedLM", "ForTokenClassification", "ElectraForPreTraining")
+LOGITS_OF_TOKENS = ("ForMaskedLM", "ForTokenClassification", "ElectraForPreTraining", "LMHeadModel")
+LACKING = {("GPT2ForSequenceClassification", "holes")}  # transformers reads the last of any embeds
 
 
 def golden(name: str, case: str, side: str) -> dict[str, Tensor]:
@@ -28,8 +29,15 @@ def golden(name: str, case: str, side: str) -> dict[str, Tensor]:
     return {path.removeprefix(start): x for path, x in found.items() if path.startswith(start)}
 
 
-@pytest.mark.parametrize("case", CASES)
-@pytest.mark.parametrize("name", [pytest.param(name, marks=when_landed(name)) for name in NAMES])
+@pytest.mark.parametrize(
+    ("name", "case"),
+    [
+        pytest.param(name, case, marks=when_landed(name))
+        for name in NAMES
+        for case in CASES
+        if (name, case) not in LACKING
+    ],
+)
 def test_answers_are_transformers(name: str, case: str) -> None:
     model = getattr(offramp, name).from_pretrained(GOLDEN / name).double()
     arguments, expected = golden(name, case, "in"), golden(name, case, "out")
@@ -60,8 +68,9 @@ def test_every_class_and_case_has_a_golden() -> None:
     """And every class that offramp has of these families is among them."""
     assert sorted(path.name for path in GOLDEN.iterdir()) == sorted(NAMES)
     for name in NAMES:
-        assert all(golden(name, case, "in") and golden(name, case, "out") for case in CASES)
-        model = ("Model",)
+        there = [case for case in CASES if (name, case) not in LACKING]
+        assert all(golden(name, case, "in") and golden(name, case, "out") for case in there)
+        model = tuple(f"{family}Model" for family in FAMILIES)
         losses = [case for case in CASES if "loss" in golden(name, case, "out")]
         assert bool(losses) != name.endswith(model), name
     starts = tuple(f"{family}For" for family in FAMILIES)

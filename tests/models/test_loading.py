@@ -675,8 +675,8 @@ def test_shared_weights_are_written(tmp_path: Path) -> None:
 
 def test_the_registry_finds_the_class_by_model_type(tmp_path: Path) -> None:
     assert sequence_classifier(GOLDEN) is BertForSequenceClassification
-    (tmp_path / "config.json").write_text('{"model_type": "gpt2"}')
-    with pytest.raises(offramp.ConfigError, match=r"'gpt2'.*bert"):
+    (tmp_path / "config.json").write_text('{"model_type": "llama"}')
+    with pytest.raises(offramp.ConfigError, match=r"'llama'.*bert"):
         sequence_classifier(tmp_path)
     with pytest.raises(offramp.ModelNotFoundError, match="nowhere"):
         sequence_classifier(tmp_path / "nowhere")

@@ -179,6 +179,8 @@ def rows_apart(
     cu_seq_k: Tensor,
     max_q: int,
     max_k: int,
+    *,
+    window_size: tuple[int, int] = (-1, -1),
 ) -> Tensor:
     """`torch.nn.attention.varlen.varlen_attn` as its documentation has it, which runs on CUDA."""
     for starts, longest in ((cu_seq_q, max_q), (cu_seq_k, max_k)):
@@ -188,16 +190,24 @@ def rows_apart(
     for r in range(len(cu_seq_q) - 1):
         q = query[cu_seq_q[r] : cu_seq_q[r + 1]]
         k, v = (x[cu_seq_k[r] : cu_seq_k[r + 1]] for x in (key, value))
-        rows.append(by_hand(q.flatten(1), k.flatten(1), v.flatten(1), q.shape[1]))
+        if window_size == (-1, -1):
+            rows.append(by_hand(q.flatten(1), k.flatten(1), v.flatten(1), q.shape[1]))
+            continue
+        assert window_size == (-1, 0)  # all that come before, and none behind
+        for place in range(len(q)):
+            seen = slice(place + 1)
+            row = (x.flatten(1) for x in (q[place : place + 1], k[seen], v[seen]))
+            rows.append(by_hand(*row, q.shape[1]))
     return torch.cat(rows).view(query.shape)
 
 
 @pytest.mark.parametrize(("lengths", "n_heads"), CASES)
+@pytest.mark.parametrize("causal", [False, True])
 def test_the_kernel_is_called_as_torch_documents_it(
-    lengths: list[int], n_heads: int, monkeypatch: pytest.MonkeyPatch
+    lengths: list[int], n_heads: int, causal: bool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     q, k, v = drawn(lengths, 8 * n_heads, seed=1)
-    layout = Packed.of(torch.tensor(lengths))
+    layout = Packed.of(torch.tensor(lengths), causal)
 
     def ways() -> list[Tensor]:
         """All tokens that ask, and the first of each row."""

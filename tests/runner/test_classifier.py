@@ -341,8 +341,8 @@ def test_directories_that_are_no_model(tmp_path: Path, directory: Path) -> None:
         load(tmp_path / "absent")
     with pytest.raises(ModelNotFoundError, match=r"no config\.json"):
         load(tmp_path)
-    (tmp_path / "config.json").write_text('{"model_type": "gpt2"}')
-    with pytest.raises(ConfigError, match="'gpt2'"):
+    (tmp_path / "config.json").write_text('{"model_type": "llama"}')
+    with pytest.raises(ConfigError, match="'llama'"):
         load(tmp_path)
     (tmp_path / "config.json").write_bytes((directory / "config.json").read_bytes())
     with pytest.raises(ModelNotFoundError, match="holds no weights: expected model"):

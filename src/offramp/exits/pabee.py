@@ -243,7 +243,7 @@ class PabeeClassification(SequenceClassification):
         """The body's."""
         cast(PabeeBody, self.base_model).take_exit_settings(values)
 
-    def score(self, pooled_RD: Tensor) -> Tensor:
+    def row_logits(self, pooled_RD: Tensor) -> Tensor:
         """[R, C] from pooled rows, by the last classifier."""
         logits_RC: Tensor = self.classifiers[-1](self.dropout(pooled_RD))
         return logits_RC

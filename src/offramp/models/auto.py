@@ -130,6 +130,12 @@ class AutoModelForMaskedLM(_AutoModel):
     task = "ForMaskedLM"
 
 
+class AutoModelForCausalLM(_AutoModel):
+    """The model that says the next word."""
+
+    task = "ForCausalLM"
+
+
 class AutoModelForNextSentencePrediction(_AutoModel):
     """The model that says whether one sentence follows another."""
 

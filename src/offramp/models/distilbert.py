@@ -212,8 +212,8 @@ class DistilBertForSequenceClassification(SequenceClassification, DistilBertPreT
         self.dropout = nn.Dropout(config.seq_classif_dropout)
         self.classifier = nn.Linear(config.dim, config.num_labels)
 
-    def score(self, pooled_RD: Tensor) -> Tensor:
-        return super().score(F.relu(self.pre_classifier(pooled_RD)))
+    def row_logits(self, pooled_RD: Tensor) -> Tensor:
+        return super().row_logits(F.relu(self.pre_classifier(pooled_RD)))
 
 
 class DistilBertForTokenClassification(TokenClassification, DistilBertPreTrainedModel):

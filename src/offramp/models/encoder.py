@@ -6,8 +6,10 @@ A family's file derives from these what is peculiar to it; docs/add-a-family.md 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import Any, ClassVar, cast
 
+import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
@@ -27,6 +29,7 @@ from offramp.models.outputs import BaseModelOutputWithPooling
 from offramp.models.passing import Options, pass_layers
 from offramp.nn.activations import ACTIVATIONS
 from offramp.nn.blocks import Attention, KeysValues
+from offramp.nn.cache import Continued
 from offramp.nn.layout import Layout, Packed, round_size
 from offramp.nn.pooling import pool_first
 
@@ -138,6 +141,8 @@ class EncoderBody(EncoderPreTrainedModel):
     fills = False
     """Whether packed rows are filled up to round numbers of tokens, as a prepared copy's are."""
     takes_task_types = False
+    causal = False
+    """Whether no token attends to one behind it, as where text is written."""
     embeddings: nn.Module
     encoder: nn.Module
     pooler: nn.Module | None
@@ -166,7 +171,8 @@ class EncoderBody(EncoderPreTrainedModel):
         """
         self.check(inputs)
         hidden = self.embed(inputs)
-        flow = Flow(hidden, inputs.layout, inputs.row_ids_R, positions=inputs.positions)
+        layout = replace(inputs.layout, causal=True) if self.causal else inputs.layout
+        flow = Flow(hidden, layout, inputs.row_ids_R, positions=inputs.positions)
         # A row alone is as it is: what is filled up would cost it more than it spares.
         filled = self.fills and isinstance(inputs.layout, Packed) and inputs.layout.n_rows > 1
         return flow.fill() if filled else flow
@@ -188,11 +194,17 @@ class EncoderBody(EncoderPreTrainedModel):
 
         `known` are this flow's `keys_values`, where they were made before.
         """
-        bias = () if flow.bias_HLL is None else (_of_queries(flow.bias_HLL, flow.layout, queries),)
-        layer, asking = self.layers[i], queries
+        bias: tuple[Tensor, ...] = ()
+        if flow.bias_HLL is not None:
+            bias = (_of_queries(flow.bias_HLL, flow.layout, queries),)
+        elif self.causal and queries is not None:
+            bias = (_up_to(flow.hidden, cast(Packed, flow.layout), queries),)
+        layer, asking, layout = self.layers[i], queries, flow.layout
+        if isinstance(layout, Continued):
+            layout = layout.at(i)
         if queries is not None and flow.filled:
             asking = F.pad(queries, (0, round_size(len(queries)) - len(queries)))
-        hidden = layer(flow.hidden, flow.layout, asking, flow.probe, *bias, known=known)
+        hidden = layer(flow.hidden, layout, asking, flow.probe, *bias, known=known)
         return flow.advanced(hidden) if queries is None else flow.narrowed(hidden, queries)
 
     def finish(self, flow: Flow) -> Flow:
@@ -282,6 +294,14 @@ class EncoderBody(EncoderPreTrainedModel):
                 f"A row of {length} tokens; this model has positions for {longest}. Truncate the "
                 f"row (max_length={longest}), or extend the model: resize_position_embeddings."
             )
+
+
+def _up_to(hidden: Tensor, layout: Packed, queries: Tensor) -> Tensor:
+    """What keeps one token of each row from those behind it: [R, 1, 1, L], 0 or -inf."""
+    place_R = queries - layout.starts_R.to(queries.device)
+    behind_RL = torch.arange(layout.length, device=queries.device) > place_R[:, None]
+    zeros_RL = hidden.new_zeros(behind_RL.shape)
+    return zeros_RL.masked_fill(behind_RL, -torch.inf)[:, None, None]
 
 
 def _of_queries(bias_HLL: Tensor, layout: Layout, queries: Tensor | None) -> Tensor:

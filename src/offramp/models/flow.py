@@ -361,7 +361,7 @@ def join(flows: Sequence[Flow]) -> Flow:
     biases = [flow.bias_HLL for flow in flows if flow.bias_HLL is not None]
     return Flow(
         hidden=fill(hidden) if filled else torch.cat(hidden),
-        layout=Packed.of(lengths_R),
+        layout=Packed.of(lengths_R, flows[0].layout.causal),
         row_ids_R=torch.cat([flow.row_ids_R for flow in flows]),
         positions=torch.cat([flow.positions for flow in flows]),
         bias_HLL=max(biases, key=lambda bias_HLL: bias_HLL.shape[1], default=None),

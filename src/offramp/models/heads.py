@@ -76,6 +76,10 @@ class LabelledTask(Task, Generic[Output]):
     def answer(self, passed: Passed, labels: Tensor | None) -> Output:
         """What `forward` returns for a batch that has passed the layers."""
 
+    def default_mask(self, input_ids: Tensor | None) -> Tensor | None:
+        """The attention mask where none is given; with None every token is attended to."""
+        return None
+
     def forward(
         self,
         input_ids: Tensor | None = None,
@@ -97,6 +101,8 @@ class LabelledTask(Task, Generic[Output]):
         are. What is said of masked positions is 0. With `return_dict=False` the result is a tuple
         of what is not None. Early exits are `offramp.Runner`'s.
         """
+        if attention_mask is None:
+            attention_mask = self.default_mask(input_ids)
         passed = pass_layers(
             self.stack,
             input_ids,
@@ -135,9 +141,9 @@ class SequenceClassification(LabelledTask[SequenceClassifierOutput]):
 
     def logits(self, flow: Flow) -> Tensor:
         """[R, C] for a finished flow, in the flow's row order."""
-        return self.score(self.stack.pool(flow))
+        return self.row_logits(self.stack.pool(flow))
 
-    def score(self, pooled_RD: Tensor) -> Tensor:
+    def row_logits(self, pooled_RD: Tensor) -> Tensor:
         """[R, C] from pooled rows."""
         logits_RC: Tensor = self.classifier(self.dropout(pooled_RD))
         return logits_RC
@@ -166,7 +172,7 @@ class TwoLayerClassification(SequenceClassification):
         width, dropout = config.hidden_size, head_dropout(config).p
         self.classifier = ClassificationHead(width, config.num_labels, dropout, self.head_act)
 
-    def score(self, pooled_RD: Tensor) -> Tensor:
+    def row_logits(self, pooled_RD: Tensor) -> Tensor:
         """[R, C] from first tokens."""
         logits_RC: Tensor = self.classifier(pooled_RD)
         return logits_RC

@@ -18,8 +18,8 @@ from offramp.checkpoints.stored import FLOATS, Stored
 from offramp.errors import CheckpointError, nearest
 from offramp.models.tensors import TORCH_TYPES
 
-_BUFFERS = re.compile(r"(^|\.)position_ids$")
-"""Constants that older transformers wrote beside the weights."""
+_BUFFERS = re.compile(r"(^|\.)position_ids$|(^|\.)h\.\d+\.attn\.(masked_)?bias$")
+"""Constants that older transformers wrote beside the weights: GPT-2's are of its mask."""
 Mismatch: TypeAlias = tuple[str, tuple[int, ...], tuple[int, ...]]
 """The model's name of a tensor, its shape in the file, and in the model."""
 _LOADING_INFO = ("missing_keys", "unexpected_keys", "mismatched_keys", "error_msgs")

@@ -114,6 +114,16 @@ class MaskedLMOutput(ModelOutput):
 
 
 @dataclasses.dataclass(frozen=True)
+class CausalLMOutput(ModelOutput):
+    """`loss` [] where labels were given, `logits` [B, L, V], zeros at masked positions."""
+
+    loss: Tensor | None = None
+    logits: Tensor | None = None
+    hidden_states: tuple[Tensor, ...] | None = None
+    attentions: tuple[Tensor, ...] | None = None
+
+
+@dataclasses.dataclass(frozen=True)
 class NextSentencePredictorOutput(ModelOutput):
     """`loss` [] where labels were given, `logits` [B, 2]: the second sentence follows, or not."""
 

@@ -390,6 +390,7 @@ class ModelParts(nn.Module):
 
     def _reconfigure(self, name: str, value: int) -> None:
         """Set a number of the configuration or init arguments that the network follows already."""
+        name = self.config.attribute_map.get(name, name)
         for config in self._configs():
             if hasattr(config, name):
                 setattr(config, name, value)

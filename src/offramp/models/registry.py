@@ -24,7 +24,7 @@ WEIGHTS_FILE = PretrainedModel.resource_files_names["model_state"]
 
 @dataclass(frozen=True)
 class Family:
-    """How a family's public classes begin ("Bert"), and its tensors ("bert")."""
+    """How a family's public classes begin ("Bert"), and its tensors' names ("bert")."""
 
     classes: str
     prefix: str
@@ -40,6 +40,7 @@ FAMILIES: dict[str, Family] = {
     "distilbert": Family("DistilBert", "distilbert"),
     "electra": Family("Electra", "electra"),
     "mpnet": Family("MPNet", "mpnet"),
+    "gpt2": Family("GPT2", "transformer.h"),  # DistilBERT's own layers lie in a `transformer`
 }
 """model_type: its family. Of several with one prefix the first is meant where nothing else says."""
 
@@ -57,6 +58,8 @@ def find_class(model_type: str, task: str, architectures: object = None) -> type
     """
     family = _family(model_type)
     name = family.classes + task
+    if task == "ForCausalLM" and name not in offramp.__all__:
+        name = f"{family.classes}LMHeadModel"  # BERT's and GPT-2's name for it
     if isinstance(architectures, list):
         own = [n for n in HEADS_OF_THEIR_OWN if n in architectures and n.endswith(name)]
         name = own[0] if own else name

@@ -9,6 +9,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from offramp.nn.cache import Continued
 from offramp.nn.layout import Layout, Packed, Padded
 
 SHORT = 96
@@ -60,12 +61,17 @@ def self_attention(
     key gets zeros (torch's rule for an all-False mask). With a `probe` the probabilities are
     computed openly; `heads` are the heads' numbers in its mask. `bias_HLL` (query, key) is added to
     the scores; L is that of the longest row, and a shorter row has its upper left corner. It is
-    [R, H, 1, L] where the query is one token a row. Packed queries behind those of the last row are
-    of no row, and get zeros.
+    [R, H, 1, L] where the query is one token a row: of a causal layout it must then say whom that
+    token does not attend to. Packed queries behind those of the last row are of no row, and get
+    zeros.
     """
+    if isinstance(layout, Continued):
+        return _attend_to_cache(query, key, value, layout, n_heads)
     if isinstance(layout, Padded):
         if probe is None and bias_HLL is None:
-            return _attend(query, key, value, n_heads, dropout, layout.attention_mask)
+            alone = layout.causal and layout.keys is None
+            mask = None if alone else layout.attention_mask
+            return _attend(query, key, value, n_heads, dropout, mask, causal=alone)
         return _attend_openly(query, key, value, n_heads, dropout, layout, heads, probe, bias_HLL)
     if dropout == 0 and bias_HLL is None and _has_kernel(query, n_heads):
         return _attend_at_once(query, key, value, layout, n_heads, one_a_row)
@@ -82,10 +88,11 @@ def self_attention(
         if bias_HLL is not None:
             bias = bias_HLL[rows] if bias_HLL.dim() == 4 else bias_HLL[None, :, : block.length]
             bias = bias[..., : block.length]
-        if quick and bias is None and 1 < q.shape[1] <= SHORT:
+        causal = layout.causal and not one_a_row
+        if quick and bias is None and 1 < q.shape[1] <= SHORT and not causal:
             mixed = _attend_by_products(q, k, v, n_heads)
         else:
-            mixed = _attend(q, k, v, n_heads, dropout, bias)
+            mixed = _attend(q, k, v, n_heads, dropout, bias, causal=causal)
         outputs.append(mixed.flatten(0, 1))
     rest = len(query) - (layout.n_rows if one_a_row else layout.n_tokens)
     if rest:
@@ -93,6 +100,18 @@ def self_attention(
     if len(outputs) == 1:
         return outputs[0]
     return torch.cat(outputs) if outputs else torch.zeros_like(query)
+
+
+def _attend_to_cache(
+    query: Tensor, key: Tensor, value: Tensor, layout: Continued, n_heads: int
+) -> Tensor:
+    """New tokens, which are put into the cache, to all that there are then."""
+    q, k, v = (_by_head(x, n_heads) for x in (query, key, value))
+    alone = layout.length > 1 and not bool(layout.cache.lengths_R.any())
+    k, v = layout.cache.put(layout.layer, k, v)
+    mask = None if alone else layout.mask(q.device)
+    mixed = F.scaled_dot_product_attention(q, k, v, attn_mask=mask, is_causal=alone)
+    return mixed.transpose(1, 2).flatten(2)
 
 
 def _has_kernel(query: Tensor, n_heads: int) -> bool:
@@ -115,7 +134,10 @@ def _attend_at_once(
     else:
         asking, longest = bounds, layout.length
     q, k, v = (x.view(len(x), n_heads, -1) for x in (query, key, value))
-    mixed = varlen_attn(q, k, v, asking, bounds, longest, layout.length)
+    seen = (-1, 0) if layout.causal else (-1, -1)  # so many before it, and so many behind
+    mixed = varlen_attn(
+        q, k, v, asking, bounds, longest, layout.length, window_size=(-1, -1) if one_a_row else seen
+    )
     return cast(Tensor, mixed).flatten(1)
 
 
@@ -144,9 +166,13 @@ def _attend(
     n_heads: int,
     dropout: float,
     mask: Tensor | None = None,
+    *,
+    causal: bool = False,
 ) -> Tensor:
     q, k, v = (_by_head(x, n_heads) for x in (q_BLD, k_BLD, v_BLD))
-    mixed_BHLK = F.scaled_dot_product_attention(q, k, v, attn_mask=mask, dropout_p=dropout)
+    mixed_BHLK = F.scaled_dot_product_attention(
+        q, k, v, attn_mask=mask, dropout_p=dropout, is_causal=causal
+    )
     return mixed_BHLK.transpose(1, 2).flatten(2)
 
 

@@ -151,6 +151,19 @@ class Heads(nn.Module):
         _, key, value = (getattr(self, name) for name in self.projections)
         return KeysValues(key(hidden), value(hidden))
 
+    def query_of(self, asking: Tensor) -> Tensor:
+        """What tokens ask with, beside their hidden states."""
+        query: Tensor = getattr(self, self.projections[0])(asking)
+        return query
+
+    def projected(self, hidden: Tensor) -> tuple[Tensor, ...]:
+        """The tokens' queries, keys and values."""
+        if self.joint is not None:
+            query, key, value = self.joint.all(hidden).chunk(3, -1)
+            return query, key, value
+        known = self.keys_values(hidden)
+        return self.query_of(hidden), known.key, known.value
+
     def mix(
         self,
         hidden: Tensor,
@@ -161,13 +174,13 @@ class Heads(nn.Module):
         known: KeysValues | None = None,
     ) -> Tensor:
         """What the heads find for each token that asks, side by side."""
-        if self.joint is not None and asking is hidden and known is None:
-            query, key, value = self.joint.all(hidden).chunk(3, -1)
+        if asking is hidden and known is None:
+            query, key, value = self.projected(hidden)
         else:
-            query = getattr(self, self.projections[0])(asking)
+            query = self.query_of(asking)
             known = self.keys_values(hidden) if known is None else known
             key, value = known.key, known.value
-        if bias is not None and len(self.heads) < self.n_heads:
+        if bias is not None and len(self.heads) < self.n_heads and bias.shape[-3] > 1:
             bias = bias[..., self.heads, :, :]
         return self_attention(
             query,

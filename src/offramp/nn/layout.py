@@ -31,25 +31,31 @@ class Padded:
     """Rows of one padded length L.
 
     `keys` is True where a token may be attended to: [B, L], [B, L, L] (query, key), or None when
-    every token may be.
+    every token may be. Where it is `causal` no token attends to one behind it.
     """
 
     n_rows: int
     length: int
     keys: Tensor | None = None
+    causal: bool = False
 
     @property
     def attention_mask(self) -> Tensor | None:
-        """`keys` as scaled_dot_product_attention takes it, [B, 1, 1 or L, L]."""
-        if self.keys is None:
-            return None
-        return self.keys[:, None, None, :] if self.keys.dim() == 2 else self.keys[:, None]
+        """Who attends to whom as scaled_dot_product_attention takes it, [B or 1, 1, 1 or L, L]."""
+        mask = self.keys
+        if mask is not None:
+            mask = mask[:, None, None, :] if mask.dim() == 2 else mask[:, None]
+        if not self.causal:
+            return mask
+        device = None if mask is None else mask.device
+        before = torch.ones(self.length, self.length, dtype=torch.bool, device=device).tril()
+        return before[None, None] if mask is None else mask & before
 
     def take(self, rows: Index) -> tuple[Padded, Index]:
         """The layout of these rows, and the index that takes them from a [B, L, ...] tensor."""
         keys = None if self.keys is None else self.keys[rows]
         n_rows = len(range(self.n_rows)[rows]) if isinstance(rows, slice) else len(rows)
-        return Padded(n_rows, self.length, keys), rows
+        return Padded(n_rows, self.length, keys, self.causal), rows
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,27 +64,30 @@ class Packed:
 
     `lengths_R` and `starts_R` (a row's first token) lie on the host. `blocks` are the runs of
     rows of equal length: attention and poolers see each as a view [rows, length, ...], with no mask
-    and no copy. Rows in order of length make the fewest blocks; any order is correct.
+    and no copy. Rows in order of length make the fewest blocks; any order is correct. Where it is
+    `causal` no token attends to one behind it.
     """
 
     lengths_R: Tensor
     starts_R: Tensor
     blocks: tuple[Block, ...]
+    causal: bool = False
     _bounds: dict[torch.device, Tensor] = field(default_factory=dict, repr=False, compare=False)
 
     @classmethod
-    def of(cls, lengths_R: Tensor) -> Packed:
+    def of(cls, lengths_R: Tensor, causal: bool = False) -> Packed:
         """The layout of rows with these lengths (host tensor, int64; none may be 0)."""
         if len(lengths_R) == 1:
             length = int(lengths_R)
-            return cls(lengths_R, torch.zeros_like(lengths_R), (Block(0, length, 1, length),))
+            block = Block(0, length, 1, length)
+            return cls(lengths_R, torch.zeros_like(lengths_R), (block,), causal)
         starts_R = torch.cumsum(lengths_R, 0) - lengths_R
         lengths, counts = torch.unique_consecutive(lengths_R, return_counts=True)
         blocks, start = [], 0
         for length, rows in zip(lengths.tolist(), counts.tolist(), strict=True):
             blocks.append(Block(start, start + rows * length, rows, length))
             start += rows * length
-        return cls(lengths_R, starts_R, tuple(blocks))
+        return cls(lengths_R, starts_R, tuple(blocks), causal)
 
     @property
     def n_rows(self) -> int:
@@ -107,7 +116,7 @@ class Packed:
 
     def take(self, rows: Index) -> tuple[Packed, Index]:
         """The layout of these rows, and the index that takes their tokens of a [T, ...] tensor."""
-        layout = Packed.of(self.lengths_R[rows])
+        layout = Packed.of(self.lengths_R[rows], self.causal)
         if isinstance(rows, slice):  # contiguous: the tokens are a view
             first, last, step = rows.indices(self.n_rows)
             if step != 1:

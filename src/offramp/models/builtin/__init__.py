@@ -14,6 +14,7 @@ from offramp.models.builtin.bert import BERT
 from offramp.models.builtin.distilbert import DISTILBERT
 from offramp.models.builtin.electra import ELECTRA
 from offramp.models.builtin.ernie import ERNIE
+from offramp.models.builtin.gpt2 import GPT2
 from offramp.models.builtin.mpnet import MPNET
 from offramp.models.builtin.roberta import CAMEMBERT, ROBERTA, XLM_ROBERTA
 from offramp.models.builtin.table import BuiltIn, Settings, read_only, writable
@@ -28,6 +29,7 @@ FAMILIES: Mapping[str, BuiltIn] = {
     "distilbert": DISTILBERT,
     "electra": ELECTRA,
     "mpnet": MPNET,
+    "gpt2": GPT2,
 }
 """model_type: the family's names."""
 
@@ -45,6 +47,7 @@ __all__ = [
     "ELECTRA",
     "ERNIE",
     "FAMILIES",
+    "GPT2",
     "MPNET",
     "ROBERTA",
     "XLM_ROBERTA",
