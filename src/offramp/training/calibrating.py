@@ -179,7 +179,7 @@ def _check_new(rows: CalibrationRows, force: bool) -> bool:
         raise DataError(
             f"{rows.source} has the rows of the {seen[0]} set that this model was trained with, "
             "on which it does better than on others. Calibrate on rows that it never saw; "
-            "force=True goes on, and the certificate says so."
+            "force=True (--force) goes on, and the certificate says so."
         )
     return bool(seen)
 
@@ -208,8 +208,8 @@ def _path(
         return path_of(exits_of(model.model).criterion, grounds)
     if tuned is None or tuning is None:
         raise ConfigError(
-            "by_layer=True finds thresholds on rows other than the calibration's: pass them as "
-            "tune=."
+            "A threshold for each layer is found on rows other than the calibration's: pass them "
+            "as tune= (--tune)."
         )
     if task.kind != SINGLE_LABEL:
         raise ConfigError("by_layer=True is of entropies of classes; this model says others.")

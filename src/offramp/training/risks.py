@@ -100,8 +100,8 @@ def check_name(asked: str, known: tuple[str, ...]) -> None:
 def _of_numbers(asked: str, tolerance: float | None) -> Risk[Tensor]:
     if asked != "disagreement" or tolerance is None or not 0 < tolerance < math.inf:
         raise ConfigError(
-            "Numbers disagree where they are further apart than tolerance=, in the labels' units: "
-            f"pass one above 0; got {tolerance!r}. For another risk pass a function."
+            "Numbers disagree where they are further apart than tolerance= (--tolerance), in the "
+            f"labels' units: pass one above 0; got {tolerance!r}. For another risk pass a function."
             if asked == "disagreement"
             else f"The risk {asked!r} is of classes and labels; this model says numbers. Take "
             "disagreement, with a tolerance, or a function."

@@ -52,7 +52,7 @@ class Grounds:
         if self.tuning_ERC is None:
             raise ConfigError(
                 f"{criterion} has a threshold in the model's own units: which ones to try is read "
-                "off other rows than those of the calibration. Pass them as tune=."
+                "off other rows than those of the calibration. Pass them as tune= (--tune)."
             )
         return self.tuning_ERC.double()
 
