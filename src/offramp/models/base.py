@@ -180,15 +180,17 @@ class PretrainedModel(ModelParts, GenerationMixin, metaclass=InitTrackerMeta):
         cache_dir: str | Path | None = None,
         local_files_only: bool = False,
         force_download: bool = False,
+        token: str | bool | None = None,
         output_loading_info: bool = False,
         **kwargs: Any,
     ) -> Self | tuple[Self, LoadingReport]:
         """The model that a name stands for, in eval mode, with its exits if it has any.
 
         The name is, in this order: a directory or one file of weights; a built-in name
-        (`model_name_list`), whose files an installed package, the hub's cache or a mirror has;
-        or owner/name on the hub. With `from_hf_hub` it is a name on the hub and nothing else; None
-        is nothing at all, for `config` and `state_dict`. `subfolder` is a folder inside.
+        (`model_name_list`), whose files an installed package, the hub's cache, a mirror or the hub
+        has; or owner/name on the hub. Both may end in @ and a revision. With `from_hf_hub` it is a
+        name on the hub and nothing else; None is nothing at all, for `config` and `state_dict`.
+        `subfolder` is a folder inside. What is fetched is verified before it is used.
 
         `args` go to the class's `__init__`, after the configuration. `kwargs` that are fields of
         the configuration change it; the others go to `__init__`, in place of the arguments that
@@ -210,7 +212,8 @@ class PretrainedModel(ModelParts, GenerationMixin, metaclass=InitTrackerMeta):
         - `allow_legacy_pickle`: read PyTorch's format of before 1.6, as data like the others.
         - `uint16_is_bfloat16`: what Paddle writes as uint16 is bfloat16; config.json's dtype says
           so too.
-        - `revision`, `cache_dir`, `local_files_only`, `force_download`: for names on the hub.
+        - `revision`, `cache_dir`, `local_files_only`, `force_download`, `token`: for names on the
+          hub.
         - `output_loading_info`: return (model, LoadingReport).
 
         Raises ModelNotFoundError, HubError, ConfigError, CheckpointError or TypeError, and in none
@@ -220,7 +223,7 @@ class PretrainedModel(ModelParts, GenerationMixin, metaclass=InitTrackerMeta):
         if dtype is not None and torch_dtype not in (None, dtype):
             raise ConfigError(f"dtype={dtype} and torch_dtype={torch_dtype} are one setting.")
         opening = Opening(
-            Request(revision, subfolder, cache_dir, local_files_only, force_download),
+            Request(revision, subfolder, cache_dir, local_files_only, force_download, token),
             from_hf_hub,
             config,
             state_dict,

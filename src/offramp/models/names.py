@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import re
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from offramp.checkpoints.checked_file import check_inside, reading, small_file
@@ -53,19 +53,21 @@ def locate(
 ) -> Place:
     """What `name` stands for: a path that exists, a built-in name, or owner/name, in that order.
 
-    `select` says whether a directory has what is wanted. With `hub_only` it is a name on the hub,
-    looked up in the hub's cache. Raises ModelNotFoundError, HubError (one of it), or ConfigError
-    for options that a path does not have.
+    A built-in name and owner/name may have a revision of theirs behind an @. `select` says whether
+    a directory has what is wanted. With `hub_only` it is a name on the hub, and nothing else.
+    Raises ModelNotFoundError, HubError (one of it), or ConfigError for options that a path does not
+    have.
     """
     text = os.fspath(name)
     if not hub_only:
         path = Path(text).expanduser() if text.startswith("~/") else Path(text)
         if exists(path):
             return _of_path(path, request)
-        if text in built_in:
-            source = built_in[text]
-            source = source if isinstance(source, Source) else Source(hub_id=source)
-            return Place(find(source, request, select), source=source)
+    text, request = _revision_apart(text, request)
+    if not hub_only and text in built_in:
+        source = built_in[text]
+        source = source if isinstance(source, Source) else Source(hub_id=source)
+        return Place(find(source, request, select), source=source)
     if is_hub_name(text) and ("/" in text or hub_only):
         try:
             return Place(find(Source(hub_id=text), request, select, hub_only=hub_only))
@@ -73,11 +75,21 @@ def locate(
             what = "" if hub_only else f"{text} is no directory here, nor a built-in name. "
             raise HubError(what + str(error)) from error
     if hub_only:
-        raise ModelNotFoundError(f"{text!r} is no name on the hub; expected owner/name.")
+        raise HubError(f"{text[:200]!r} is no name on the hub; expected owner/name.")
     raise ModelNotFoundError(
         f"{text or 'An empty name'} does not exist. Expected a directory with config.json and "
         f"weights, a built-in name, or owner/name on the hub. {nearest(text, built_in)}".rstrip()
     )
+
+
+def _revision_apart(name: str, request: Request) -> tuple[str, Request]:
+    """A name without the revision that it ends with, and the request with that."""
+    plain, at, revision = name.rpartition("@")
+    if not at or not is_hub_name(plain):
+        return name, request
+    if request.revision not in (None, revision):
+        raise ConfigError(f"{name} and revision={request.revision!r} say two revisions; keep one.")
+    return plain, replace(request, revision=revision)
 
 
 def exists(path: str | Path) -> bool:

@@ -32,7 +32,7 @@ from offramp.runner.fingerprint import tokenizer_fingerprint
 from offramp.runner.multi_label import MULTI_LABEL, MultiLabelClassifier
 from offramp.runner.regressor import Regressor
 from offramp.runner.reranker import Reranker
-from offramp.runner.sentence_files import has_modules, read_layout
+from offramp.runner.sentence_files import has_modules, read_layout, with_modules
 from offramp.runner.tagger import Tagger
 from offramp.runner.text_model import TextModel
 from offramp.text.tokenizer import Tokenizer
@@ -288,7 +288,7 @@ def _directory(name: str | Path) -> Path:
     """Where the files are that a path or a name stands for."""
     saves = [weights_files(file) for file in (SAFETENSORS_FILE, TORCH_FILE, PADDLE_FILE)]
     select = model_files((CONFIG_FILE, OLD_CONFIG_FILE), saves)
-    place = locate(name, Request(), select, all_sources())
+    place = locate(name, Request(), with_modules(select), all_sources())
     if place.file is not None:
         raise ModelNotFoundError(f"{name} is a file; pass the model's directory.")
     return place.directory
