@@ -489,7 +489,7 @@ def test_silence(hub: HubServer, monkeypatch: pytest.MonkeyPatch) -> None:
     assert contents(fetch()) == wanted()
     assert [one.headers.get("range") for one in hub.asked("/cdn/")] == [None, "bytes=100000-"]
     hub.fault("revision", "slow", seconds=1, times=100)
-    with pytest.raises(HubError, match=r"ReadTimeout after 0.2 seconds"):
+    with pytest.raises(HubError, match="silent for too long .ReadTimeout"):
         fetch(force_download=True)
 
 

@@ -148,12 +148,12 @@ class CachedRepository:
         A blob that was verified before and has not been written to since is not read again. Where
         neither the blob's name nor the listing tells the hash, nothing can be checked.
         """
-        blob = path.resolve()
         try:
-            found = blob.stat()
+            found = path.stat()
         except OSError:
             return "is not there"
-        in_blobs = blob.parent == (self.directory / "blobs").resolve()
+        blob = path.parent / os.readlink(path) if path.is_symlink() else path  # noqa: PTH115
+        in_blobs = os.path.normpath(blob.parent) == os.path.normpath(self.directory / "blobs")
         name = blob.name if in_blobs and HASH.fullmatch(blob.name) else None
         if entry is not None:
             if name not in (None, entry.hash) or found.st_size != entry.size:

@@ -7,13 +7,13 @@ to the endpoint's own scheme, host and port, and after a redirect away from ther
 
 from __future__ import annotations
 
-import json
 import random
 import sys
 import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from json import loads as parse
 from types import ModuleType
 from typing import Any, TypeVar
 from urllib.parse import quote, urljoin, urlsplit
@@ -86,7 +86,7 @@ class Endpoint:
     def commit_of(self, hub_id: str, revision: str) -> str:
         """The commit that a branch, tag or pull request is now."""
         path = f"/api/models/{hub_id}/revision/{quote(revision, safe='')}"
-        values = self._json(self.url + path, hub_id, revision)[0]
+        values = self.json(self.url + path, hub_id, revision)[0]
         commit = values.get("sha") if isinstance(values, dict) else None
         if not isinstance(commit, str) or not COMMIT.fullmatch(commit):
             raise HubError(
@@ -102,7 +102,7 @@ class Endpoint:
         for _ in range(_MOST_PAGES):
             if url is None:
                 return found
-            values, link = self._json(url, hub_id, commit)
+            values, link = self.json(url, hub_id, commit)
             if not isinstance(values, list):
                 raise HubError(f"{self.url} gives no list of the files of {hub_id}.")
             for one in values:
@@ -120,7 +120,7 @@ class Endpoint:
         """Where a file's content is."""
         return f"{self.url}/{hub_id}/resolve/{commit}/{quote(path)}"
 
-    def _json(self, url: str, hub_id: str, revision: str) -> tuple[Any, str | None]:
+    def json(self, url: str, hub_id: str, revision: str) -> tuple[Any, str | None]:
         """An answer's JSON, and the address of the page after it."""
 
         def ask() -> tuple[Any, str | None]:
@@ -132,7 +132,7 @@ class Endpoint:
                         raise HubError(f"{url} answers without end.")
                 check_length(answer.headers, len(text))
                 try:
-                    values = json.loads(text)
+                    values = parse(text)
                 except (ValueError, RecursionError) as error:
                     kind = answer.headers.get("content-type", "something")
                     raise PassingError(f"it answers {shown(kind, 80)} where JSON is due") from error
@@ -156,9 +156,9 @@ class Endpoint:
         stated: dict[str, str] = {}
         away = False
         here = url
-        with _told(url) as http:
-            from huggingface_hub import get_session
+        from huggingface_hub import get_session
 
+        try:
             for _ in range(_MOST_REDIRECTS):
                 away = away or origin(here) != origin(self.url)
                 secret = {} if away or token is None else {"Authorization": f"Bearer {token}"}
@@ -166,7 +166,7 @@ class Endpoint:
                     "GET",
                     here,
                     headers=headers | secret,
-                    timeout=http.Timeout(timeout()),
+                    timeout=timeout(),
                     follow_redirects=False,
                 ) as response:
                     if not away:
@@ -177,6 +177,10 @@ class Endpoint:
                         yield Answer(response.status_code, said, stated, response.iter_raw())
                         return
                     here = _led_to(here, response.headers.get("location", ""))
+        except Exception as error:
+            if (fault := fault_of(error, url)) is None:
+                raise
+            raise fault from error
         raise HubError(
             f"{url} leads from one address to the next without end, at last to {shown(here, 300)}. "
             "Check HF_ENDPOINT, and what stands between here and there."
@@ -269,28 +273,23 @@ def check_length(headers: Mapping[str, str], received: int) -> None:
         raise PassingError(f"{received} of {stated} bytes came")
 
 
-@contextmanager
-def _told(url: str) -> Iterator[ModuleType]:
-    """What the session's library raises inside, as what this module raises."""
-    http = _library()
+def fault_of(error: Exception, url: str) -> Exception | None:
+    """What this module raises for an error of the session's; None for another's error."""
     from huggingface_hub.errors import OfflineModeIsEnabled
 
-    try:
-        yield http
-    except OfflineModeIsEnabled as error:
-        raise UnreachableError(
-            f"{url} was not asked: huggingface_hub was imported with HF_HUB_OFFLINE set."
-        ) from error
-    except (http.UnsupportedProtocol, http.InvalidURL) as error:
-        raise HubError(f"{url} is no address ({error}). Check HF_ENDPOINT.") from error
-    except http.ConnectError as error:
-        said = f"there is no connection ({error})"
-        raise PassingError(said, attempts=_WITHOUT_CONNECTION) from error
-    except http.TimeoutException as error:
-        said = f"{type(error).__name__} after {timeout():g} seconds"
-        raise PassingError(said) from error
-    except http.HTTPError as error:
-        raise PassingError(f"the connection broke ({type(error).__name__}: {error})") from error
+    http = _library()
+    if isinstance(error, OfflineModeIsEnabled):
+        said = "huggingface_hub was imported with HF_HUB_OFFLINE set"
+        return UnreachableError(f"{url} was not asked: {said}.")
+    if isinstance(error, (http.UnsupportedProtocol, http.InvalidURL)):
+        return HubError(f"{url} is no address ({error}). Check HF_ENDPOINT.")
+    if isinstance(error, http.ConnectError):
+        return PassingError(f"there is no connection ({error})", attempts=_WITHOUT_CONNECTION)
+    if isinstance(error, http.TimeoutException):
+        return PassingError(f"it was silent for too long ({type(error).__name__})")
+    if isinstance(error, http.HTTPError):
+        return PassingError(f"the connection broke ({type(error).__name__}: {error})")
+    return None
 
 
 def _library() -> ModuleType:

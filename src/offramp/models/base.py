@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 from typing_extensions import Self
 
+import offramp
 from offramp.checkpoints.directory import staged
 from offramp.checkpoints.file_names import SAFETENSORS_FILE, replaced_by
 from offramp.checkpoints.renames import Row
@@ -26,6 +27,7 @@ from offramp.models.names import companions_in, companions_of
 from offramp.models.opening import Opening, check_positions, open_model
 from offramp.models.parts import ModelParts
 from offramp.models.saving import write_model
+from offramp.models.sharing import HubMixin
 from offramp.models.tables import MODEL_STATE, ModelNames, freeze_tables
 from offramp.models.tracking import InitTrackerMeta, is_building
 from offramp.models.walking import is_initialised, walk
@@ -33,7 +35,7 @@ from offramp.models.walking import is_initialised, walk
 C = TypeVar("C", bound="type[PretrainedModel]")
 
 
-class PretrainedModel(ModelParts, GenerationMixin, metaclass=InitTrackerMeta):
+class PretrainedModel(ModelParts, GenerationMixin, HubMixin, metaclass=InitTrackerMeta):
     """Base of every model: a body under `base_model_prefix`, and heads beside it.
 
     A family sets the class attributes; a class of it builds its modules in `__init__` and ends by
@@ -336,6 +338,17 @@ class PretrainedModel(ModelParts, GenerationMixin, metaclass=InitTrackerMeta):
             max_shard_size=max_shard_size,
             variant=variant,
         )
+
+    def write_for_hub(self, directory: Path, max_shard_size: int | str | None) -> None:
+        """Write what `save_pretrained` would into an empty directory."""
+        self.write_files(directory, max_shard_size=max_shard_size)
+        for name, content in self._companions.items():
+            (directory / name).write_bytes(content)
+
+    def certificate_in_words(self) -> str | None:
+        """What is proved of the exits as they are now; None where nothing is."""
+        found = offramp.certificate_of(self)
+        return None if found is None else str(found)
 
 
 def register_base_model(cls: C) -> C:
