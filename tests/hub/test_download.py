@@ -162,10 +162,11 @@ def test_the_client_finds_what_is_here_and_the_other_way_round(
 def test_what_the_client_left_damaged_is_not_used(hub: HubServer, tmp_path: Path) -> None:
     """Client 2.4 takes any body of the right length."""
     put(hub)
-    hub.fault("/cdn/", "corrupt")
+    hub.fault("/cdn/", "corrupt", times=10)
     options = {"cache_dir": tmp_path / "cache", "endpoint": hub.endpoint}
     theirs = huggingface_hub.snapshot_download(NAME, **options)
     assert Path(theirs, "model.safetensors").read_bytes() != WEIGHTS
+    hub.faults.clear()
     with pytest.raises(HubError, match=r"model.safetensors is damaged: its hash is"):
         fetch(local_files_only=True)
     assert contents(fetch())["model.safetensors"] == WEIGHTS
@@ -276,7 +277,7 @@ def test_a_listing_leads_nowhere_out_of_the_cache(
     hub.fault("/tree/", "body", content=json.dumps(entries))
     with pytest.raises(HubError, match="no model that can be opened"):
         find(Source(NAME), Request(), lambda names: [n for n in names if "config" in n])
-    assert [path.name for path in tmp_path.iterdir()] == ["cache"]
+    assert not list(tmp_path.iterdir())
 
 
 @pytest.mark.parametrize(

@@ -7,6 +7,7 @@ import pickle
 import time
 from collections.abc import Iterator
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import huggingface_hub
@@ -35,7 +36,7 @@ def hub(hub: HubServer, monkeypatch: pytest.MonkeyPatch) -> Iterator[HubServer]:
     from huggingface_hub.utils import _http
 
     monkeypatch.setenv("HF_TOKEN", TOKEN)
-    monkeypatch.setattr(_http.time, "sleep", lambda _: None)
+    monkeypatch.setattr(_http, "time", SimpleNamespace(sleep=lambda _: None))
     yield hub
 
 
@@ -387,15 +388,13 @@ def test_a_commit_that_arrives_late_is_one(
     """It is done after the branch was looked at, while the second is on its way."""
     repository = hub.repository(NAME)
     hub.fault("POST .*/commit/", "drop")
-    look = uploading._Landing._found
+    commit = hub._commit
 
-    def and_then_it_lands(landing: Any) -> str | None:
-        found = look(landing)
-        if found is None:
-            repository.commit({"config.json": b"{}"}, title="the first")
-        return found
+    async def the_first_lands(*args: Any) -> Any:
+        repository.commit({"config.json": b"{}"}, title="the first")
+        return await commit(*args)
 
-    monkeypatch.setattr(uploading._Landing, "_found", and_then_it_lands)
+    monkeypatch.setattr(hub, "_commit", the_first_lands)
     url = upload(files(tmp_path), Target(NAME), "message")
     assert len(hub.asked("POST .*/commit/")) == 2 and commits(repository) == 2
     assert url.endswith(repository.refs["main"])

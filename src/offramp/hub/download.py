@@ -15,7 +15,7 @@ import re
 import secrets
 import shutil
 import time
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path, PurePosixPath
 from typing import IO, Any
@@ -43,16 +43,20 @@ def download(endpoint: str, hub_id: str, request: Request, select: Select) -> Pa
         revision = request.revision or "main"
         is_commit = COMMIT.fullmatch(revision) is not None
         commit = revision if is_commit else hub.commit_of(hub_id, revision)
-        listing = None if request.force_download else repository.listing(commit)
-        if listing is None:
+        directory = repository.snapshot(commit) / (request.subfolder or "")
+        if request.force_download or not _is_whole(repository, commit, request, select, []):
+            where = f"{hub_id}/{request.subfolder or ''}".rstrip("/") + f" at {revision}"
+            # Not the one that is kept: what does not fit its files should not stay.
             listing = hub.listing(hub_id, commit)
-            repository.keep_listing(commit, listing)
-        where = f"{hub_id} at {revision}" + (f", {request.subfolder}" if request.subfolder else "")
-        bring = _Bringing(hub, repository, hub_id, commit, force=request.force_download)
-        for entry in _wanted(listing, request.subfolder, select, bring, where):
-            bring(entry)
+            bring = _Bringing(hub, repository, hub_id, commit, force=request.force_download)
+            wanted = _wanted(listing, request.subfolder, select, bring, where)
+            for entry in wanted:
+                bring(entry)
+            repository.keep_listing(commit, listing)  # before the links, which it judges
+            for entry in wanted:
+                repository.link(commit, entry)
         repository.point(revision, commit)
-    return repository.snapshot(commit) / (request.subfolder or "")
+    return directory
 
 
 def held(hub_id: str, request: Request, select: Select, notes: list[str]) -> Path | None:
@@ -64,47 +68,57 @@ def held(hub_id: str, request: Request, select: Select, notes: list[str]) -> Pat
     """
     repository = CachedRepository(cache_directory(request.cache_dir), hub_id)
     commit = repository.commit_of(request.revision)
-    if commit is None or not repository.snapshot(commit).is_dir():
+    if commit is None or not _is_whole(repository, commit, request, select, notes):
         return None
+    return repository.snapshot(commit) / (request.subfolder or "")
+
+
+def _is_whole(
+    repository: CachedRepository, commit: str, request: Request, select: Select, notes: list[str]
+) -> bool:
     directory = repository.snapshot(commit) / (request.subfolder or "")
+    if not directory.is_dir():
+        return False
     listing = repository.listing(commit)
     inside = {} if listing is None else _inside(listing, request.subfolder)
     names = select(below(directory) if listing is None else inside)
     for name in names:
         if wrong := repository.check(directory / PurePosixPath(name), inside.get(name)):
             notes.append(f"commit {commit[:8]} is cached, but {name} {wrong}")
-            return None
+            return False
         if _INDEX.search(name):
             with suppress(HubError):  # what reads it says what is wrong with it
-                for shard in _shards(directory / PurePosixPath(name), hub_id):
+                for shard in _shards(directory / PurePosixPath(name), name):
                     if not (directory / PurePosixPath(name).parent / shard).is_file():
                         notes.append(f"commit {commit[:8]} is cached, but not its {shard}")
-                        return None
+                        return False
     if not names:
         notes.append(f"commit {commit[:8]} is cached, without what is needed")
-    return directory if names else None
+    return bool(names)
 
 
 class _Bringing:
-    """Puts files of one commit into the cache."""
+    """Puts the contents of one commit's files into the cache."""
 
     def __init__(
         self, hub: Endpoint, repository: CachedRepository, hub_id: str, commit: str, *, force: bool
     ) -> None:
         self._hub, self._repository = hub, repository
         self._hub_id, self._commit, self._force = hub_id, commit, force
+        self._brought: set[str] = set()
 
     def __call__(self, entry: Entry) -> Path:
-        """The file in the snapshot. One process fetches it, others wait for that."""
+        """The blob. One process fetches it, others wait for that."""
         repository, blob = self._repository, self._repository.blob(entry.hash)
-        path = repository.snapshot(self._commit) / PurePosixPath(entry.path)
-        if not self._force and repository.check(path, entry) is None:
-            return path
+        if entry.hash in self._brought:
+            return blob
+        if not self._force and repository.check(blob, entry) is None:
+            return blob
         with repository.lock(entry.hash):
             if self._force or repository.check(blob, entry) is not None:
                 self._fetch(entry, blob)
-            repository.link(self._commit, entry)
-        return path
+        self._brought.add(entry.hash)
+        return blob
 
     def _fetch(self, entry: Entry, blob: Path) -> None:
         blob.parent.mkdir(parents=True, exist_ok=True)
@@ -231,7 +245,7 @@ def _wanted(
     select: Select,
     bring: Callable[[Entry], Path],
     where: str,
-) -> Iterable[Entry]:
+) -> list[Entry]:
     """The entries of the files that are needed: an index first, and what it names among them."""
     inside = _inside(listing, subfolder)
     names = select(inside)
