@@ -9,9 +9,18 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from offramp.checkpoints.checked_file import check_inside, reading, small_file
+from offramp.checkpoints.file_names import (
+    PADDLE_FILE,
+    SAFETENSORS_FILE,
+    TORCH_FILE,
+    weights_files,
+)
 from offramp.errors import ConfigError, HubError, ModelNotFoundError, nearest
 from offramp.hub.names import Request, Select, Source, find, is_hub_name
 from offramp.models.builtin import all_sources
+
+CONFIG_FILE, OLD_CONFIG_FILE = "config.json", "model_config.json"
+"""A configuration's file, and its name of before PaddleNLP 2.5."""
 
 TOKENIZER_FILES = (
     "tokenizer.json",
@@ -29,8 +38,18 @@ TOKENIZER_FILES = (
 COMPANIONS = (*TOKENIZER_FILES, "generation_config.json")
 """Files that belong to a model beside its configuration and weights."""
 
+MODULES_FILE = "modules.json"
+"""sentence-transformers' table of modules, which lie in folders."""
+PROMPTS_FILE = "config_sentence_transformers.json"
+TEXT_FILES = tuple(
+    f"sentence_{family}_config.json"
+    for family in ("bert", "roberta", "distilbert", "camembert", "albert", "xlm-roberta", "xlnet")
+)
+"""Where the first module keeps its settings; the first is the one that is written."""
+
 DEFAULT_WEIGHTS = ("model.safetensors", "model.safetensors.index.json")
 """The one file's name, and the index's; torch is not needed to say them."""
+_MODULE = re.compile(r"\d+_\w+/")
 _SHARD = re.compile(r"-\d{5}-of-(\d{5})$")
 
 
@@ -138,6 +157,26 @@ def model_files(
         return [*found, *tensors, *(name for name in names if name in COMPANIONS)]
 
     return select
+
+
+def whole_model(listing: Iterable[str]) -> list[str]:
+    """What of a listing a model needs, of whatever format its weights are: a `Select`.
+
+    Of sentence-transformers' that is what each of its modules needs.
+    """
+    names = list(listing)
+    saves = [weights_files(file) for file in (SAFETENSORS_FILE, TORCH_FILE, PADDLE_FILE)]
+    select = model_files((CONFIG_FILE, OLD_CONFIG_FILE), saves)
+    found = select(names)
+    if MODULES_FILE not in names:
+        return found
+    tables = (MODULES_FILE, PROMPTS_FILE, *TEXT_FILES)
+    found += [name for name in names if name in tables]
+    for folder in sorted({name.partition("/")[0] for name in names if _MODULE.match(name)}):
+        inside = [n.removeprefix(f"{folder}/") for n in names if n.startswith(f"{folder}/")]
+        alone = [name for name in inside if name in (CONFIG_FILE, *TEXT_FILES)]
+        found += [f"{folder}/{name}" for name in dict.fromkeys([*select(inside), *alone])]
+    return found
 
 
 def companions_of(name: str) -> tuple[str, ...]:

@@ -7,8 +7,7 @@ modules in their order, each with a folder for its settings.
 from __future__ import annotations
 
 import json
-import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -16,18 +15,11 @@ from typing import Any
 from offramp.checkpoints.checked_file import UnsoundError, check_inside, reading, small_file
 from offramp.checkpoints.strict_json import parse_json
 from offramp.errors import ConfigFileError, UnsupportedError
-from offramp.hub.names import Select, is_inside
+from offramp.hub.names import is_inside
 from offramp.models.config_file import CONFIG_FILE, read_json
+from offramp.models.names import MODULES_FILE, PROMPTS_FILE, TEXT_FILES
 from offramp.runner.dense import PLACE, Dense
 
-MODULES_FILE = "modules.json"
-PROMPTS_FILE = "config_sentence_transformers.json"
-TEXT_FILES = tuple(
-    f"sentence_{family}_config.json"
-    for family in ("bert", "roberta", "distilbert", "camembert", "albert", "xlm-roberta", "xlnet")
-)
-"""Where the first module keeps its settings; the first is the one that is written."""
-_FOLDER = re.compile(r"\d+_\w+/")
 _LONGEST = 100_000  # bytes of modules.json
 _MOST_MODULES = 32
 _PACKAGE = "sentence_transformers."
@@ -102,25 +94,6 @@ def has_modules(directory: Path) -> bool:
     """Whether a directory is laid out by sentence-transformers; a link to nowhere is too."""
     path = directory / MODULES_FILE
     return path.is_file() or path.is_symlink()
-
-
-def with_modules(select: Select) -> Select:
-    """What of a listing a model needs, and where it has a table of modules what those need."""
-
-    def select_all(listing: Iterable[str]) -> list[str]:
-        names = list(listing)
-        found = select(names)
-        if MODULES_FILE not in names:
-            return found
-        tables = (MODULES_FILE, PROMPTS_FILE, *TEXT_FILES)
-        found += [name for name in names if name in tables]
-        for folder in sorted({n.partition("/")[0] for n in names if _FOLDER.match(n)}):
-            inside = [n.removeprefix(f"{folder}/") for n in names if n.startswith(f"{folder}/")]
-            alone = [name for name in inside if name in (CONFIG_FILE, *TEXT_FILES)]
-            found += [f"{folder}/{name}" for name in {*select(inside), *alone}]
-        return found
-
-    return select_all
 
 
 def write_layout(directory: Path, layout: SentenceLayout, width: int, max_length: int) -> None:
