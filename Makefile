@@ -7,7 +7,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check
 
-.PHONY: demo docs test check format lint types imports unit chromium test-slow common-tests fuzz paddle-check clean
+.PHONY: demo docs test check format lint types imports unit chromium test-slow common-tests fuzz hub-faults paddle-check clean
 
 demo: $(VENV)/.demo
 	$(BIN)/offramp demo --output runs/demo
@@ -52,6 +52,10 @@ common-tests: $(VENV)/.dev
 WORK ?= runs/fuzz
 fuzz: $(VENV)/.dev
 	$(BIN)/python benchmarks/fuzz_checkpoints.py --work $(WORK) --mutants 1000000 --workers 2
+
+# 500 seeded schedules of faults against downloads and uploads, on a hub of the tests' own.
+hub-faults: $(VENV)/.dev
+	$(BIN)/python -m pytest -m slow -s tests/hub/test_fault_schedules.py
 
 # What convert writes, loaded by PaddleNLP itself, which gets a place of its own.
 paddle-check: $(VENV)/.dev

@@ -273,7 +273,8 @@ class HubServer:
         if name in self.repositories:
             said = {"error": "You already created this model repo", "url": url}
             return JSONResponse(said, 409)
-        self.repository(name).private = values.get("visibility") == "private"
+        private = values.get("visibility") == "private" or values.get("private") is True
+        self.repository(name).private = private
         return JSONResponse({"url": url, "name": name})
 
     async def _validate_yaml(self, request: Request) -> Response:

@@ -15,7 +15,6 @@ from typing import Any
 import huggingface_hub
 import pytest
 from model_repository import (
-    INDEX,
     NAME,
     ONE_FILE,
     SHARDED,
@@ -31,7 +30,7 @@ from model_repository import (
 from hub_server import TOKEN, HubServer, git_sha1
 from offramp import HubError
 from offramp.hub.cache import CachedRepository, Entry, is_safe_path
-from offramp.hub.client import RefusedError, UnreachableError, retried
+from offramp.hub.client import RefusedError, UnreachableError
 from offramp.hub.names import MIRRORS, Request, Source, find
 
 
@@ -681,6 +680,31 @@ def test_a_name_with_its_revision(hub: HubServer) -> None:
         locate(f"{NAME}@v2", Request("v3"), select, {})
 
 
-def test_errors_have_a_type() -> None:
+def test_a_cache_without_links(hub: HubServer, monkeypatch: pytest.MonkeyPatch) -> None:
+    put(hub)
+    monkeypatch.setenv("HF_HUB_DISABLE_SYMLINKS", "1")
+    directory = fetch()
+    assert contents(directory) == wanted()
+    assert not any(path.is_symlink() for path in directory.iterdir())
+    before = len(hub.asked("resolve"))
+    assert fetch(local_files_only=True) == directory and fetch() == directory
+    (directory / "vocab.txt").write_text("[PAD]\n[UNX]\n")
+    assert contents(fetch()) == wanted(), "what was changed there is put right"
+    assert len(hub.asked("resolve")) == before
+
+
+def test_a_branch_below_another_is_fetched(hub: HubServer) -> None:
+    """As files v and v/2 cannot both be: the second is not remembered for when there is no net."""
+    repository = put(hub)
+    repository.refs["v"] = repository.refs["v/2"] = repository.refs["main"]
+    assert contents(fetch(revision="v")) == contents(fetch(revision="v/2")) == wanted()
+
+
+def test_errors_say_what_may_be_done_about_them(hub: HubServer) -> None:
+    from offramp.hub.download import download
+
+    with pytest.raises(RefusedError):
+        download(hub.endpoint, NAME, Request(), select)
+    with pytest.raises(UnreachableError):
+        download("http://127.0.0.1:9", NAME, Request(), select)
     assert issubclass(UnreachableError, HubError) and issubclass(RefusedError, HubError)
-    assert INDEX and retried(lambda: 3, "x") == 3

@@ -20,6 +20,7 @@ from pathlib import Path, PurePosixPath
 from typing import Any
 
 from offramp.errors import HubError
+from offramp.hub.settings import links_allowed
 
 COMMIT = re.compile(r"[0-9a-f]{40}")
 HASH = re.compile(r"[0-9a-f]{40}|[0-9a-f]{64}")
@@ -130,6 +131,8 @@ class CachedRepository:
         fresh = path.with_name(f".{secrets.token_hex(8)}.tmp")
         try:
             try:
+                if not links_allowed():
+                    raise NotImplementedError
                 fresh.symlink_to(target)
             except (OSError, NotImplementedError):  # a file system without links
                 _copy(blob, fresh)

@@ -55,7 +55,8 @@ def download(endpoint: str, hub_id: str, request: Request, select: Select) -> Pa
             repository.keep_listing(commit, listing)  # before the links, which it judges
             for entry in wanted:
                 repository.link(commit, entry)
-        repository.point(revision, commit)
+        with suppress(OSError):  # only offline it is missed; a branch v/2 cannot lie below a v
+            repository.point(revision, commit)
     return directory
 
 

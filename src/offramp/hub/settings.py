@@ -40,6 +40,11 @@ def is_offline() -> bool:
     return said.upper() in _TRUE
 
 
+def links_allowed() -> bool:
+    """Whether a snapshot may be made of links: not where HF_HUB_DISABLE_SYMLINKS is set."""
+    return os.environ.get("HF_HUB_DISABLE_SYMLINKS", "").upper() not in _TRUE
+
+
 def timeout() -> float:
     """Seconds that the hub may be silent: HF_HUB_DOWNLOAD_TIMEOUT, or 10."""
     try:
