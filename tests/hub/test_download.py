@@ -29,6 +29,7 @@ from model_repository import (
 
 from hub_server import TOKEN, HubServer, git_sha1
 from offramp import HubError
+from offramp.hub import client
 from offramp.hub.cache import CachedRepository, Entry, is_safe_path
 from offramp.hub.client import RefusedError, UnreachableError
 from offramp.hub.names import MIRRORS, Request, Source, find
@@ -499,6 +500,29 @@ def test_a_body_that_breaks_off_goes_on_where_it_ended(hub: HubServer) -> None:
     assert contents(fetch())["model.safetensors"] == WEIGHTS
     asked = [one.headers.get("range") for one in hub.asked("/cdn/")]
     assert asked == [None, "bytes=100000-", "bytes=150000-", "bytes=175000-"]
+
+
+@pytest.mark.parametrize("what", ["unreachable", "interrupted"])
+def test_what_came_before_the_network_went_is_not_fetched_again(
+    hub: HubServer, tmp_path: Path, what: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    put(hub)
+    hub.fault("/cdn/", "truncate")
+    hub.fault("/cdn/", "status", times=1000)
+    error: type[BaseException] = HubError
+    if what == "interrupted":
+        error = KeyboardInterrupt
+
+        def interrupted(_: float) -> None:
+            raise KeyboardInterrupt
+
+        monkeypatch.setattr(client, "pause", interrupted)
+    with pytest.raises(error):
+        fetch()
+    hub.faults.clear()
+    assert contents(fetch())["model.safetensors"] == WEIGHTS
+    assert hub.asked("/cdn/")[-1].headers["range"] == "bytes=100000-"
+    assert not list((tmp_path / "cache").rglob("*.incomplete"))
 
 
 @pytest.mark.parametrize(

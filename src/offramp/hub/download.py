@@ -14,7 +14,6 @@ import os
 import re
 import secrets
 import shutil
-import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path, PurePosixPath
@@ -22,13 +21,19 @@ from typing import IO, Any
 
 from offramp.errors import HubError, shown
 from offramp.hub.cache import COMMIT, HASH, CachedRepository, Entry, Listing, below, new_hash
-from offramp.hub.client import Answer, Endpoint, PassingError, check_length, retried
+from offramp.hub.client import (
+    Answer,
+    Endpoint,
+    PassingError,
+    UnreachableError,
+    check_length,
+    retried,
+)
 from offramp.hub.names import Request, Select
 from offramp.hub.settings import cache_directory
 
 _INDEX = re.compile(r"\.index(\.[\w-]+)?\.json$")
 _LONGEST_INDEX = 64 << 20
-_ABANDONED = 3600  # seconds since a partial file was written to
 
 
 def download(endpoint: str, hub_id: str, request: Request, select: Select) -> Path:
@@ -126,6 +131,7 @@ class _Bringing:
         _check_room(entry, blob.parent)
         partial = _Partial(blob, entry)
         with partial, _progress(entry) as advance:
+            partial.adopt()
             wrong = self._receive(entry, partial, advance)
             if wrong is not None:  # once more, from its beginning
                 partial.restart()
@@ -177,8 +183,8 @@ class _Bringing:
 class _Partial:
     """A file on its way, under a name that no other process has, and the hash of what is in it.
 
-    It begins with what a process that was killed has left of the same file. That is copied and not
-    taken over: there are file systems where locks do not hold, and that process may be alive.
+    It stays where the hub cannot be reached any more, or the user breaks off, and the next attempt
+    begins with it (`adopt`), as with that of a process that was killed.
     """
 
     def __init__(self, blob: Path, entry: Entry) -> None:
@@ -192,21 +198,27 @@ class _Partial:
     def __enter__(self) -> _Partial:
         self._file: IO[bytes] = self.path.open("wb")
         self._digest = new_hash(self._entry.hash, self._entry.size)
-        left = sorted(self._others(), key=lambda path: path.stat().st_size)
-        if left:
-            with left[-1].open("rb") as file:
-                while self.size < self._entry.size and (block := file.read(1 << 20)):
-                    self._add(block[: self._entry.size - self.size])
         return self
 
     def __exit__(self, kind: object, error: object, trace: object) -> None:
-        self._file.close()
-        self.path.unlink(missing_ok=True)
-        if kind is None:
-            for path in self._others():
-                with suppress(OSError):
-                    if time.time() - path.stat().st_mtime > _ABANDONED:
-                        path.unlink()
+        with suppress(OSError):  # no room for what is yet to be written
+            self._file.close()
+        if not (self.size and isinstance(error, (UnreachableError, KeyboardInterrupt))):
+            self.path.unlink(missing_ok=True)
+        if error is None:
+            for _, path in self._others():
+                path.unlink(missing_ok=True)
+
+    def adopt(self) -> None:
+        """Begin with the most that another attempt has left of the same file.
+
+        It is copied and not taken over: there are file systems where locks do not hold, and who
+        writes to it may be alive.
+        """
+        for _, path in self._others()[-1:]:
+            with path.open("rb") as file:
+                while self.size < self._entry.size and (block := file.read(1 << 20)):
+                    self._add(block[: self._entry.size - self.size])
 
     def write(self, block: bytes) -> None:
         """Add what came."""
@@ -228,16 +240,25 @@ class _Partial:
         """Take the blob's name, with all on the disk."""
         self._file.flush()
         os.fsync(self._file.fileno())
-        self.path.replace(blob)
+        try:
+            self.path.replace(blob)
+        except FileNotFoundError:  # where locks do not hold: another was sooner, and tidied up
+            if not blob.is_file():
+                raise
 
     def _add(self, block: bytes) -> None:
         self._file.write(block)
         self._digest.update(block)
         self.size += len(block)
 
-    def _others(self) -> list[Path]:
-        found = self._blob.parent.glob(f"{self._blob.name}.*.incomplete")
-        return [path for path in found if path != self.path and path.is_file()]
+    def _others(self) -> list[tuple[int, Path]]:
+        """What other attempts have left, by its size."""
+        found = []
+        for path in self._blob.parent.glob(f"{self._blob.name}.*.incomplete"):
+            with suppress(OSError):
+                if path != self.path:
+                    found.append((path.stat().st_size, path))
+        return sorted(found)
 
 
 def _wanted(
