@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from model_repository import INDEX, ONE_FILE, SHARDED, contents, select, wanted
+from model_repository import ONE_FILE, SHARDED, contents, select, wanted
 
 from hub_server import HubServer, Repository, git_sha1
 from offramp import HubError
@@ -167,4 +167,3 @@ def check_cache(root: Path, *, may_go_on: bool = False) -> None:
         if path.parent.name == "blobs" and path.suffix != ".incomplete":
             content = path.read_bytes()
             assert path.name in (git_sha1(content), hashlib.sha256(content).hexdigest())
-    assert INDEX

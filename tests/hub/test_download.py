@@ -442,6 +442,25 @@ def test_an_endpoint_that_is_none(
         fetch()
 
 
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [("HF_ENDPOINT", "http://["), ("HF_HUB_DOWNLOAD_TIMEOUT", "soon"), ("HF_ENDPOINT", "ftp://x")],
+)
+def test_an_environment_that_the_client_cannot_be_imported_with(name: str, value: str) -> None:
+    program = (
+        "from offramp import HubError\n"
+        "from offramp.hub.names import Request, Source, find\n"
+        "try:\n"
+        "    find(Source('owner/name'), Request(), list)\n"
+        "except HubError as error:\n"
+        "    print(error)\n"
+    )
+    command = [sys.executable, "-c", program]
+    environment = {**os.environ, name: value}
+    said = subprocess.check_output(command, env=environment, text=True)
+    assert "HF_" in said or "address" in said
+
+
 @pytest.mark.parametrize("where", ["revision/main", "/tree/", "resolve/.*config", "/cdn/"])
 @pytest.mark.parametrize(
     ("kind", "options"),
@@ -678,6 +697,23 @@ def test_a_cache_that_may_not_be_written_to(
     with monkeypatch.context() as read_only:  # what is there may be read all the same
         read_only.setattr(Path, "mkdir", refuse)
         assert contents(fetch(local_files_only=True)) == wanted()
+
+
+def test_a_cached_file_that_may_not_be_read(
+    hub: HubServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    put(hub)
+    directory = fetch()
+    shutil.rmtree(directory.parents[1] / ".offramp")  # none was verified, so they are to be read
+
+    def refuse(*_: object) -> str:
+        raise PermissionError(errno.EACCES, os.strerror(errno.EACCES))
+
+    with monkeypatch.context() as unreadable:
+        unreadable.setattr("offramp.hub.cache.file_hash", refuse)
+        with pytest.raises(HubError, match="cannot be read .Permission denied"):
+            fetch(local_files_only=True)
+    assert fetch(local_files_only=True) == directory
 
 
 @pytest.mark.parametrize("name", ["../x", "a b", "https://x.org/a", "owner/na me", "a/b/c", "-a/b"])

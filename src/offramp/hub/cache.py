@@ -164,7 +164,11 @@ class CachedRepository:
             name = entry.hash
         if name is None or self._stamp(name) == _stamp_of(found):
             return None
-        if (real := file_hash(blob, name)) != name:
+        try:
+            real = file_hash(blob, name)
+        except OSError as error:
+            return f"cannot be read ({error.strerror or error})"
+        if real != name:
             return f"is damaged: its hash is {real}, and should be {name}"
         self.remember(name, blob)
         return None

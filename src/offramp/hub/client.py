@@ -149,20 +149,19 @@ class Endpoint:
         Raises PassingError for what may go better another time, inside the block too, and HubError
         for what will not.
         """
+        session = session_for(self.url)
+        token = _token(self.token)
         headers = {"Accept-Encoding": "identity", "User-Agent": _user_agent()}
         if begin:
             headers["Range"] = f"bytes={begin}-"
-        token = _token(self.token)
         stated: dict[str, str] = {}
         away = False
         here = url
-        from huggingface_hub import get_session
-
         try:
             for _ in range(_MOST_REDIRECTS):
                 away = away or origin(here) != origin(self.url)
                 secret = {} if away or token is None else {"Authorization": f"Bearer {token}"}
-                with get_session().stream(
+                with session.stream(
                     "GET",
                     here,
                     headers=headers | secret,
@@ -290,6 +289,18 @@ def fault_of(error: Exception, url: str) -> Exception | None:
     if isinstance(error, http.HTTPError):
         return PassingError(f"the connection broke ({type(error).__name__}: {error})")
     return None
+
+
+def session_for(url: str) -> Any:
+    """The client's session; HubError for what is no address, or where it cannot be imported."""
+    origin(url)
+    try:
+        from huggingface_hub import get_session
+    except (ImportError, ValueError) as error:
+        raise HubError(
+            f"huggingface_hub cannot be imported: {error}. Check HF_ENDPOINT and HF_HUB_..."
+        ) from error
+    return get_session()
 
 
 def _library() -> ModuleType:

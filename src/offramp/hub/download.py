@@ -303,7 +303,7 @@ def _shards(index: Path, where: str) -> list[str]:
         named = set(json.loads(index.read_bytes())["weight_map"].values())
         if not all(isinstance(name, str) for name in named):
             raise TypeError("a file's name is a text")
-    except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
+    except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
         raise HubError(f"{where}: {index.name} is no index of weights ({error}).") from error
     return sorted(named)
 

@@ -30,6 +30,7 @@ from offramp.hub.client import (
     UnreachableError,
     fault_of,
     retried,
+    session_for,
 )
 from offramp.hub.names import Request, is_hub_name
 from offramp.hub.settings import endpoint, is_offline
@@ -147,6 +148,7 @@ class _Uploading:
     """One upload, with all that has to be known to see whether it has happened."""
 
     def __init__(self, target: Target) -> None:
+        session_for(endpoint())  # which says what is wrong with the environment
         from huggingface_hub import HfApi
 
         self._target = target
@@ -248,9 +250,7 @@ class _Uploading:
     @contextmanager
     def _asking(self) -> Iterator[None]:
         """What the client raises inside, as PassingError or HubError; it may not wait for ever."""
-        from huggingface_hub import get_session
-
-        session = get_session()
+        session = session_for(self._hub.url)
         patience, session.timeout = session.timeout, SILENCE
         try:
             with _quiet():
