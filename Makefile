@@ -7,7 +7,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check
 
-.PHONY: demo docs test check format lint types imports unit chromium test-slow common-tests fuzz hub-faults paddle-check clean
+.PHONY: readme-figures demo docs test check format lint types imports unit chromium test-slow common-tests fuzz hub-faults kills paddle-check clean
 
 demo: $(VENV)/.demo
 	$(BIN)/offramp demo --output runs/demo
@@ -44,6 +44,12 @@ chromium:
 test-slow: $(VENV)/.dev
 	$(BIN)/python -m pytest -m slow
 
+# Saves that are killed before, or fail at, every system call (with strace), and ten minutes of four
+# savers and four readers: half an hour.
+kills: $(VENV)/.dev
+	$(BIN)/python -m pytest -m slow -s tests/checkpoints/test_killed_saves.py \
+	  tests/checkpoints/test_concurrent_saves.py
+
 # transformers' own tests of models and configurations, fetched with pip, on offramp's classes.
 common-tests: $(VENV)/.dev
 	$(BIN)/python tools/transformers_common_tests.py
@@ -56,6 +62,11 @@ fuzz: $(VENV)/.dev
 # 500 seeded schedules of faults against downloads and uploads, on a hub of the tests' own.
 hub-faults: $(VENV)/.dev
 	$(BIN)/python -m pytest -m slow -s tests/hub/test_fault_schedules.py
+
+# The README's plot and table, of one measurement: MODEL=a trained directory, DATA=test rows. On a
+# machine that does nothing else; `offramp report --plot --table` does the same anywhere.
+readme-figures: $(VENV)/.dev
+	$(BIN)/python tools/readme_figures.py $(MODEL) $(DATA) $(if $(THREADS),--threads $(THREADS))
 
 # What convert writes, loaded by PaddleNLP itself, which gets a place of its own.
 paddle-check: $(VENV)/.dev

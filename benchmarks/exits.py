@@ -11,7 +11,8 @@ is the same model cut off where it is as fast: between two depths, a draw betwee
   a line for each criterion, some points of which are measured
 - poolers: what ramps read the tokens with, on SST-2 and TREC, by the first seed
 - best: the two pairs of a schedule and a criterion that were best on dev there (or `--pairs`), on
-  all sets and by all seeds; their points are measured, and the first is held against the bars
+  all sets and by all seeds; their points are measured, and the library's default, which is among
+  them, is held against the bars
 
 Sections that `--only` names come in this order; `grid` and `best` by default, which measure what
 was never measured. What is trained and measured is kept under `--runs`, and a run that was stopped

@@ -101,10 +101,9 @@ def speed(report: Report, options: argparse.Namespace, target: Target) -> None:
     """On SST-2: how many times as fast as the plain model the chosen thresholds are."""
     model = trained("sst2", options)
     path, answers = entropies(model.test.exits), model.test.exits
-    results = [answers.apply(criterion) for criterion in path]
     population = disagreements("sst2", [answers], path)
     report.begin("speed", f"sst2, in turn with the plain model, {options.threads} threads")
-    fastest = speeds_of(model.network, path, results, model.test_rows())
+    fastest = speeds_of(model.network, path, population.mean_layers, model.test_rows())
     found = {}
     for method in METHODS:
         steps = drawn_steps(population.losses, method, target, options)

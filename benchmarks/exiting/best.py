@@ -24,18 +24,17 @@ BySet = Mapping[str, OnSet]
 
 
 def best(setting: Setting) -> None:
-    """A table a pair and a target; the first pair's figures beside their bars."""
+    """A table a pair and a target; the default's figures beside their bars."""
     pairs = _pairs(setting)
-    first = " (the library's default)" if pairs[0] == DEFAULT else f"; the library's is {DEFAULT}"
     found = {pair: measured(setting, pair) for pair in pairs}
     for pair, by_target in found.items():
         setting.report.begin("best", f"{pair}; seeds {', '.join(map(str, setting.options.seeds))}")
         for target, by_set in by_target.items():
             _show(target, by_set)
         _show_predictions(by_target)
-    setting.report.begin("bars", f"{pairs[0]}{first}")
+    setting.report.begin("bars", f"{DEFAULT} (the library's default)")
     for target in MOST_LOST:
-        _bars(setting, target, found[pairs[0]][target])
+        _bars(setting, target, found[DEFAULT][target])
 
 
 def speeds(setting: Setting) -> None:
@@ -77,8 +76,9 @@ def _of_seed(setting: Setting, data: DataSet, pair: Pair, seed: int) -> dict[flo
 
 
 def _pairs(setting: Setting) -> list[Pair]:
-    pairs: list[Pair] = setting.options.pairs
-    return pairs or best_of_grid(setting, 2)
+    """Those that are asked for, or the best of the grid; the library's default is among them."""
+    pairs: list[Pair] = setting.options.pairs or best_of_grid(setting, 2)
+    return pairs if DEFAULT in pairs else [*pairs, DEFAULT]
 
 
 def _show(target: float, by_set: BySet) -> None:

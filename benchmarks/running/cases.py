@@ -140,9 +140,7 @@ def _alone(model: PretrainedModel, rows: list[Encoded]) -> EveryExit:
 
 
 def _picked(results: Results, rows: list[int]) -> Results:
-    return Results(
-        *(values[rows] for values in (results.logits_RC, results.exit_layers_R, results.forced_R))
-    )
+    return Results(results.logits_RC[rows], results.exit_layers_R[rows], results.forced_R[rows])
 
 
 def _differ(one: Results, other: Results) -> Tensor:

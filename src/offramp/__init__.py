@@ -138,6 +138,8 @@ _TABLE: dict[str, tuple[str, tuple[str, ...]]] = {
     "Conversion": ("offramp.models.conversion", ("numpy", "safetensors")),
     "inspect": ("offramp.models.inspecting", ("numpy", "safetensors")),
     "Inspection": ("offramp.models.inspecting", ("numpy", "safetensors")),
+    "verify": ("offramp.storage.verifying", ()),
+    "Verification": ("offramp.storage.verifying", ()),
     "LoadingReport": ("offramp.models.loading", _MODELS),
     "Source": ("offramp.hub.names", ()),
     "register_base_model": ("offramp.models.base", _MODELS),
@@ -146,6 +148,7 @@ _TABLE: dict[str, tuple[str, tuple[str, ...]]] = {
     "logits_by_depth": ("offramp.exits.forward", _MODELS),
     "Certificate": ("offramp.exits.calibration.certificate", _MODELS),
     "certificate_of": ("offramp.exits.calibration.certificate", _MODELS),
+    "certificate_card": ("offramp.exits.calibration.card", _MODELS),
     "ExitWatch": ("offramp.exits.calibration.drift", _MODELS),
     "check_certificate": ("offramp.exits.calibration.certificate", _MODELS),
     **dict.fromkeys(_CRITERIA, ("offramp.exits.criteria", _MODELS)),
@@ -231,6 +234,7 @@ if TYPE_CHECKING:
         add_exits as add_exits,
         build_exits as build_exits,
     )
+    from offramp.exits.calibration.card import certificate_card as certificate_card
     from offramp.exits.calibration.certificate import (
         Certificate as Certificate,
         certificate_of as certificate_of,
@@ -331,6 +335,7 @@ if TYPE_CHECKING:
     from offramp.runner.reranker import Ranked as Ranked, Reranker as Reranker
     from offramp.runner.run import RowResult as RowResult, Runner as Runner
     from offramp.runner.tagger import Entity as Entity, Tagger as Tagger
+    from offramp.storage.verifying import Verification as Verification, verify as verify
     from offramp.text.tables import (
         StreamedTable as StreamedTable,
         Table as Table,

@@ -82,6 +82,8 @@ CHECKPOINT_FAULTS: dict[str, str] = {
     "config": "config.json is not sound, or does not fit the tensors",
     "legacy": "PyTorch's format of before 1.6, which is read only where that is asked for",
     "unsupported": "a format, or a kind of number, that offramp does not read",
+    "manifest": "a file has another size than its save's manifest says, or that is not sound",
+    "replaced": "the directory was replaced again and again while it was read",
     "tensors": "the tensors do not fill the model: names, shapes or types",
 }
 """`CheckpointError.kind`: what it says."""

@@ -16,14 +16,15 @@ import pytest
 import offramp
 from offramp.checkpoints.directory import check_writable, staged
 from offramp.errors import SaveError
+from offramp.storage.manifest import MANIFEST_FILE
 
 
 def contents(folder: Path) -> dict[str, str]:
-    """{path inside: text} of every file under a folder, hidden ones included."""
+    """{path inside: text} of every file under a folder, hidden ones too, manifests not."""
     return {
         str(path.relative_to(folder)): path.read_text()
         for path in sorted(folder.rglob("*"))
-        if path.is_file()
+        if path.is_file() and path.name != MANIFEST_FILE
     }
 
 
@@ -236,7 +237,8 @@ def test_permissions_follow_the_umask(tmp_path: Path, mask: int, there_before: b
     os.umask(mask)
     model.save_pretrained(tmp_path / "model")
     modes = {path.name: oct(path.stat().st_mode & 0o777) for path in (tmp_path / "model").iterdir()}
-    assert modes == dict.fromkeys(("config.json", "model.safetensors"), oct(0o666 & ~mask))
+    names = ("config.json", "model.safetensors", MANIFEST_FILE)
+    assert modes == dict.fromkeys(names, oct(0o666 & ~mask))
     if not there_before:
         assert (tmp_path / "model").stat().st_mode & 0o777 == 0o777 & ~mask
 
@@ -273,6 +275,7 @@ def test_a_kill_leaves_one_model_or_the_other(tmp_path: Path) -> None:
             assert sorted(path.name for path in target.iterdir()) == [
                 "config.json",
                 "model.safetensors",
+                MANIFEST_FILE,
             ]
         saver.stdin.close()
         assert saver.wait(timeout=20) == 0
@@ -295,3 +298,24 @@ def test_what_cannot_be_kept_or_named_is_refused_before_the_work(tmp_path: Path)
     ):
         with pytest.raises(SaveError, match=message):
             check_writable(target)
+
+
+def test_what_is_kept_where_there_are_no_links_is_flushed_and_told_of(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    target = tmp_path / "model"
+    with staged(target) as fresh:
+        for name in ("vocab.txt", "notes.txt"):
+            (fresh / name).write_text(name)
+    (target / "notes.txt").write_text("edited")
+    (target / "README.md").write_text("mine")
+
+    def no_links(*_: object) -> None:
+        raise PermissionError("Operation not permitted")
+
+    monkeypatch.setattr(os, "link", no_links)
+    with staged(target) as fresh:
+        (fresh / "config.json").write_text("{}")
+    told = offramp.verify(target)
+    assert told.sound == ("config.json", "vocab.txt")
+    assert told.uncovered == ("README.md", "notes.txt")

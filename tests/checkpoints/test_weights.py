@@ -25,6 +25,7 @@ from offramp.checkpoints.torch_file import write_torch
 from offramp.checkpoints.weights import Reading, open_save, read_file, read_index
 from offramp.checkpoints.writing import write_weights
 from offramp.models.tensors import as_stored, given_weights
+from offramp.storage.manifest import MANIFEST_FILE
 
 WRITERS = {
     "model.safetensors": write_safetensors,
@@ -38,7 +39,7 @@ STORED = {name: as_stored(tensor) for name, tensor in TENSORS.items()}
 
 
 def names(directory: Path) -> list[str]:
-    return sorted(path.name for path in directory.iterdir())
+    return sorted(path.name for path in directory.iterdir() if path.name != MANIFEST_FILE)
 
 
 # One file

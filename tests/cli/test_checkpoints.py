@@ -64,7 +64,7 @@ def test_options_of_convert(run: Run, tmp_path: Path) -> None:
         (PADDLE / "formats/uie", "new", "hf", "linear_start.weight"),
         (WORDS, WORDS, "paddle", "is the model itself"),
         (WORDS, "new", "research", "has none"),
-        (WORDS, "new", "torch", "'torch' is not one of 'hf', 'paddle', 'research'"),
+        (WORDS, "new", "torch", "'torch' is not one of 'hf', 'paddle', 'research', 'pabee'"),
     ],
 )
 def test_what_is_not_converted(
@@ -149,3 +149,35 @@ def test_both_work_without_torch(tmp_path: Path) -> None:
         )
         assert (done.returncode, done.stderr) == (0, "")
     assert "bert.embeddings.LayerNorm.weight" in done.stdout
+
+
+# ---------------------------------------------------------------------- verify
+
+
+def test_verify_says_what_is_not_as_it_was_saved(run: Run, tmp_path: Path) -> None:
+    offramp.convert(WORDS, tmp_path / "hf")
+    done = run("verify", tmp_path / "hf")
+    assert (done.code, done.err) == (0, "")
+    assert "is as it was saved: 2 files" in done.out
+    (tmp_path / "hf/config.json").write_text("{}")
+    (tmp_path / "hf/model.safetensors").unlink()
+    (tmp_path / "hf/notes.txt").write_text("mine")
+    done = run("verify", tmp_path / "hf")
+    assert (done.code, done.err) == (1, "")
+    told = str(offramp.verify(tmp_path / "hf"))
+    assert done.out.splitlines() == told.splitlines()
+    assert "model.safetensors: missing" in told
+    assert "notes.txt: not in the manifest" in told
+    done = run("verify", tmp_path / "hf", "--json")
+    assert done.code == 1
+    assert json.loads(done.out)["missing"] == ["model.safetensors"]
+    assert json.loads(done.out)["damaged"].keys() == {"config.json"}
+
+
+def test_verify_of_what_offramp_did_not_save(run: Run, tmp_path: Path) -> None:
+    done = run("verify", WORDS)
+    assert done.code == 1
+    assert "has no offramp_manifest.json" in done.out
+    done = run("verify", tmp_path / "absent")
+    assert (done.code, done.out) == (2, "")
+    assert "is no directory" in done.err

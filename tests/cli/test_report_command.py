@@ -26,6 +26,7 @@ QUICK = ("--text", "sentence", "--rounds", 1, "--timing-rows", 4, "--no-transfor
 
 def test_a_page_and_its_numbers(run: Run, place: Path) -> None:
     more = ("--dev", "dev.tsv", "--price-per-hour", 1.5, "--output", "seen.html", "--plot", "p.svg")
+    more += ("--table", "t.md")
     done = run("report", "model", "--data", "test.tsv", *QUICK, *more)
     assert done.code == 0, done.err
     values = json.loads((place / "seen.json").read_text("utf-8"))
@@ -35,12 +36,15 @@ def test_a_page_and_its_numbers(run: Run, place: Path) -> None:
     headline = done.out.splitlines()[0].removesuffix(".")
     assert f"<h1>{headline}</h1>" in page
     assert (place / "p.svg").read_text("utf-8").startswith("<svg ")
+    assert (place / "t.md").read_text("utf-8").startswith("| System | As fast as plain | Accuracy")
     assert "The page is seen.html, its numbers are seen.json." in done.out
 
 
 def test_what_cannot_be_written_is_refused_first(run: Run, place: Path) -> None:
     rows = [json.dumps({"text": text, "label": label}) for text, label in toy_rows(5)]
     (place / "mine.json").write_text("\n".join(rows), "utf-8")
+    done = run("report", "absent", "--data", "test.tsv", "--table", "table.txt")
+    assert "call it table.md" in done.err
     for output, data, said in (
         ("page.txt", "test.tsv", "page.html"),
         ("mine.html", "mine.json", "is a file that is read"),

@@ -249,8 +249,10 @@ def test_a_ramp_without_weights_is_never_made_up(tmp_path: Path) -> None:
         BertForSequenceClassification.from_pretrained(tmp_path)
     del values["exits"]
     path.write_text(json.dumps(values))
+    with pytest.raises(CheckpointError, match="config.json says nothing of any"):
+        BertForSequenceClassification.from_pretrained(tmp_path)
     model, report = BertForSequenceClassification.from_pretrained(
-        tmp_path, output_loading_info=True
+        tmp_path, exits=None, output_loading_info=True
     )
     assert not hasattr(model, "exits")
     assert report.dropped

@@ -12,6 +12,7 @@ import pytest
 import tokenizers
 import torch
 import torch.nn.functional as F
+from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 import offramp
@@ -489,6 +490,10 @@ def test_thresholds_may_be_numbers_of_numpy_and_torch() -> None:
     for wrong in (None, True, "0.5", [0.5, None, 0.5, 0.5], torch.eye(4)):
         with pytest.raises(ConfigError, match="number of nats"):
             encoder.set_early_exit_entropy(wrong)
+        with pytest.raises(ConfigError, match="number of nats"):
+            encoder.early_exit_entropy = wrong
+    encoder.early_exit_entropy = 0.25
+    assert encoder.early_exit_entropy == [0.25] * 4
 
 
 # ---------------------------------------------------------------------------------------------
@@ -510,8 +515,47 @@ def test_nan_is_warned_of_and_goes_on() -> None:
     with torch.no_grad():
         model.bert.encoder.highway[0].classifier.bias[:] = torch.nan
     model.bert.encoder.set_early_exit_entropy(5)
+    assert model.num_layers == 4  # run_glue_deebert.py asks for it
     with pytest.warns(offramp.NaNLogitsWarning, match="9 rows of 9"):
         assert model(**inputs)[-1].tolist() == [4] * 9
+
+
+def test_exits_that_are_not_those_of_the_configuration(tmp_path: Path) -> None:
+    model = tiny()
+    model.save_pretrained(tmp_path)
+    weights = load_file(tmp_path / "model.safetensors")
+    save_file(
+        {k: v for k, v in weights.items() if "highway" not in k}, tmp_path / "model.safetensors"
+    )
+    with pytest.raises(CheckpointError, match="none of the exits"):
+        type(model).from_pretrained(tmp_path)
+    plain = offramp.add_exits(offramp.BertForSequenceClassification(model.config))
+    plain.save_pretrained(tmp_path / "plain")
+    values = json.loads((tmp_path / "plain" / "config.json").read_text())
+    del values["exits"]
+    (tmp_path / "plain" / "config.json").write_text(json.dumps(values))
+    for kind in (offramp.BertForSequenceClassification, offramp.BertModel):
+        with pytest.raises(CheckpointError, match=r"tensors of exits.*exits=None"):
+            kind.from_pretrained(tmp_path / "plain")
+    opened = type(plain).from_pretrained(tmp_path / "plain", exits=None)
+    assert not hasattr(opened, "exits")
+
+
+def test_arguments_that_are_no_tensors() -> None:
+    model, ids = tiny(), torch.tensor([[1, 2]])
+    pabee = offramp.BertForSequenceClassificationWithPabee(model.config)
+    plain = offramp.BertForSequenceClassification(model.config)
+    tokens = offramp.BertForTokenClassification(model.config)
+    for one in (model, pabee, plain, tokens):
+        for wrong in (
+            {"input_ids": [[1, 2]]},
+            {"input_ids": ids, "attention_mask": [[1, 1]]},
+            {"input_ids": ids, "labels": [0]},
+        ):
+            with pytest.raises(offramp.InputError, match=r"is a tensor; got a list"):
+                one(**wrong)
+    with pytest.raises(offramp.InputError, match="input_ids is a tensor"):
+        offramp.BertForMultipleChoice(model.config)(input_ids=[[[1, 2]]])
 
 
 @torch.no_grad()

@@ -25,6 +25,7 @@ from offramp.exits.criteria import (
     Voting,
     by_unit,
 )
+from offramp.exits.decisions import Memory, Units, decide
 
 MULTI = Task("multi_label_classification", 3)
 
@@ -177,6 +178,20 @@ def test_ragged_rows_with_a_memory_by_hand() -> None:
     assert said.state_RS.tolist() == [[1, 1], [1, 1], [1, 0]]
     # What each token counts has to stay: half the logit of .6 and of .7.
     assert said.slack_R.tolist() == pytest.approx([0.405465 / 2, 0.847298 / 2], rel=1e-5)
+
+
+def test_what_is_not_counted_has_no_part_in_a_memory_by_hand() -> None:
+    # A row of three tokens, the middle one not counted: it changes its mind, and holds nobody.
+    units = Units(1, torch.tensor([3]), torch.tensor([True, False, True]))
+    criterion = Patience(1).for_task(Task("single_label_classification", 2, tokens=True))
+    memory, leaves = Memory.blank(criterion, units, 2), []
+    for depth, middle in ((1, 0.9), (2, 0.1), (3, 0.9)):
+        said = tokens(0.9, middle, 0.2 if depth == 1 else 0.7)
+        answer = units.asked(Answer(said.logits_RC))
+        decided = decide(criterion, answer, units, memory, depth)
+        memory = decided.memory
+        leaves.append(decided.leave_R.tolist())
+    assert leaves == [[False], [False], [True]]  # the last token agreed with itself at 3 only
 
 
 @settings(deadline=None, max_examples=100)

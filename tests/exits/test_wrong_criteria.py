@@ -71,6 +71,31 @@ class Wrong(Criterion):
         return said
 
 
+@dataclass(frozen=True)
+class Together(Criterion):
+    """Adds up what the first label has, in a state that begins as numbers of this type."""
+
+    dtype: torch.dtype
+
+    def start(self, n_rows: int, n_classes: int) -> Tensor:
+        return torch.zeros(n_rows, 1, dtype=self.dtype)
+
+    def update(self, state_RS: Tensor, depth: int, logits_RC: Tensor) -> Decision:
+        state_RS = state_RS + logits_RC.softmax(-1)[:, :1]
+        return Decision(state_RS[:, 0] > 0.5, endless(logits_RC), state_RS)
+
+
+def test_a_state_that_begins_as_whole_numbers_is_not_cut_off() -> None:
+    model, rows = tiny_model(), random_rows(20)
+    layers = []
+    for dtype in (torch.float32, torch.int64, torch.bool):
+        for criterion in (Together(dtype), Together(dtype) | MinDepth(99)):
+            layers.append(offramp.Runner(model, criterion=criterion).run(rows).exit_layers_R)
+            assert torch.equal(layers[-1], every_exit(model, rows).apply(criterion).exit_layers_R)
+    assert all(torch.equal(one, layers[0]) for one in layers)
+    assert 2 in layers[0].tolist()  # where no row would leave that began again at each exit
+
+
 def endless(x_RC: Tensor) -> Tensor:
     return torch.full((len(x_RC),), torch.inf)
 

@@ -23,6 +23,7 @@ from offramp import (
     BertForTokenClassification,
     TrainerMixin,
 )
+from offramp.storage.manifest import MANIFEST_FILE
 
 transformers = pytest.importorskip("transformers", reason="needs transformers' Trainer")
 pytest.importorskip("accelerate", reason="transformers' Trainer needs accelerate")
@@ -234,6 +235,7 @@ def test_a_saved_model_opens_here_and_there(settings: Any, tmp_path: Path) -> No
     assert {path.name for path in (tmp_path / "saved").iterdir()} == {
         "config.json",
         "model.safetensors",
+        MANIFEST_FILE,
         "training_args.bin",
     }
     again = BertForSequenceClassification.from_pretrained(tmp_path / "saved", strict=True)

@@ -88,6 +88,20 @@ def test_tensors_are_believed_before_the_configuration(
     assert model.config.num_labels == 3
 
 
+def test_a_bare_body_of_two_families_is_refused(tmp_path: Path) -> None:
+    config = transformers.RobertaConfig(**TINY)
+    transformers.RobertaModel(config).save_pretrained(tmp_path)
+    assert type(AutoModel.from_pretrained(tmp_path)) is offramp.RobertaModel
+    rewrite(tmp_path, model_type="bert")
+    for opened in (AutoModel.from_pretrained, offramp.load):
+        with pytest.raises(offramp.ConfigError, match=r"'bert'.*RobertaModel.*two families"):
+            opened(tmp_path)
+    rewrite(tmp_path, model_type="xlm-roberta")  # which computes the same
+    assert type(AutoModel.from_pretrained(tmp_path)) is offramp.XLMRobertaModel
+    rewrite(tmp_path, model_type="bert", architectures=["BertModel"])
+    assert type(AutoModel.from_pretrained(tmp_path)) is offramp.BertModel
+
+
 def test_a_task_that_a_family_does_not_have(monkeypatch: pytest.MonkeyPatch) -> None:
     with pytest.raises(offramp.ConfigError, match="There is no BertForRhymes.*BertForMaskedLM"):
         registry.find_class("bert", "ForRhymes")

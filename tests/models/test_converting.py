@@ -25,6 +25,7 @@ from torch import Tensor
 import offramp
 from offramp import BertConfig, BertForSequenceClassification
 from offramp.models.flow import Inputs
+from offramp.storage.manifest import MANIFEST_FILE
 
 SAMPLES = Path(__file__).resolve().parents[2].parent / "shared" / "samples"
 CLOSE = {"rtol": 0.0, "atol": 1e-5}
@@ -69,7 +70,7 @@ def contents(folder: Path) -> dict[str, bytes]:
     return {
         str(path.relative_to(folder)): path.read_bytes()
         for path in folder.rglob("*")
-        if path.is_file()
+        if path.is_file() and path.name != MANIFEST_FILE
     }
 
 

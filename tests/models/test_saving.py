@@ -16,6 +16,7 @@ from tiny import IDS, MASK, TINY
 
 import offramp
 from offramp import BertConfig, BertForMaskedLM, BertForSequenceClassification, BertModel
+from offramp.storage.manifest import MANIFEST_FILE
 
 
 def new_model(**settings: Any) -> BertForSequenceClassification:
@@ -37,7 +38,7 @@ def saved(tmp_path: Path) -> Path:
 
 
 def names(directory: Path) -> list[str]:
-    return sorted(path.name for path in directory.iterdir())
+    return sorted(path.name for path in directory.iterdir() if path.name != MANIFEST_FILE)
 
 
 # Names of files

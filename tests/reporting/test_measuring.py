@@ -10,11 +10,14 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from exit_models import write_tokenizer
+from parity_families import FAMILIES
 from report_kit import LABELS, QUICK, Measured
 
 from offramp.errors import CheckpointError, ConfigError, SaveError
-from offramp.exits.attach import exits_of
+from offramp.exits.attach import add_exits, exits_of
 from offramp.exits.calibration.certificate import Certificate, certify, model_fingerprint
+from offramp.models.albert import AlbertConfig, AlbertForSequenceClassification
 from offramp.reporting.measuring import Report, System, report
 from offramp.runner.fingerprint import tokenizer_fingerprint
 from offramp.runner.loading import load
@@ -87,7 +90,7 @@ def test_what_a_million_rows_take_agrees_with_the_speeds(classes: Measured) -> N
 
 def test_a_peer_has_the_inverse_speed(classes: Measured) -> None:
     pytest.importorskip("transformers")
-    found = report(classes.place, classes.table, **(QUICK | {"transformers": True}))
+    found = report(classes.place, classes.table, **(QUICK | {"transformers": True, "peers": False}))
     plain = found.evaluation.lines[0]
     peers = [system for system in found.systems if system.kind == "peer"]
     assert [peer.name for peer in peers] == ["transformers, file order", "transformers, sorted"]
@@ -96,6 +99,40 @@ def test_a_peer_has_the_inverse_speed(classes: Measured) -> None:
         assert peer.speed.median == pytest.approx(1 / ratio.median)
         assert peer.speed.low <= peer.speed.median <= peer.speed.high
         assert peer.scores == plain.scores
+
+
+def test_engines_that_are_installed_are_peers(classes: Measured, tmp_path: Path) -> None:
+    """In processes of their own; a model that one of them has not is named with the reason."""
+    for package in ("transformers", "onnxruntime", "onnx", "ctranslate2"):
+        pytest.importorskip(package)
+    found = report(classes.place, classes.table, **(QUICK | {"transformers": None}))
+    peers = [system for system in found.systems if system.kind == "peer"]
+    assert [peer.name for peer in peers] == [
+        "transformers, file order",
+        "transformers, sorted",
+        "ONNX Runtime, sorted",
+        "CTranslate2, sorted",
+    ]
+    plain = found.evaluation.lines[0]
+    for peer in peers:
+        assert peer.speed.median == pytest.approx(1 / plain.speed[peer.name].median)
+        assert peer.scores == plain.scores
+    assert max(found.evaluation.peer_differences.values()) < 1e-4
+    assert found.evaluation.machine["ctranslate2"] is not None
+    config = tmp_path / "albert"
+    add_exits(model := albert()).save_pretrained(config)
+    assert model.config.model_type == "albert"
+    write_tokenizer(config)
+    other = report(config, classes.table, **(QUICK | {"transformers": None}))
+    assert list(other.to_dict()["absent"]) == ["CTranslate2, sorted"]
+    assert "converts models of bert" in other.evaluation.absent["CTranslate2, sorted"]
+
+
+def albert() -> AlbertForSequenceClassification:
+    torch.manual_seed(0)
+    names = dict(enumerate(LABELS))
+    config = AlbertConfig(**(FAMILIES["Albert"].tiny | {"vocab_size": 100, "id2label": names}))
+    return AlbertForSequenceClassification(config)
 
 
 @pytest.mark.parametrize("kind", KINDS)

@@ -199,6 +199,36 @@ def test_certificates(values: dict[str, Any]) -> None:
     assert "guarantees nothing" in made
 
 
+def test_peers_and_those_that_are_not_there(values: dict[str, Any]) -> None:
+    plain = next(system for system in values["systems"] if system["kind"] == "plain")
+
+    def made(*names: str, **more: Any) -> str:
+        peers = [
+            {**plain, "name": name, "kind": "peer", "speed": dict.fromkeys(plain["speed"], 0.1 * n)}
+            for n, name in enumerate(names, start=2)
+        ]
+        systems = [*values["systems"], *peers]
+        outline = Outline(page({**values, "systems": systems, **more}))
+        return " ".join(text for _, text in outline.texts)
+
+    both = "transformers, file order", "transformers, sorted"
+    one = made(*both, transformers_difference=2e-6)
+    assert "transformers ran the same weights" in one
+    assert "; transformers in the file's order too. Its logits are the plain model's to" in one
+    assert " file order " in one  # the mark's label; the legend has the name
+    engines = {"ONNX Runtime, sorted": 3e-6, "CTranslate2, sorted": 1e-6}
+    why = {"Other, sorted": "It failed: ValueError: <no>."}
+    three = made(
+        *both, *engines, transformers_difference=2e-6, peer_differences=engines, absent=why
+    )
+    assert "transformers, ONNX Runtime and CTranslate2 ran the same weights" in three
+    assert "Their logits are the plain model's to within 3e-06" in three
+    assert "cut-off models, transformers, ONNX Runtime and CTranslate2 ran in turn" in three
+    assert "Other is not here. It failed: ValueError: <no>." in three
+    assert " transformers, ONNX Runtime and CTranslate2 " in three  # in the legend
+    assert "ran the same weights" not in made()
+
+
 @pytest.mark.parametrize("kind", ["multi_label_classification", "regression"])
 def test_other_kinds_have_a_page(kind: str, measured: Callable[[str], Measured]) -> None:
     values = measured(kind).report.to_dict()

@@ -279,6 +279,10 @@ def test_parquet(tmp_path: Path) -> None:
         read_table(path, text="c")
     with pytest.raises(DataError, match="row 1: 'label' is a int; expected text"):
         read_table(path, text="label")
+    missing = [1.0, float("nan")]  # what pandas leaves where a number was none
+    parquet.write_table(pyarrow.table({"text": ["a", "b"], "label": missing}), path)
+    with pytest.raises(DataError, match=r"row 2: the label nan .* Leave out rows without a label"):
+        read_table(path)
     texts[1999] = " "
     parquet.write_table(pyarrow.table(columns), path)
     with pytest.raises(DataError, match="row 2000: 'text' has no text"):

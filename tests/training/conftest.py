@@ -7,10 +7,14 @@ from pathlib import Path
 import pytest
 import torch
 from exit_models import toy_rows, write_body
+from tagged_data import tagged_table
+from task_models import write_model
 
+from offramp.models.bert import BertModel
 from offramp.runner.classifier import Classifier
 from offramp.text.tables import Table
 from offramp.training.options import TrainingOptions
+from offramp.training.tagger import TaggerReport, train_tagger
 from offramp.training.train import TrainingReport, train
 
 
@@ -72,3 +76,29 @@ def train_toy(
         return train(start, data, tmp_path / name, dev=dev, options=chosen)
 
     return run
+
+
+@pytest.fixture(scope="session")
+def tagger_body(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    place = tmp_path_factory.mktemp("tagger-body") / "body"
+    return write_model(place, BertModel, initializer_range=0.1, num_hidden_layers=3)
+
+
+@pytest.fixture(scope="session")
+def tagger_trained(
+    tagger_body: Path, tmp_path_factory: pytest.TempPathFactory
+) -> tuple[Path, TaggerReport]:
+    """A directory that `train_tagger` wrote, and what it reported."""
+    output = tmp_path_factory.mktemp("tagger-trained") / "tagger"
+    options = TrainingOptions(
+        epochs=5,
+        batch_size=8,
+        learning_rate=5e-3,
+        ramp_learning_rate=5e-3,
+        patience=9,
+        max_loss=1.0,
+        schedule="joint",
+    )
+    data, dev = tagged_table(500, 1, "train"), tagged_table(60, 2, "dev")
+    _, report = train_tagger(tagger_body, data, output, dev=dev, options=options)
+    return output, report

@@ -423,3 +423,53 @@ def test_a_stale_certificate_is_not_saved(classifier: Classifier, tmp_path: Path
         warnings.simplefilter("error")
         opened = offramp.load(tmp_path / "model")
     assert "certificate" not in (exits_of(opened.model).calibration or {})
+
+
+def test_the_card_has_the_certificate_in_words(classifier: Classifier, tmp_path: Path) -> None:
+    place = tmp_path / "model"
+    classifier.save(place)
+    assert not (place / "README.md").exists()
+    (place / "README.md").write_text("# Mine\n", "utf-8")
+    found = offramp.calibrate(classifier, ROWS, max_loss=0.05)
+    classifier.save(place)
+    card = (place / "README.md").read_text("utf-8")
+    assert card.startswith("# Mine\n\n<!-- offramp: begin -->\n## What leaving early costs\n\n")
+    assert f"D{str(found.certificate)[1:]}. That is against the model's own full depth" in card
+    for line in (
+        "| Method | ltt |",
+        "| At most | 0.05 |",
+        "| With probability | 0.95 |",
+        "| Rows calibrated on | 600 |",
+        f"| Exits | `{found.criterion}` |",
+        f"| SHA-256 of the model | {found.certificate.weights} |",
+        f"| Rows that left | {found.certificate.left['1']} after layer 1",
+    ):
+        assert line in card
+    classifier.model.save_pretrained(tmp_path / "alone")
+    assert "| Method | ltt |" in (tmp_path / "alone" / "README.md").read_text("utf-8")
+    classifier.threshold = 0.5
+    classifier.save(place)
+    assert (place / "README.md").read_text("utf-8").strip() == "# Mine"
+
+
+def test_weights_that_changed_have_no_card(classifier: Classifier, tmp_path: Path) -> None:
+    offramp.calibrate(classifier, ROWS, max_loss=0.05)
+    with torch.no_grad():
+        classifier.model.classifier.bias[0] += 1
+    assert offramp.certificate_card(classifier.model) is None
+    classifier.save(tmp_path / "model")
+    assert not (tmp_path / "model" / "README.md").exists()
+
+
+def test_a_card_is_without_markup_and_says_what_is_no_guarantee(classifier: Classifier) -> None:
+    def none(left: Tensor, full: Tensor, labels: Tensor | None) -> Tensor:
+        return torch.zeros(len(full))
+
+    none.__name__ = "<b>|"
+    offramp.calibrate(classifier, ROWS, risk=none, method="empirical")
+    card = offramp.certificate_card(classifier.model)
+    assert card is not None
+    assert "| Risk | &lt;b>\\| |" in card
+    assert "<b>" not in card
+    assert "no guarantee" in card
+    assert "That is against" not in card

@@ -84,14 +84,15 @@ def test_a_regressor_finds_the_line_that_parts_right_from_wrong() -> None:
     seen = []
     for _ in range(3):  # ramps
         pooled_RP = torch.randn(400, 5, generator=generator)
-        seen.append(Pooled(pooled_RP, (pooled_RP[:, 1] - pooled_RP[:, 3] > 0.4).float()))
+        right_R = (pooled_RP[:, 1] - pooled_RP[:, 3] > 0.4).float()
+        seen.append(Pooled(pooled_RP, right_R, torch.ones(len(right_R))))
     torch.manual_seed(0)
     regressor = torch.nn.Linear(5, 1)
     options = TrainingOptions(epochs=200, ramp_learning_rate=0.05, weight_decay=0.0)
     train_regressor(regressor, seen, options)
     with torch.no_grad():
-        certainty_XR = torch.stack([regressor(x)[:, 0] for x, _ in seen])
-    assert regressor_accuracy(certainty_XR, torch.stack([right_R for _, right_R in seen])) > 0.97
+        certainty_XR = torch.stack([regressor(x)[:, 0] for x, _, _ in seen])
+    assert regressor_accuracy(certainty_XR, torch.stack([of.right_R for of in seen])) > 0.97
     weights = regressor.weight[0] / regressor.weight[0, 1]
     assert weights.tolist() == pytest.approx([0, 1, 0, -1, 0], abs=0.1)
     assert (regressor.bias / regressor.weight[0, 1]).item() == pytest.approx(-0.4, abs=0.1)

@@ -2,21 +2,24 @@
 
 import json
 import math
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import pytest
 import torch
 from exit_models import toy_rows
 
-from offramp.errors import ConfigError, DataError, OfframpError
+from offramp.errors import ConfigError, DataError, OfframpError, UnsupportedError
 from offramp.exits.attach import exits_of
 from offramp.exits.criteria import Entropy
 from offramp.runner.loading import load
+from offramp.runner.rows import Row
 from offramp.runner.run import Runner
 from offramp.runner.sweep import every_exit
 from offramp.text.tables import Table
 from offramp.training.evaluation import Evaluation, Line, evaluate
 from offramp.training.examples import to_examples
+from offramp.training.peers import OpenPeer
 from offramp.training.thresholds import choose_threshold
 from offramp.training.timing import Ratio
 from offramp.training.train import TrainingReport
@@ -158,6 +161,42 @@ def test_what_is_timed_against_transformers_answers_as_it_does(
     assert 0 <= evaluation.transformers_difference < 1e-4
     alone = evaluate(toy_trained[0], hard, **QUICK)  # type: ignore[arg-type]
     assert alone.transformers_difference is None
+
+
+def test_peers_that_are_passed(toy_trained: Trained, hard: Table) -> None:
+    """Each with its difference and speed, or the reason why it is not there."""
+    classifier = load(toy_trained[0])
+
+    def peer(off: float = 0.0, lasts: int = 99) -> OpenPeer:
+        def opened(directory: Path, rows: Sequence[Row]) -> Callable[[], torch.Tensor]:
+            assert directory == toy_trained[0]
+            calls = iter(range(lasts))
+
+            def run() -> torch.Tensor:
+                if next(calls, None) is None:
+                    raise ValueError("it is\ntired")
+                return Runner(classifier.model, exits=False).run(rows).logits_RC + off
+
+            return run
+
+        return opened
+
+    def closed(directory: Path, rows: Sequence[Row]) -> Callable[[], torch.Tensor]:
+        raise UnsupportedError("It has no such family.")
+
+    peers = {"same": peer(1e-6), "other": peer(0.5), "closed": closed, "tired": peer(lasts=2)}
+    told: list[tuple[str, int, int]] = []
+    found = evaluate(toy_trained[0], hard, peers=peers, progress=lambda *s: told.append(s), **QUICK)  # type: ignore[arg-type]
+    assert found.peer_differences == {"same": pytest.approx(1e-6, abs=2e-6)}
+    assert found.absent == {
+        "other": "Its logits differ from the plain model's by 0.5: it is another model.",
+        "closed": "It has no such family.",
+        "tired": "It failed: ValueError: it is",
+    }
+    for line in found.lines:
+        assert {"same", "other", "closed", "tired"} & set(line.speed) == {"same"}
+    assert told[:4] == [("open", number, 4) for number in (1, 2, 3, 4)]
+    json.dumps(found.to_dict(), allow_nan=False)
 
 
 def test_evaluation_is_json(evaluation: Evaluation) -> None:

@@ -21,6 +21,7 @@ from offramp.runner.loading import load
 from offramp.runner.sweep import every_exit
 from offramp.text.tables import Table
 from offramp.text.tokenizer import Tokenizer
+from offramp.training import frozen as frozen_stage
 from offramp.training.examples import Examples, to_examples
 from offramp.training.frozen import train_ramps
 from offramp.training.options import TrainingOptions
@@ -99,7 +100,9 @@ def test_ramps_learn(frozen: Trained, toy_data: dict[str, Table]) -> None:
     assert json.loads((directory / "metrics.jsonl").read_text()) == line
 
 
-def test_each_ramp_keeps_its_best_epoch(frozen_options: TrainingOptions) -> None:
+def test_each_ramp_keeps_its_best_epoch(
+    frozen_options: TrainingOptions, monkeypatch: pytest.MonkeyPatch
+) -> None:
     # Labels by lot and a high rate: dev scores wander, and the last is hardly ever the best.
     generator = torch.Generator().manual_seed(0)
     training, dev = (
@@ -108,10 +111,36 @@ def test_each_ramp_keeps_its_best_epoch(frozen_options: TrainingOptions) -> None
     model = tiny_model(n_labels=2)
     options = replace(frozen_options, epochs=12, ramp_learning_rate=0.01)
     run = Run(options)
-    train_ramps(model, RAMPS, training, dev, None, run)
+    problem, seen = frozen_stage.PROBLEMS[options.problem_type], []
+
+    def judge(logits_RC: torch.Tensor, labels_R: torch.Tensor) -> float:
+        seen.append(problem.judge(logits_RC, labels_R))
+        return seen[-1]
+
+    heard = {options.problem_type: replace(problem, judge=judge)}
+    with monkeypatch.context() as patch:
+        patch.setattr(frozen_stage, "PROBLEMS", heard)
+        train_ramps(model, RAMPS, training, dev, None, run)
     (line,) = run.log
-    saved = evaluate_exits(model, dev, "accuracy")
-    assert saved["dev_accuracy_by_depth"] == line["dev_accuracy_by_depth"]
+    saved = evaluate_exits(model, dev, "accuracy")["dev_accuracy_by_depth"]
+    assert saved == line["dev_accuracy_by_depth"]
+    epochs = [seen[at : at + 12] for at in range(0, len(seen), 12)]
+    assert [saved[str(depth)] for depth in exits_of(model).depths] == [max(of) for of in epochs]
+    assert any(of[-1] < max(of) for of in epochs)
+
+
+def test_the_frozen_body_computes_in_the_precision_asked_for(
+    frozen_options: TrainingOptions,
+) -> None:
+    rows = Examples(random_rows(20), torch.arange(20) % 2)
+    for precision in ("float32", "bfloat16"):
+        model, found = tiny_model(n_labels=2), set()
+        layer = model.get_submodule("bert.encoder.layer.0.intermediate.dense")
+        layer.register_forward_hook(lambda *at, found=found: found.add(at[-1].dtype))
+        options = replace(frozen_options, epochs=1, precision=precision)
+        train_ramps(model, RAMPS, rows, rows, None, Run(options))
+        # Dev's rows are always in float32.
+        assert found == {torch.float32, getattr(torch, precision)}
 
 
 def test_of_equally_accurate_epochs_the_one_of_lower_loss_is_kept(

@@ -19,6 +19,7 @@ from offramp.models.bert import BertForSequenceClassification
 from offramp.runner.classifier import Classifier
 from offramp.runner.loading import load
 from offramp.runner.sweep import every_exit
+from offramp.storage.manifest import MANIFEST_FILE
 from offramp.text.tables import Table
 from offramp.training.examples import to_examples
 from offramp.training.loop import LOG_FILE, class_weights
@@ -79,6 +80,7 @@ def test_what_is_written(toy_trained: Trained) -> None:
     assert {path.name for path in directory.iterdir()} == {
         "config.json",
         "model.safetensors",
+        MANIFEST_FILE,
         "tokenizer.json",
         "tokenizer_config.json",
         LOG_FILE,

@@ -24,6 +24,7 @@ from offramp.models.bert import BertModel
 from offramp.models.registry import FAMILIES as REGISTERED, find_class, find_config_class
 from offramp.runner.loading import load, task_of
 from offramp.runner.tagger import Tagger
+from offramp.storage.manifest import MANIFEST_FILE
 from offramp.text.tables import Table
 from offramp.text.tagged import TaggedTable
 from offramp.training.entities import entity_f1, tag_scores
@@ -99,6 +100,7 @@ def test_what_is_written(trained: Trained) -> None:
     assert {path.name for path in directory.iterdir()} == {
         "config.json",
         "model.safetensors",
+        MANIFEST_FILE,
         "tokenizer.json",
         "tokenizer_config.json",
         LOG_FILE,

@@ -49,18 +49,13 @@ TrainToy = Callable[..., tuple[Tagger, TaggerReport]]
 
 
 @pytest.fixture(scope="module")
-def body(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    place = tmp_path_factory.mktemp("body") / "body"
-    return write_model(place, BertModel, initializer_range=0.1, num_hidden_layers=3)
+def body(tagger_body: Path) -> Path:
+    return tagger_body
 
 
 @pytest.fixture(scope="module")
-def trained(body: Path, tmp_path_factory: pytest.TempPathFactory) -> Trained:
-    output = tmp_path_factory.mktemp("trained") / "tagger"
-    data, dev = tagged_table(500, 1, "train"), tagged_table(60, 2, "dev")
-    options = replace(OPTIONS, schedule="joint")
-    _, report = train_tagger(body, data, output, dev=dev, options=options)
-    return output, report
+def trained(tagger_trained: Trained) -> Trained:
+    return tagger_trained
 
 
 @pytest.fixture

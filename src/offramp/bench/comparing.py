@@ -7,22 +7,21 @@ import statistics
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
-from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
 from torch import Tensor
 
-from offramp.backends import is_available
 from offramp.bench.apart import ENGINES, Apart
 from offramp.bench.engine import Engine, Opener, Run, Setting
-from offramp.errors import ConfigError, InputError, OfframpError, shown
+from offramp.errors import ConfigError, InputError
 from offramp.models.base import PretrainedModel
 from offramp.runner.run import Runner
 from offramp.runner.threads import cpu_threads
 from offramp.text.tokenizer import Encoded
 from offramp.training.evaluation import machine
-from offramp.training.timing import Ratio, speed, time_in_turn
+from offramp.training.peers import apart, difference, peer_versions, reason_of, time_beside
+from offramp.training.timing import Ratio, speed
 
 PLAIN = "offramp, plain"
 EXITS = "offramp, with exits"
@@ -38,9 +37,6 @@ class Peer:
 
 
 PEERS = {name: Peer(partial(Apart, name=name), "int8" not in name) for name in ENGINES}
-
-SAME = 1e-3
-"""Logits of the same model in float32 differ by less, in units of the largest or of 1."""
 
 
 @dataclass(frozen=True)
@@ -110,14 +106,15 @@ def compare(
     if not rows:
         raise InputError("There are no rows to measure; pass at least one.")
     with cpu_threads(threads):
-        facts = {**machine(), **_versions()}
+        facts = {**machine(), **peer_versions()}
         runners = {PLAIN: Runner(model, exits=False)}
         if hasattr(model, "exits"):
             runners[EXITS] = Runner(model)
         if int8 is not None:
             runners[INT8] = Runner(int8)
         own = {name: runner.run(rows) for name, runner in runners.items()}
-        runs: dict[str, Run] = {name: partial(_own, r, rows) for name, r in runners.items()}
+        ours: dict[str, Run] = {name: partial(_own, r, rows) for name, r in runners.items()}
+        theirs: dict[str, Run] = {}
         answers = {name: result.logits_RC for name, result in own.items()}
         absent: dict[str, str] = {}
         setting = Setting(batch_size, facts["threads"])
@@ -126,23 +123,23 @@ def compare(
                 engine: Engine = peer.open(Path(directory), setting)
                 run = engine.prepare(rows)
                 answers[name] = run()
-                runs[name] = run
-            except OfframpError as error:
-                absent[name] = str(error)
+                theirs[name] = run
             except Exception as error:  # a peer's own fault ends its part, not the measuring
-                reason = str(error).strip().partition("\n")[0]
-                absent[name] = f"It failed: {type(error).__name__}: {shown(reason, 200)}"
+                absent[name] = reason_of(error)
             progress("open", done, len(peers))
-        seconds = _timed(runs, absent, rounds, progress)
+        seconds, failed = time_beside(
+            ours, theirs, rounds, lambda done, total: progress("time", done, total)
+        )
+        absent |= failed
     lines = [
         Line(
             engine=name,
             rows_per_second=len(rows) / statistics.median(taken),
             seconds=taken,
             slower={way: speed(seconds[way], taken) for way in runners if way != name},
-            difference=_difference(answers[name], answers[PLAIN]),
+            difference=difference(answers[name], answers[PLAIN]),
             agreement=_agreement(answers[name], answers[PLAIN]),
-            differs=name in peers and peers[name].exact and _apart(answers[name], answers[PLAIN]),
+            differs=name in peers and peers[name].exact and apart(answers[name], answers[PLAIN]),
             mean_layers=own[name].mean_layers if name in own else None,
         )
         for name, taken in seconds.items()
@@ -151,53 +148,9 @@ def compare(
     return Comparison(lines, absent, len(rows), tokens, rounds, batch_size, facts)
 
 
-def _timed(
-    runs: dict[str, Run],
-    absent: dict[str, str],
-    rounds: int,
-    progress: Callable[[str, int, int], None],
-) -> dict[str, list[float]]:
-    """Each run's seconds; one that fails on the way is absent, and the others begin anew."""
-    failed: list[str] = []
-
-    def watched(name: str) -> Tensor:
-        try:
-            return runs[name]()
-        except OfframpError as error:
-            failed.append(name)
-            absent[name] = str(error)
-            raise
-
-    while True:
-        calls = {name: partial(watched, name) for name in runs}
-        try:
-            return time_in_turn(calls, rounds, lambda done, total: progress("time", done, total))
-        except OfframpError:
-            if not failed or failed[-1] not in runs or failed[-1] in (PLAIN, EXITS, INT8):
-                raise
-            del runs[failed[-1]]
-
-
 def _own(runner: Runner, rows: Sequence[Encoded]) -> Tensor:
     return runner.run(rows).logits_RC
 
 
-def _difference(one_RC: Tensor, other_RC: Tensor) -> float:
-    return (one_RC - other_RC).abs().max().item()
-
-
-def _apart(one_RC: Tensor, other_RC: Tensor) -> bool:
-    scale = max(1.0, other_RC.abs().max().item())
-    return not _difference(one_RC, other_RC) <= SAME * scale  # NaN is apart
-
-
 def _agreement(one_RC: Tensor, other_RC: Tensor) -> float:
     return (one_RC.argmax(-1) == other_RC.argmax(-1)).double().mean().item()
-
-
-def _versions() -> dict[str, str | None]:
-    """Of the peers that `machine` does not name."""
-    return {
-        package: version(package) if is_available(package) else None
-        for package in ("onnxruntime", "ctranslate2")
-    }

@@ -5,11 +5,14 @@ from __future__ import annotations
 import os
 import stat
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
 from offramp.errors import CheckpointError
+from offramp.storage.files import leftovers
+
+_LOOKS = 5
 
 
 class UnsoundError(Exception):
@@ -85,13 +88,24 @@ def check_inside(path: Path, directory: Path) -> None:
 
 def check_own(path: Path, directory: Path) -> None:
     """UnsoundError for a file that has a second name outside of the directory (a hard link)."""
-    found = path.stat()
-    if found.st_nlink == 1:
-        return
-    here = sum(other.lstat().st_ino == found.st_ino for other in directory.iterdir())
-    if here < found.st_nlink:
-        raise UnsoundError(
-            "it has a second name outside of its directory (a hard link), so that another can "
-            "change it. Copy the file",
-            kind="outside",
-        )
+    for _ in range(_LOOKS):  # a saver gives names and takes them away meanwhile
+        found = path.stat()
+        if found.st_nlink == 1:
+            return
+        savers = [left for left in leftovers(directory.resolve()) if left.is_dir()]
+        if _names_of(found, [directory, *savers]) >= found.st_nlink:
+            return
+    raise UnsoundError(
+        "it has a second name outside of its directory (a hard link), so that another can "
+        "change it. Copy the file",
+        kind="outside",
+    )
+
+
+def _names_of(found: os.stat_result, directories: list[Path]) -> int:
+    """How many names a file has in these directories."""
+    count = 0
+    for directory in directories:
+        with suppress(OSError):
+            count += sum(os.path.samestat(p.lstat(), found) for p in directory.iterdir())
+    return count

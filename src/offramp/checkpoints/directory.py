@@ -5,14 +5,25 @@ from __future__ import annotations
 import ctypes
 import os
 import re
-import secrets
 import shutil
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
+from offramp.checkpoints.card import CARD, merged_card
 from offramp.checkpoints.file_names import WEIGHTS
-from offramp.errors import OfframpError, SaveError
+from offramp.errors import CheckpointError, OfframpError, SaveError
+from offramp.storage.files import flush, is_leftover, remove_leftovers, remove_tree, temporary
+from offramp.storage.locks import alone
+from offramp.storage.manifest import (
+    MANIFEST_FILE,
+    FileRecord,
+    files_below,
+    manifest_text,
+    read_manifest,
+    recorded,
+)
+from offramp.storage.steady import interrupted
 
 LONGEST_NAME = 220
 """Bytes of a name: 255 on Linux, less what a temporary sibling adds."""
@@ -26,50 +37,39 @@ def staged(target: str | Path, replaced: re.Pattern[str] = WEIGHTS) -> Iterator[
     """A fresh sibling directory to write into, which takes `target`'s place when the block ends.
 
     The change is one rename (one exchange where `target` exists), so a reader or a crash finds
-    the old directory or the new one. Files of the old one that are neither written anew nor
-    `replaced` by their names are kept. If the block raises, nothing of it remains.
+    the old directory or the new one; `interrupted` says what there is where the file system has no
+    exchange. Files of the old one that are neither written anew nor `replaced` by their names are
+    kept, and of its card (`checkpoints.card`) what is its owner's; what the block wrote is in the
+    directory's manifest. If the block raises, nothing of it remains. One saver waits for another of
+    the same target, and removes what killed ones left.
     """
-    target = check_writable(target)
-    fresh = target.parent / f".{target.name}.{secrets.token_hex(6)}.tmp"
-    try:
+    target = _whole_path(target)
+    with _told(target):
+        _check_place(target)
         target.parent.mkdir(parents=True, exist_ok=True)
-        fresh.mkdir()
-        yield fresh
-        for path in fresh.rglob("*"):
-            _flush(path)
-        if target.is_dir():
-            _keep_other_files(target, fresh, replaced)
-        _flush(fresh)
-        if target.is_dir():
-            shutil.copystat(target, fresh)
-            _exchange(fresh, target)  # `fresh` is the old directory from here on
-        else:
-            fresh.rename(target)
-        _flush(target.parent)
-    except OSError as error:
-        if isinstance(error, OfframpError):
-            raise
-        raise SaveError(f"{target} could not be written: {error}. Nothing was changed.") from error
-    finally:
-        shutil.rmtree(fresh, ignore_errors=True)
+        with alone(target) as locked:
+            _recover(target, locked)
+            _check_replaceable(target)
+            fresh = temporary(target)
+            try:
+                fresh.mkdir()
+                yield fresh
+                _finish(fresh, target, replaced)
+                _swap(fresh, target)
+                with _told(target, "It is there, but may not outlive a power cut."):
+                    flush(target.parent)
+            finally:
+                if interrupted(target) is None:  # or the old one could not be named back
+                    remove_tree(fresh)  # the old directory, if all is well
 
 
-def write_file(path: Path, text: str) -> None:
-    """Write one file, which is there whole or as it was; its directory is made if need be."""
-    fresh = None
+def recover(target: Path) -> None:
+    """Put right what killed saves of `target` have left beside it; nothing where that cannot be."""
     try:
-        path = path.expanduser()
-        path.parent.mkdir(parents=True, exist_ok=True)
-        fresh = path.with_name(f".{path.name}.{secrets.token_hex(6)}.tmp")
-        fresh.write_text(text, encoding="utf-8")
-        _flush(fresh)
-        fresh.replace(path)
-    except (OSError, ValueError, RuntimeError) as error:  # no space; a NUL; ~ of an unknown user
-        raise SaveError(f"{path} could not be written: {error}.") from error
-    finally:
-        if fresh is not None:
-            with suppress(OSError, ValueError):
-                fresh.unlink(missing_ok=True)
+        with alone(target) as locked:
+            _recover(target, locked)
+    except OSError:
+        return
 
 
 def check_writable(target: str | Path) -> Path:
@@ -77,6 +77,14 @@ def check_writable(target: str | Path) -> Path:
 
     Worth calling before long work whose result goes there.
     """
+    target = _whole_path(target)
+    with _told(target):
+        _check_place(target)
+        _check_replaceable(target)
+    return target
+
+
+def _whole_path(target: str | Path) -> Path:
     try:
         target = Path(target).expanduser().resolve()  # a link stays a link to what is replaced
         length = len(os.fsencode(target.name))
@@ -84,6 +92,20 @@ def check_writable(target: str | Path) -> Path:
         raise SaveError(f"{str(target)[:200]!r} is no path: {error}.") from error
     if length > LONGEST_NAME:
         raise SaveError(f"The name {target.name[:40]}... is too long; shorten it.")
+    return target
+
+
+def _check_place(target: Path) -> None:
+    """SaveError where nothing can be written beside the target."""
+    there = next(parent for parent in target.parents if parent.exists())
+    if not there.is_dir():
+        raise SaveError(f"{there} is a file; {target} cannot lie in it.")
+    if not os.access(there, os.W_OK):
+        raise SaveError(f"{there} may not be written to.")
+
+
+def _check_replaceable(target: Path) -> None:
+    """SaveError where the target is what no directory can take the place of."""
     if target.exists() and not target.is_dir():
         raise SaveError(f"{target} is a file; a model is saved to a directory.")
     if target in (Path.cwd(), *Path.cwd().parents) or target == Path.home() or target.is_mount():
@@ -91,23 +113,85 @@ def check_writable(target: str | Path) -> Path:
             f"{target} cannot be replaced: it is the working directory or holds it, the home "
             "directory, or a mount. Save to a directory inside it."
         )
-    there = next(parent for parent in target.parents if parent.exists())
-    if not there.is_dir():
-        raise SaveError(f"{there} is a file; {target} cannot lie in it.")
-    for place in (there, target):
-        if place.exists() and not os.access(place, os.W_OK):
-            raise SaveError(f"{place} may not be written to.")
+    if not target.is_dir():
+        return
+    if not os.access(target, os.W_OK):
+        raise SaveError(f"{target} may not be written to.")
+    for path in target.iterdir():
+        if path.exists() and not (path.is_file() or path.is_dir()):
+            raise SaveError(f"{path} is a device or a pipe; a save cannot keep it.")
+
+
+@contextmanager
+def _told(target: Path, said: str = "Nothing was changed.") -> Iterator[None]:
+    """What goes wrong with the disk inside is a SaveError that says so."""
+    try:
+        yield
+    except OSError as error:
+        if isinstance(error, OfframpError):
+            raise
+        raise SaveError(f"{target} could not be written: {error}. {said}") from error
+
+
+def _recover(target: Path, locked: bool) -> None:
+    """Give back the directory that a kill between two renames took away; remove what is left."""
+    if not locked:  # what lies there may be another saver's
+        return
+    if old := interrupted(target):
+        old.rename(target)
+    remove_leftovers(target)
+
+
+def _finish(fresh: Path, target: Path, replaced: re.Pattern[str]) -> None:
+    """Whatever the block did not do: what is kept of the old directory, a manifest, the disk."""
+    written = set(files_below(fresh)) - {CARD}  # which is its owner's to change
+    before: Mapping[str, FileRecord] = {}
     if target.is_dir():
-        for path in target.iterdir():
-            if path.exists() and not (path.is_file() or path.is_dir()):
-                raise SaveError(f"{path} is a device or a pipe; a save cannot keep it.")
-    return target
+        _keep_other_files(target, fresh, replaced)
+        before = _records_before(target)
+        shutil.copystat(target, fresh)
+    records = {}
+    for name in files_below(fresh):
+        path = fresh / name
+        kept = _is_one(path, target / name)
+        if not kept:
+            flush(path)
+        if name in written:
+            records[name] = recorded(path)
+        elif name in before and (kept or recorded(path) == before[name]):  # a copy of it
+            records[name] = before[name]
+    manifest = fresh / MANIFEST_FILE
+    manifest.write_text(manifest_text(records), encoding="utf-8")
+    flush(manifest)
+    for path in fresh.rglob("*"):
+        if path.is_dir():
+            flush(path)
+    flush(fresh)
+
+
+def _records_before(target: Path) -> Mapping[str, FileRecord]:
+    try:
+        return read_manifest(target) or {}
+    except CheckpointError:  # the new one will be sound
+        return {}
+
+
+def _is_one(path: Path, other: Path) -> bool:
+    """Whether two names are of one file, or of links that lead to one place."""
+    try:
+        return os.path.samestat(path.stat(), other.stat())
+    except FileNotFoundError:
+        return path.is_symlink()  # which leads nowhere
 
 
 def _keep_other_files(old: Path, new: Path, replaced: re.Pattern[str]) -> None:
+    written = {path.name for path in new.iterdir()} | {MANIFEST_FILE}
     for path in old.iterdir():
         kept = new / path.name
-        if replaced.fullmatch(path.name) or kept.exists():
+        if path.name == CARD and path.is_file() and not path.is_symlink():
+            _keep_card(path, kept)
+            continue
+        if path.name in written or replaced.fullmatch(path.name) or is_leftover(path.name):
             continue
         if path.is_dir() and not path.is_symlink():
             shutil.copytree(path, kept, symlinks=True, copy_function=_link)
@@ -117,39 +201,54 @@ def _keep_other_files(old: Path, new: Path, replaced: re.Pattern[str]) -> None:
             _link(path, kept)
 
 
+def _keep_card(old: Path, kept: Path) -> None:
+    """What is its owner's, with the new save's part."""
+    before = old.read_bytes()
+    merged = merged_card(before, kept.read_bytes() if kept.exists() else None)
+    kept.unlink(missing_ok=True)
+    if merged == before:
+        _link(old, kept)
+    elif merged is not None:
+        kept.write_bytes(merged)
+
+
 def _link(old: str | Path, new: str | Path) -> None:
     """The file itself under a second name: a trainer's checkpoints are large, its logs open."""
     try:
         os.link(old, new)
+    except FileExistsError:  # which a copy would overwrite
+        raise
     except OSError:  # a file system without links
         shutil.copy2(old, new)
+        flush(Path(new))
 
 
-def _exchange(a: Path, b: Path) -> None:
-    """Swap two directories' names, in one step where the system has it."""
+def _swap(fresh: Path, target: Path) -> None:
+    """Put `fresh` in the place of `target`; the old directory, if there was one, is then there."""
+    if not target.is_dir():
+        fresh.rename(target)
+    elif not _exchanged(fresh, target):
+        # Two renames: for a moment nothing has the target's name, and readers go by `interrupted`.
+        aside = fresh.with_suffix(".old")
+        target.rename(aside)
+        try:
+            flush(target.parent)
+            fresh.rename(target)
+        except OSError:
+            aside.rename(target)
+            raise
+        with suppress(OSError):  # the save is there; the next one removes what is left
+            aside.rename(fresh)
+            return
+        remove_tree(aside)
+
+
+def _exchanged(a: Path, b: Path) -> bool:
+    """Swap two directories' names in one step; False where the system has no such step."""
     try:
         renameat2 = ctypes.CDLL(None, use_errno=True).renameat2
     except (AttributeError, OSError, TypeError):
-        renameat2 = None
+        return False
     names = (os.fsencode(a), os.fsencode(b))
-    if renameat2 and renameat2(_AT_FDCWD, names[0], _AT_FDCWD, names[1], _RENAME_EXCHANGE) == 0:
-        return
-    # Two renames: for a moment `b` is not there, but it is never half of each.
-    aside = a.with_name(a.name + ".old")
-    b.rename(aside)
-    try:
-        a.rename(b)
-    except OSError:
-        aside.rename(b)
-        raise
-    aside.rename(a)
-
-
-def _flush(path: Path) -> None:
-    if path.is_symlink():
-        return
-    handle = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(handle)
-    finally:
-        os.close(handle)
+    done: int = renameat2(_AT_FDCWD, names[0], _AT_FDCWD, names[1], _RENAME_EXCHANGE)
+    return done == 0

@@ -50,8 +50,8 @@ def replaced_by(file: str, variant: str | None = None) -> re.Pattern[str]:
 
     That of a variant takes away the variant's, and any other all: they would be read in its place.
     """
-    stem = re.escape(file.rpartition(".")[0])
-    shard, index = r"(-\d+-of-\d+)?\.safetensors", r"\.safetensors\.index"
+    stem, suffix = map(re.escape, file.rpartition(".")[::2])
+    shard, index = rf"(-\d+-of-\d+)?\.{suffix}", rf"\.{suffix}\.index"
     if variant is not None:
         word = re.escape(variant)
         return re.compile(rf"{stem}\.{word}{shard}|{stem}{index}\.{word}\.json")

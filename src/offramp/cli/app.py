@@ -19,6 +19,7 @@ from offramp.cli.push import push
 from offramp.cli.report import report
 from offramp.cli.rerank import rerank
 from offramp.cli.train import train
+from offramp.cli.verify import verify
 
 
 @click.group(
@@ -42,6 +43,7 @@ COMMANDS = (
     demo,
     inspect,
     convert,
+    verify,
     push,
     pull,
     cache,

@@ -7,7 +7,7 @@ from typing import Any
 
 import rich_click as click
 
-from offramp.cli.common import columns, console
+from offramp.cli.common import columns, console, refuse_options, tokens_column
 from offramp.errors import DataError
 
 
@@ -17,6 +17,7 @@ from offramp.errors import DataError
     "--data", required=True, type=click.Path(path_type=Path), help="Rows new to the model."
 )
 @columns
+@tokens_column
 @click.option("--no-labels", is_flag=True, help="The rows have none; a disagreement needs none.")
 @click.option(
     "--max-loss", default=0.01, show_default=True, help="The most risk: .01 is one row in 100."
@@ -33,8 +34,8 @@ from offramp.errors import DataError
     "--risk",
     default="disagreement",
     show_default=True,
-    type=click.Choice(["disagreement", "accuracy"]),
-    help="What a row may lose.",
+    type=click.Choice(["disagreement", "word-disagreement", "accuracy"]),
+    help="What a row may lose; of its words, if it is a tagger's.",
 )
 @click.option("--tolerance", type=float, help="Numbers that are further apart disagree.")
 @click.option(
@@ -54,6 +55,7 @@ def calibrate(
     text: str,
     pair: str | None,
     label: str,
+    tokens: str,
     no_labels: bool,
     tune: Path | None,
     output: Path | None,
@@ -62,14 +64,23 @@ def calibrate(
     """Choose the fastest threshold whose risk is bounded, and write it with its certificate.
 
     The risk is against all layers, of rows like those of --data: the share of rows that get another
-    answer, or by how much the share of right ones falls.
+    answer, or by how much the share of right ones falls. A tagger's rows are sentences, in files as
+    `offramp evaluate` takes them: another answer has one whose tags are not all the same, and by
+    word-disagreement it loses the share of its words that have another.
     """
     import offramp
 
-    opened = offramp.load(model)
+    opened, labels = offramp.load(model), None if no_labels else label
+    is_tagger = isinstance(opened, offramp.Tagger)
+    if is_tagger:
+        refuse_options("text", "pair", "tolerance", task="a tagger")
+    else:
+        refuse_options("tokens", task="a model of whole texts")
 
     def read(file: Path) -> Any:
-        return offramp.read_table(file, text=text, pair=pair, label=None if no_labels else label)
+        if is_tagger:
+            return offramp.read_tagged(file, tokens=tokens, label=labels)
+        return offramp.read_table(file, text=text, pair=pair, label=labels)
 
     rows, others = read(data), None if tune is None else read(tune)
     found = offramp.calibrate(opened, rows, tune=others, **options)

@@ -25,6 +25,7 @@ from rich.table import Table as Grid
 
 from offramp.checkpoints.directory import LONGEST_NAME
 from offramp.errors import ConfigError, OfframpError, SaveError
+from offramp.storage.files import flush
 
 if TYPE_CHECKING:
     from offramp.training.evaluation import Evaluation, Line
@@ -130,6 +131,7 @@ def whole_file(path: Path) -> Iterator[IO[str]]:
             file.flush()
             os.fsync(file.fileno())
         fresh.replace(path)
+        flush(path.parent)
     except OSError as error:
         if isinstance(error, OfframpError):
             raise

@@ -15,10 +15,10 @@ from offramp.cli.common import reading_options
 @click.argument("target", type=click.Path(path_type=Path))
 @click.option(
     "--to",
-    type=click.Choice(["hf", "paddle", "research"]),
+    type=click.Choice(["hf", "paddle", "research", "pabee"]),
     default="hf",
     show_default=True,
-    help="hf: model.safetensors; paddle: model_state.pdparams; research: DeeBERT's .bin.",
+    help="hf: transformers'; paddle: PaddleNLP's; research: DeeBERT's; pabee: PABEE's.",
 )
 @click.option("--max-shard-size", help='Files of at most so much, such as "5GB".')
 @reading_options

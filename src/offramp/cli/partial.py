@@ -10,9 +10,9 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import IO, Any
 
-from offramp.checkpoints.directory import write_file
 from offramp.cli.common import check_file
 from offramp.errors import OfframpError, SaveError
+from offramp.storage.files import flush, write_file
 
 _PIECE = 1 << 20
 
@@ -78,6 +78,7 @@ def partial_file(
                     path.unlink(missing_ok=True)
                 raise
             path.replace(output)
+            flush(output.parent)
             about.unlink(missing_ok=True)
     except OSError as error:
         if isinstance(error, OfframpError):

@@ -22,7 +22,15 @@ from offramp.cli.common import check_file, columns, measured, progress_bar, repo
     help="The page; its numbers go beside it as JSON.",
 )
 @click.option("--plot", type=click.Path(path_type=Path), help="Write the plot alone, as SVG.")
+@click.option(
+    "--table", type=click.Path(path_type=Path), help="Write the table of systems, in Markdown."
+)
 @click.option("--price-per-hour", type=float, help="What an hour of this machine costs.")
+@click.option(
+    "--peers/--no-peers",
+    default=None,
+    help="Measure ONNX Runtime and CTranslate2 too; by default where they are installed.",
+)
 @measured
 def report(
     model: Path,
@@ -33,10 +41,12 @@ def report(
     label: str,
     output: Path,
     plot: Path | None,
+    table: Path | None,
     price_per_hour: float | None,
     rounds: int,
     timing_rows: int,
     transformers: bool | None,
+    peers: bool | None,
 ) -> None:
     """Write a page that shows what leaving early costs and saves: one HTML file.
 
@@ -45,11 +55,13 @@ def report(
     cost. It needs no network. Measured as `offramp evaluate` does.
     """
     import offramp
-    from offramp.reporting.measuring import report_files
+    from offramp.reporting.measuring import check_endings, report_files
 
     page, numbers = report_files(output)
-    for file in (page, numbers, *([] if plot is None else [plot])):
-        check_file(file, data, dev)
+    check_endings(plot, table)
+    for file in (page, numbers, plot, table):
+        if file is not None:
+            check_file(file, data, dev)
     rows = offramp.read_table(data, text=text, pair=pair, label=label)
     held = None if dev is None else offramp.read_table(dev, text=text, pair=pair, label=label)
     with progress_bar() as progress:
@@ -59,10 +71,12 @@ def report(
             dev=held,
             output=page,
             plot=plot,
+            table=table,
             price_per_hour=price_per_hour,
             rounds=rounds,
             timing_rows=timing_rows,
             transformers=transformers,
+            peers=peers,
             progress=progress,
         )
     out = report_console()

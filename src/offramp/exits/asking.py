@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Callable, Mapping
+from contextlib import nullcontext
 from dataclasses import dataclass, replace
 from typing import Any, NamedTuple, Protocol, cast
 
@@ -14,6 +14,7 @@ from torch import Tensor, nn
 from offramp.errors import ConfigError, InputError
 from offramp.exits.criteria import Answer, Criterion, Task
 from offramp.exits.decisions import MARGIN, Memory, NaNRows, Units, decide, in_doubt
+from offramp.models.checks import check_tensor
 from offramp.models.flow import Flow, LayerStack
 from offramp.models.passing import Options, read_batch
 from offramp.nn.attention import Probe
@@ -70,6 +71,7 @@ class Batch:
 
     def check_labels(self, labels: Tensor) -> None:
         """InputError unless there is a label a row, or several."""
+        check_tensor("labels", labels)
         n_rows, _ = self.shape
         if labels.dim() == 0 or len(labels) != n_rows:
             raise InputError(
@@ -149,7 +151,8 @@ def _passed(stack: LayerStack, batch: Batch, asking: Asking) -> Departures:
         batch.inputs_embeds,
         options,
     )
-    with _frozen(stack, asking.frozen):
+    body = _Frozen(stack) if asking.frozen else nullcontext()
+    with body:
         flow = replace(stack.start(inputs), probe=probe)
     n_rows, length = batch.shape
     leaving = _Leaving(stack, batch, asking)
@@ -172,7 +175,7 @@ def _passed(stack: LayerStack, batch: Batch, asking: Asking) -> Departures:
 
     keep(flow)
     for depth in range(1, stack.n_layers + 1):
-        with _frozen(stack, asking.frozen):
+        with body:
             flow = stack.step(flow, depth - 1)
         if depth in asking.ramps:
             leaving.ask(depth, stack.finish(flow))
@@ -288,19 +291,20 @@ def plain_number(x: object) -> Any:
     return x if isinstance(x, int | float) and not isinstance(x, bool) else None
 
 
-@contextmanager
-def _frozen(stack: LayerStack, frozen: bool) -> Iterator[None]:
-    """Without dropout and gradients meanwhile, if so."""
-    if not frozen:
-        yield
-        return
-    modules = list(cast(nn.Module, stack).modules())
-    trained = [module for module in modules if module.training]
-    for module in trained:
-        module.training = False
-    try:
-        with torch.no_grad():
-            yield
-    finally:
-        for module in trained:
+class _Frozen:
+    """Without dropout and gradients in the block; it may be entered again."""
+
+    def __init__(self, stack: LayerStack) -> None:
+        modules = cast(nn.Module, stack).modules()
+        self._trained = [module for module in modules if module.training]
+        self._no_grad = torch.no_grad()
+
+    def __enter__(self) -> None:
+        self._no_grad.__enter__()
+        for module in self._trained:
+            module.training = False
+
+    def __exit__(self, *error: object) -> None:
+        for module in self._trained:
             module.training = True
+        self._no_grad.__exit__(*error)

@@ -148,7 +148,7 @@ class Memory(NamedTuple):
 
     def put(self, units: Units, rows_R: Tensor, new: Memory) -> None:
         """Put what is remembered of some of the rows from now on."""
-        self.state_US[units.places(rows_R)] = new.state_US.to(self.state_US.dtype)
+        self.state_US[units.places(rows_R)] = new.state_US.double()
         self.lost_R[rows_R] = new.lost_R
 
 
@@ -189,7 +189,7 @@ def decide(
     state_US = said.state_RS
     if units.counted_U is not None:
         state_US = memory.state_US.clone()
-        state_US[asked] = said.state_RS.to(state_US.dtype)
+        state_US[asked] = said.state_RS.double()
     memory = Memory(state_US, lost_R)
     if last:
         return Decided(everyone, ~said.leave_R, said.slack_R, memory)
@@ -207,7 +207,7 @@ def in_doubt(task: Task, answer: Answer, decided: Decided, margin: float) -> Ten
         if answer.rows is not None:
             lead_R = answer.rows.least(lead_R)
         slack_R = torch.where(decided.leave_R, slack_R.minimum(lead_R), slack_R)
-    return slack_R < answer.size() * margin
+    return ~(slack_R >= answer.size() * margin)  # a slack that is NaN is none
 
 
 class NaNRows:

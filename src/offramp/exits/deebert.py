@@ -91,9 +91,18 @@ class DeeBertEncoder(Encoder):
         super().__init__(config)
         n_layers = config.num_hidden_layers
         self.highway = nn.ModuleList(Highway(config) for _ in range(n_layers))
-        self.early_exit_entropy = [NEVER] * n_layers
+        self._thresholds = [NEVER] * n_layers
         self._config = config
         self._entropy: Entropy | None = None  # what the thresholds were made of, if they were
+
+    @property
+    def early_exit_entropy(self) -> list[float]:
+        """The thresholds, in nats, one a layer; setting it is `set_early_exit_entropy`."""
+        return self._thresholds
+
+    @early_exit_entropy.setter
+    def early_exit_entropy(self, x: float | Sequence[float]) -> None:
+        self.set_early_exit_entropy(x)
 
     def set_early_exit_entropy(self, x: float | Sequence[float]) -> None:
         """The entropy, in nats, below which a row leaves: of every layer, or a list of all.
@@ -101,7 +110,7 @@ class DeeBertEncoder(Encoder):
         Raises ConfigError for one output, which has no entropy (the research code let every row
         leave after the first layer).
         """
-        n_layers = len(self.early_exit_entropy)
+        n_layers = len(self._thresholds)
         one = plain_number(x)
         values = [one] * n_layers if one is not None else _numbers(x)
         if values is None or len(values) != n_layers:
@@ -120,9 +129,9 @@ class DeeBertEncoder(Encoder):
         """
         if Task.of(self._config).kind == REGRESSION:
             return RegressionPatience(0)
-        if self._entropy is not None and self.early_exit_entropy == self._each(self._entropy):
+        if self._entropy is not None and self._thresholds == self._each(self._entropy):
             return self._entropy
-        return LayerEntropy(tuple(self.early_exit_entropy))
+        return LayerEntropy(tuple(self._thresholds))
 
     @criterion.setter
     def criterion(self, value: Criterion) -> None:
@@ -130,7 +139,7 @@ class DeeBertEncoder(Encoder):
             self._set(value)
 
     def _set(self, value: Criterion) -> None:
-        n_layers = len(self.early_exit_entropy)
+        n_layers = len(self._thresholds)
         thresholds: list[float] = []
         if isinstance(value, Entropy):
             thresholds = self._each(value)
@@ -149,12 +158,12 @@ class DeeBertEncoder(Encoder):
                 f"{n_layers} thresholds; got {value!r}. A run takes any other: "
                 "Runner(model, criterion=...)."
             )
-        self.early_exit_entropy = thresholds
+        self._thresholds = thresholds
         self._entropy = value if isinstance(value, Entropy) else None
 
     def _each(self, value: Entropy) -> list[float]:
         """The threshold of each layer."""
-        layers = range(len(self.early_exit_entropy))
+        layers = range(len(self._thresholds))
         return [min(value.threshold * value.growth**layer, LARGEST) for layer in layers]
 
     def init_highway_pooler(self, pooler: nn.Module) -> None:
@@ -310,6 +319,11 @@ class DeeBertForSequenceClassification(SequenceClassification, BertPreTrainedMod
         )
 
     @property
+    def num_layers(self) -> int:
+        """N, which the research code's scripts ask the classifier for."""
+        return self.stack.n_layers
+
+    @property
     def owned_criterion(self) -> Criterion:
         """The thresholds as a criterion; one that is set must be of entropies."""
         return self._encoder.criterion
@@ -357,22 +371,16 @@ class DeeBertForSequenceClassification(SequenceClassification, BertPreTrainedMod
         )
         left = body._passed(batch, self.logits, frozen=train_highway)
         more = body._more_of(left)
-        outputs: tuple[Any, ...] = (left.logits_BC, *more)
+        loss: tuple[Tensor, ...] = ()
         if labels is not None:
             batch.check_labels(labels)
-            outputs = (self._loss(left, labels, train_highway), *outputs)
+            loss = (self._loss(left, labels, train_highway),)
         if self.training:
-            return outputs
-        entropies = [said for _, _, said in more[-1]]
-        if output_layer >= 0:
-            if output_layer >= len(more[-1]):
-                raise InputError(
-                    f"output_layer={output_layer}: all rows had left before that highway. Let them "
-                    "pass all layers: set_early_exit_entropy(-1)."
-                )
-            at = 0 if labels is None else 1
-            outputs = (*outputs[:at], more[-1][output_layer][0], *outputs[at + 1 :])
-        return (*outputs, (entropy(left.logits_BC), entropies), exit_layer(left))
+            return (*loss, left.logits_BC, *more)
+        highways = more[-1]
+        logits_BC = left.logits_BC if output_layer < 0 else _of_layer(highways, output_layer)
+        entropies = (entropy(left.logits_BC), [said for _, _, said in highways])
+        return (*loss, logits_BC, *more, entropies, exit_layer(left))
 
     def _check_layer(self, output_layer: object) -> None:
         """InputError unless there is such a highway, or it is -1."""
@@ -394,6 +402,16 @@ class DeeBertForSequenceClassification(SequenceClassification, BertPreTrainedMod
             for one in left.asked[:-1]
         ]
         return sum(losses, left.logits_BC.new_zeros(()))
+
+
+def _of_layer(highways: Sequence[tuple[Tensor, ...]], layer: int) -> Tensor:
+    """The logits of a highway, from 0; InputError where no row came so far."""
+    if layer >= len(highways):
+        raise InputError(
+            f"output_layer={layer}: all rows had left before that highway. Let them pass all "
+            "layers: set_early_exit_entropy(-1)."
+        )
+    return highways[layer][0]
 
 
 class DeeRobertaForSequenceClassification(DeeBertForSequenceClassification):

@@ -10,8 +10,10 @@ from offramp.errors import ConfigError
 from offramp.hub.names import Request
 from offramp.models.base import PretrainedModel
 from offramp.models.config import PretrainedConfig
+from offramp.models.names import as_path
 from offramp.models.opening import check_positions
 from offramp.models.registry import find_class, find_config_class, identify
+from offramp.storage.steady import reread
 
 _LOOK_UP = ("revision", "cache_dir", "local_files_only", "force_download", "token")
 
@@ -71,6 +73,20 @@ class _AutoModel:
         """
         check_positions(cls.__name__, from_hf_hub, subfolder)
         name = pretrained_model_name_or_path
+        return reread(
+            lambda: cls._opened(name, from_hf_hub, subfolder, args, dict(kwargs)),
+            as_path(name) / (subfolder or ""),
+        )
+
+    @classmethod
+    def _opened(
+        cls,
+        name: str | Path,
+        from_hf_hub: bool,
+        subfolder: str | None,
+        args: tuple[Any, ...],
+        kwargs: dict[str, Any],
+    ) -> Any:
         config = kwargs.get("config")
         architectures = None
         if isinstance(config, PretrainedConfig):

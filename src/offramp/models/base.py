@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import warnings
 from collections.abc import Mapping
 from pathlib import Path
@@ -21,12 +22,12 @@ from offramp.hub.names import Request, Source
 from offramp.models.blueprint import build_again, new_blueprint
 from offramp.models.builtin import read_only
 from offramp.models.config import PretrainedConfig
-from offramp.models.config_file import CONFIG_FILE
+from offramp.models.config_file import CONFIG_FILE, OLD_CONFIG_FILE
 from offramp.models.loading import LoadingReport
 from offramp.models.names import companions_in, companions_of
 from offramp.models.opening import Opening, check_positions, open_model
 from offramp.models.parts import ModelParts
-from offramp.models.saving import write_model
+from offramp.models.saving import weights_file, write_model, written_dialect
 from offramp.models.sharing import HubMixin
 from offramp.models.tables import MODEL_STATE, ModelNames, freeze_tables
 from offramp.models.tracking import InitTrackerMeta, is_building
@@ -95,6 +96,7 @@ class PretrainedModel(ModelParts, GenerationMixin, HubMixin, metaclass=InitTrack
         self._take(config)
         self.name_or_path = ""
         self._companions: dict[str, bytes] = {}  # files that lay beside the weights
+        self._dialect = "own"  # of the files that it was loaded from
 
     def _take(self, config: PretrainedConfig) -> None:
         self.config = config
@@ -281,6 +283,7 @@ class PretrainedModel(ModelParts, GenerationMixin, HubMixin, metaclass=InitTrack
         *,
         max_shard_size: int | str | None = None,
         variant: str | None = None,
+        dialect: str = "own",
         safe_serialization: bool = True,
         save_function: object = None,
     ) -> None:
@@ -291,10 +294,14 @@ class PretrainedModel(ModelParts, GenerationMixin, HubMixin, metaclass=InitTrack
         do not stay in it, but those of a variant leave the others; other files do stay.
         `state_dict` is written in place of the model's own tensors, whose names and shapes it must
         have. Weights of more than `max_shard_size` (bytes, or "5GB") go into several files with an
-        index. `variant` is a word in the file's name: model.VARIANT.safetensors. Nothing is written
-        where `is_main_process` is False. `save_function` (accelerate's) is not called: one file is
+        index. `variant` is a word in the file's name: model.VARIANT.safetensors. `dialect` is whose
+        names, settings and file are written: "own" (transformers'), "paddle" (PaddleNLP's, as
+        model_state.pdparams), "deebert" or "pabee" (the research code's, as pytorch_model.bin), or
+        "keep" for those that the model was loaded from. Nothing is written where `is_main_process`
+        is False. `save_function` (accelerate's) is not called: one file is
         written as another. Raises SaveError for a path that is a file, and
-        ConfigError for a model that its configuration does not describe.
+        ConfigError for a model that its configuration does not describe, and CheckpointError for
+        one that has what the dialect has not.
         """
         if not safe_serialization:
             raise UnsupportedError(
@@ -303,10 +310,16 @@ class PretrainedModel(ModelParts, GenerationMixin, HubMixin, metaclass=InitTrack
             )
         if not is_main_process:
             return
-        replaced = replaced_by(self.resource_files_names[MODEL_STATE], variant)
+        replaced = replaced_by(weights_file(self, written_dialect(self, dialect)), variant)
+        if variant is None:
+            replaced = re.compile(f"{replaced.pattern}|{re.escape(OLD_CONFIG_FILE)}")
         with staged(save_dir, replaced) as fresh:
             self.write_files(
-                fresh, state_dict=state_dict, max_shard_size=max_shard_size, variant=variant
+                fresh,
+                state_dict=state_dict,
+                max_shard_size=max_shard_size,
+                variant=variant,
+                dialect=dialect,
             )
             there = companions_in(Path(save_dir).expanduser())
             for name, content in self._companions.items():
@@ -329,6 +342,7 @@ class PretrainedModel(ModelParts, GenerationMixin, HubMixin, metaclass=InitTrack
         state_dict: Mapping[str, Tensor] | None = None,
         max_shard_size: int | str | None = None,
         variant: str | None = None,
+        dialect: str = "own",
     ) -> None:
         """Write configuration and weights into an open directory; see `save_pretrained`."""
         write_model(
@@ -337,6 +351,7 @@ class PretrainedModel(ModelParts, GenerationMixin, HubMixin, metaclass=InitTrack
             state_dict=state_dict,
             max_shard_size=max_shard_size,
             variant=variant,
+            dialect=dialect,
         )
 
     def write_for_hub(self, directory: Path, max_shard_size: int | str | None) -> None:

@@ -14,7 +14,6 @@ from typing import Any, ClassVar, TypeVar
 
 from typing_extensions import Self, dataclass_transform
 
-from offramp.checkpoints.directory import write_file
 from offramp.errors import ConfigError, ConfigFileError, UnknownOptionError, nearest
 from offramp.hub.names import Request
 from offramp.models.builtin import writable
@@ -26,6 +25,8 @@ from offramp.models.config_file import (
     read_json,
 )
 from offramp.models.names import exists, locate, model_files
+from offramp.storage.files import write_file
+from offramp.storage.into import write_into
 
 Check = Callable[[Any], str | None]
 """Given a value, None if it is good, else what was expected."""
@@ -375,7 +376,8 @@ class PretrainedConfig:
 
     def save_pretrained(self, save_dir: str | Path) -> None:
         """Write config.json into a directory; what else lies there stays."""
-        self.to_json_file(Path(save_dir) / CONFIG_FILE, use_diff=False)
+        text = self.to_json_string(use_diff=False)
+        write_into(Path(save_dir), {CONFIG_FILE: text.encode()})
 
     def to_json_file(self, json_file_path: str | Path, use_diff: bool = True) -> None:
         """Write `to_json_string` to a file."""

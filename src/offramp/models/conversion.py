@@ -69,14 +69,15 @@ class Target:
     def report(self, weights: Weights, source: str, target: str, to: str) -> Conversion:
         """What was done with the tensors of the source."""
         names = self.names
+        not_written = [own for own in weights.tensors if own not in names]
         return Conversion(
             source,
             target,
             weights.dialect,
             to,
-            {weights.foreign.get(own, own): names[own] for own in weights.tensors},
+            {weights.foreign.get(own, own): names[own] for own in weights.tensors if own in names},
             tuple(sorted(names[own] for own in weights.turned ^ self.turned)),
             {names[name]: names[other] for name, other in self.tied.items()},
-            tuple(weights.left_out),
+            (*weights.left_out, *(weights.foreign.get(own, own) for own in not_written)),
             tuple(self.notes),
         )

@@ -7,11 +7,13 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
+from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 from offramp.checkpoints.directory import check_writable, staged
-from offramp.checkpoints.file_names import PADDLE_FILE, SAFETENSORS_FILE, TORCH_FILE, WEIGHTS
+from offramp.checkpoints.file_names import WEIGHTS
 from offramp.checkpoints.finding import find_save
 from offramp.checkpoints.renames import renamed
 from offramp.checkpoints.stored import Stored
@@ -21,6 +23,7 @@ from offramp.checkpoints.writing import write_weights
 from offramp.errors import ConfigError, ConfigFileError, nearest
 from offramp.models.config_file import (
     CONFIG_FILE,
+    OLD_CONFIG_FILE,
     architecture,
     as_json,
     read_config,
@@ -28,21 +31,20 @@ from offramp.models.config_file import (
     stated_family,
 )
 from offramp.models.conversion import Conversion, Target
+from offramp.models.dialects import FILES, in_dialect
 from offramp.models.names import TOKENIZER_FILES, given_path, read_companions
-from offramp.models.paddle_layout import from_paddle, to_paddle
-from offramp.models.research import from_research, to_deebert
+from offramp.models.paddle_layout import from_paddle
+from offramp.models.research import from_research
+from offramp.storage.manifest import check_sizes
+from offramp.storage.steady import reread
 
 FORMATS: dict[str, str] = {
-    "hf": SAFETENSORS_FILE,
-    "paddle": PADDLE_FILE,
-    "research": TORCH_FILE,
+    "hf": "own",
+    "paddle": "paddle",
+    "research": "deebert",
+    "pabee": "pabee",
 }
-"""What a model can be converted to: the file of its weights."""
-"""What a model can be converted to: the file of its weights."""
-_RESEARCH_CLASSES = {
-    "bert": "DeeBertForSequenceClassification",
-    "roberta": "DeeRobertaForSequenceClassification",
-}
+"""What a model can be converted to: the dialect that is written."""
 _TYPES = {"F64": "float64", "F32": "float32", "F16": "float16", "BF16": "bfloat16"}
 
 
@@ -60,7 +62,7 @@ def convert(
     """Write the model in the directory `source` to the directory `target` in another format.
 
     `to` is "hf" (transformers' names in safetensors, which offramp's own files are), "paddle"
-    (PaddleNLP's, as model_state.pdparams) or "research" (DeeBERT's exits, as pytorch_model.bin).
+
     `source` may have any dialect that offramp reads; tokenizer files go along. Numbers are moved
     and never changed. Weights of more than `max_shard_size` (bytes, or "5GB") go into several files
     with an index; the other options are `from_pretrained`'s, and say which files of the source are
@@ -75,14 +77,31 @@ def convert(
     if whole == check_writable(target):
         raise ConfigError(f"{target} is the model itself; name another directory.")
     target = Path(target).expanduser()
+    options = Reading(
+        allow_legacy_pickle=allow_legacy_pickle, uint16_is_bfloat16=uint16_is_bfloat16
+    )
+    read = partial(_read, source, variant=variant, use_safetensors=use_safetensors, options=options)
+    weights, there, companions = reread(lambda: read(to), whole)
+    names = TOKENIZER_FILES if companions.keys() & set(TOKENIZER_FILES) else ()
+    replaced = re.compile("|".join([WEIGHTS.pattern, *map(re.escape, [OLD_CONFIG_FILE, *names])]))
+    with staged(target, replaced) as fresh:
+        (fresh / CONFIG_FILE).write_text(as_json(there.values), encoding="utf-8")
+        write_weights(fresh, there.written(), FILES[FORMATS[to]], max_shard_size=max_shard_size)
+        for name, content in companions.items():
+            (fresh / name).write_bytes(content)
+    return there.report(weights, str(source), str(target), to)
+
+
+def _read(
+    source: Path, to: str, *, variant: str | None, use_safetensors: bool | None, options: Reading
+) -> tuple[Weights, Target, dict[str, bytes]]:
+    """A directory's tensors, what is to be written of them, and the files beside them."""
     values = read_config(source)
     model_type = _model_type(values, source)
     family = FAMILIES.get(model_type)
     rows = paddle_rows(model_type, architecture(values))
-    bfloat16 = stated_dtype(values) == "bfloat16"
-    options = Reading(
-        allow_legacy_pickle=allow_legacy_pickle, uint16_is_bfloat16=uint16_is_bfloat16 or bfloat16
-    )
+    if stated_dtype(values) == "bfloat16":
+        options = replace(options, uint16_is_bfloat16=True)
     save = find_save(
         source, variant=variant, use_safetensors=use_safetensors, rows=rows, options=options
     )
@@ -93,68 +112,21 @@ def convert(
     copies: dict[str, str] = {}
     if weights.dialect == "paddle":
         if family is None:
-            raise _unknown_family(model_type, source)
+            raise ConfigError(
+                f"{source} is a {model_type!r} model, and PaddleNLP's names are known of "
+                f"{', '.join(FAMILIES)}."
+            )
         weights, values, copies, notes = from_paddle(weights, values, family, model_type)
     values = {**values, "model_type": model_type, **_stated_dtype(weights.tensors)}
-    if to == "paddle":
-        if family is None:
-            raise _unknown_family(model_type, source)
-        there = to_paddle(weights, values, family)
-    else:
-        there = _to_research(weights, values) if to == "research" else _to_own(weights, values)
+    there = in_dialect(weights, values, FORMATS[to])
     there.notes[:0] = notes
     there.tied |= {
         name: other
         for name, other in copies.items()
         if name in there.names and other in there.names
     }
-    companions = read_companions(source)
-    names = TOKENIZER_FILES if companions.keys() & set(TOKENIZER_FILES) else ()
-    replaced = re.compile("|".join([WEIGHTS.pattern, *map(re.escape, names)]))
-    with staged(target, replaced) as fresh:
-        (fresh / CONFIG_FILE).write_text(as_json(there.values), encoding="utf-8")
-        write_weights(fresh, there.written(), FORMATS[to], max_shard_size=max_shard_size)
-        for name, content in companions.items():
-            (fresh / name).write_bytes(content)
-    return there.report(weights, str(source), str(target), to)
-
-
-def _to_own(weights: Weights, values: dict[str, Any]) -> Target:
-    there = Target(dict(weights.tensors), {name: name for name in weights.tensors}, values)
-    if values.get("mask_padding"):
-        there.notes.append(
-            "PaddleNLP masks the pad token where no attention_mask is given, and so does offramp "
-            "with this config.json; transformers does not: pass it a mask."
-        )
-    return there
-
-
-def _to_research(weights: Weights, values: dict[str, Any]) -> Target:
-    names, last = to_deebert(weights.tensors, values)
-    tensors = dict(weights.tensors)
-    tied = {name: own for name, own in _last_exit(last).items() if name not in tensors}
-    tensors |= {name: tensors[own] for name, own in tied.items()}
-    kept = {key: value for key, value in values.items() if key != "exits"}
-    kept["architectures"] = [_RESEARCH_CLASSES.get(str(values["model_type"]), "")]
-    there = Target(tensors, names | {name: name for name in tied}, kept, tied=tied)
-    if tied:
-        there.notes.append("The exit after the last layer is a copy of the model's own head.")
-    there.notes.append(
-        "DeeBERT's files keep no criterion, and its code knows entropies alone: call "
-        f"set_early_exit_entropy there. Here it is {values['exits'].get('criterion')}."
-    )
-    return there
-
-
-def _last_exit(last: str) -> dict[str, str]:
-    """{tensor of DeeBERT's last exit: the model's own that it is a copy of}."""
-    prefix = last.partition(".")[0]
-    pairs = {"pooler.dense": f"{prefix}.pooler.dense", "classifier": "classifier"}
-    return {
-        f"{last}{theirs}.{part}": f"{own}.{part}"
-        for theirs, own in pairs.items()
-        for part in ("weight", "bias")
-    }
+    check_sizes(save.parent, {save.name, *(path.name for path in weights.files.values())})
+    return weights, there, read_companions(source)
 
 
 def _model_type(values: Mapping[str, Any], source: Path) -> str:
@@ -172,13 +144,6 @@ def _stated_dtype(tensors: Mapping[str, Stored]) -> dict[str, str]:
     """The one type of the weights, where they have one."""
     types = {stored.dtype for stored in tensors.values() if stored.dtype in _TYPES}
     return {"dtype": _TYPES[types.pop()]} if len(types) == 1 else {}
-
-
-def _unknown_family(model_type: str, source: Path) -> ConfigError:
-    return ConfigError(
-        f"{source} is a {model_type!r} model, and PaddleNLP's names are known of "
-        f"{', '.join(FAMILIES)}."
-    )
 
 
 __all__ = ["FORMATS", "Conversion", "convert"]

@@ -16,6 +16,7 @@ import torch
 from torch import Tensor
 
 from offramp.errors import InputError
+from offramp.models.checks import check_tensor
 from offramp.models.outputs import ModelOutput
 from offramp.nn.attention import Probe
 from offramp.nn.blocks import KeysValues
@@ -215,6 +216,16 @@ def _check_batch(
     task_types: Tensor | None,
 ) -> None:
     """InputError for arguments that are no batch together."""
+    named = {
+        "input_ids": ids,
+        "attention_mask": mask,
+        "token_type_ids": token_types,
+        "position_ids": position_ids,
+        "inputs_embeds": embeds,
+        "task_type_ids": task_types,
+    }
+    for name, value in named.items():
+        check_tensor(name, value)
     if (ids is None) == (embeds is None):
         raise InputError("Pass either input_ids or inputs_embeds, and not both.")
     given = cast(Tensor, embeds if ids is None else ids)

@@ -20,6 +20,7 @@ from torch import Tensor, nn
 
 from offramp.errors import ConfigError, InputError
 from offramp.models.base import PretrainedModel
+from offramp.models.checks import check_tensor
 from offramp.models.config import PretrainedConfig
 from offramp.models.flow import ExitableModel, Flow, LayerStack, reads_first
 from offramp.models.losses import classification_loss, span_loss, token_loss
@@ -241,6 +242,8 @@ class MultipleChoice(Task):
         return_dict: bool | None = None,
     ) -> MultipleChoiceModelOutput | tuple[Any, ...]:
         """As the other tasks' `forward`, with [B, choices, L] in place of [B, L]."""
+        check_tensor("input_ids", input_ids)
+        check_tensor("inputs_embeds", inputs_embeds)
         given = input_ids if inputs_embeds is None else inputs_embeds
         if given is None or given.dim() != (3 if inputs_embeds is None else 4):
             raise InputError(
@@ -249,6 +252,7 @@ class MultipleChoice(Task):
             )
 
         def flat(name: str, x: Tensor | None) -> Tensor | None:
+            check_tensor(name, x)
             if x is not None and (x.dim() < 3 or x.shape[:2] != given.shape[:2]):
                 rows, choices, length = given.shape[:3]
                 raise InputError(

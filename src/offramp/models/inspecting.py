@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections import Counter
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -25,6 +25,7 @@ from offramp.models.config_file import (
 )
 from offramp.models.names import exists, given_path, is_file
 from offramp.models.research import from_research
+from offramp.storage.steady import reread
 
 _SETTINGS = (
     "vocab_size",
@@ -103,8 +104,18 @@ def inspect(
     ModelNotFoundError, ConfigError or CheckpointError as loading would, but needs no configuration
     and compares with none.
     """
-    given_path(source)
-    source = Path(source).expanduser()
+    whole = given_path(source)
+    options = Reading(
+        allow_legacy_pickle=allow_legacy_pickle, uint16_is_bfloat16=uint16_is_bfloat16
+    )
+    return reread(
+        lambda: _inspected(Path(source).expanduser(), variant, use_safetensors, options), whole
+    )
+
+
+def _inspected(
+    source: Path, variant: str | None, use_safetensors: bool | None, options: Reading
+) -> Inspection:
     if not exists(source):
         raise ModelNotFoundError(f"{source} does not exist. Pass a model's directory or file.")
     directory = source if source.is_dir() else source.parent
@@ -114,10 +125,8 @@ def inspect(
     architectures = architectures if isinstance(architectures, list) else []
     model_type = stated_family(values)
     rows = paddle_rows(model_type or "bert", architecture(values))
-    options = Reading(
-        allow_legacy_pickle=allow_legacy_pickle,
-        uint16_is_bfloat16=uint16_is_bfloat16 or stated_dtype(values) == "bfloat16",
-    )
+    if stated_dtype(values) == "bfloat16":
+        options = replace(options, uint16_is_bfloat16=True)
     save = source
     if not source.is_file():
         save = find_save(

@@ -7,6 +7,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from offramp.errors import InputError
+from offramp.models.checks import check_tensor
 
 
 def classification_loss(
@@ -20,6 +21,7 @@ def classification_loss(
     Cross-entropy for class numbers [R]; squared error for `regression` or C = 1; binary
     cross-entropy for floating labels [R, C]. `problem_type` decides where it is given.
     """
+    check_tensor("labels", labels)
     n_classes = logits_RC.shape[-1]
     if labels.numel() not in (len(logits_RC), logits_RC.numel()):
         raise InputError(
@@ -54,6 +56,7 @@ def classification_loss(
 
 def token_loss(logits_BLC: Tensor, labels_BL: Tensor, real_BL: Tensor) -> Tensor:
     """Mean cross-entropy over the real tokens whose label is not -100, []."""
+    check_tensor("labels", labels_BL)
     if logits_BLC.shape[:-1] != labels_BL.shape:
         raise InputError(
             f"labels must be {list(logits_BLC.shape[:-1])}, one a token; got "
@@ -67,6 +70,7 @@ def token_loss(logits_BLC: Tensor, labels_BL: Tensor, real_BL: Tensor) -> Tensor
 
 def replaced_loss(logits_BL: Tensor, labels_BL: Tensor, real_BL: Tensor) -> Tensor:
     """Mean binary cross-entropy over the real tokens: 1 is a replaced one, -100 does not count."""
+    check_tensor("labels", labels_BL)
     if logits_BL.shape != labels_BL.shape:
         raise InputError(
             f"labels must be {list(logits_BL.shape)}, one a token; got {list(labels_BL.shape)}."
@@ -102,6 +106,7 @@ def span_loss(
 
 
 def _numbers(what: str, labels: Tensor) -> Tensor:
+    check_tensor(what, labels)
     if labels.is_floating_point() or labels.is_complex():
         raise InputError(f"{what} are whole numbers; got {labels.dtype}.")
     return labels.reshape(-1).long()

@@ -18,6 +18,7 @@ from offramp.checkpoints.file_names import (
 from offramp.errors import ConfigError, HubError, ModelNotFoundError, nearest
 from offramp.hub.names import Request, Select, Source, find, is_hub_name
 from offramp.models.builtin import all_sources
+from offramp.storage.steady import present
 
 CONFIG_FILE, OLD_CONFIG_FILE = "config.json", "model_config.json"
 """A configuration's file, and its name of before PaddleNLP 2.5."""
@@ -79,8 +80,8 @@ def locate(
     """
     text = os.fspath(name)
     if not hub_only:
-        path = Path(text).expanduser() if text.startswith("~/") else Path(text)
-        if exists(path):
+        path = present(as_path(text)) if text else None
+        if path is not None:
             return _of_path(path, request)
     text, request = _revision_apart(text, request)
     if not hub_only and text in built_in:
@@ -109,6 +110,12 @@ def _revision_apart(name: str, request: Request) -> tuple[str, Request]:
     if request.revision not in (None, revision):
         raise ConfigError(f"{name} and revision={request.revision!r} say two revisions; keep one.")
     return plain, replace(request, revision=revision)
+
+
+def as_path(name: str | Path) -> Path:
+    """The path that a name is, if it is one."""
+    text = os.fspath(name)
+    return Path(text).expanduser() if text.startswith("~/") else Path(text)
 
 
 def exists(path: str | Path) -> bool:

@@ -6,7 +6,7 @@ import copy
 import re
 import warnings
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar, cast
@@ -31,6 +31,8 @@ from offramp.models.research import from_research, is_translatable
 from offramp.models.tables import MODEL_STATE
 from offramp.models.tensors import given_weights
 from offramp.models.unfilled import WithoutValues
+from offramp.storage.manifest import check_sizes
+from offramp.storage.steady import reread, steady
 
 if TYPE_CHECKING:
     from offramp.models.base import PretrainedModel
@@ -106,10 +108,42 @@ def open_model(
     kwargs: Mapping[str, Any] | None = None,
 ) -> tuple[M, LoadingReport]:
     """`cls.from_pretrained` without its warning of new weights: the report tells of them."""
-    dtype, device = _dtype(opening.dtype), _device(opening)
+    device = _device(opening)
     if name is None and (opening.config is None or opening.state_dict is None):
         raise ConfigError("Without a name both config= and state_dict= are needed.")
+    model, report, notes = reread(lambda: _open(cls, name, opening, args, kwargs or {}))
+    for note in notes:
+        warnings.warn(f"{name}: {note}", UserWarning, stacklevel=3)
+    if device.type != "cpu":
+        model.to(device)
+    model.eval()
+    if isinstance(model.config.exits, Mapping) and hasattr(model, "exits"):
+        offramp.check_certificate(model)
+    return model, report
+
+
+def _open(
+    cls: type[M],
+    name: str | Path | None,
+    opening: Opening,
+    args: tuple[Any, ...],
+    kwargs: Mapping[str, Any],
+) -> tuple[M, LoadingReport, list[str]]:
+    """The model, what was done with its tensors, and notes for the user; one save's throughout."""
     place = None if name is None else _find(cls, name, opening)
+    with nullcontext() if place is None else steady(place.directory):
+        return _open_at(cls, name, place, opening, args, kwargs)
+
+
+def _open_at(
+    cls: type[M],
+    name: str | Path | None,
+    place: Place | None,
+    opening: Opening,
+    args: tuple[Any, ...],
+    kwargs: Mapping[str, Any],
+) -> tuple[M, LoadingReport, list[str]]:
+    dtype = _dtype(opening.dtype)
     values = {} if place is None else _config_values(cls, str(name), place, opening)
     blueprint = _blueprint(cls, values, str(name), opening, args, kwargs)
     reading = opening.reading(values)
@@ -118,7 +152,10 @@ def open_model(
     companions = {} if place is None else read_companions(place.directory)
     if opening.config is None:
         _check_layers(blueprint.config, weights, str(name))
+        if place is not None and "exits" not in (kwargs or {}):
+            _check_exits(cls, values, weights, str(name))
     model = None
+    notes: list[str] = []
     if is_translatable(weights):
         # A class of one's own may have names that look foreign: what it knows stays as it is.
         model = _built(cls, blueprint, values, name, opening, kwargs)
@@ -130,8 +167,6 @@ def open_model(
             if weights.dialect == "paddle":
                 model_type = cls.config_class.model_type if blueprint.config else ""
                 weights, stated, notes = opened(weights, values, cls.paddle_defaults, model_type)
-                for note in notes:
-                    warnings.warn(f"{name}: {note}", UserWarning, stacklevel=3)
             if stated != values:
                 values = stated
                 blueprint = _blueprint(cls, values, str(name), opening, args, kwargs)
@@ -146,15 +181,20 @@ def open_model(
         ignore_mismatched_sizes=opening.ignore_mismatched_sizes,
         strict=opening.strict,
     )
+    if save is not None:
+        check_sizes(save.parent, {save.name, *(path.name for path in weights.files.values())})
     if place is not None:
         model.name_or_path = str(name)
         model._companions = companions
-    if device.type != "cpu":
-        model.to(device)
-    model.eval()
-    if isinstance(model.config.exits, Mapping) and hasattr(model, "exits"):
-        offramp.check_certificate(model)
-    return model, report
+        model._dialect = _dialect(cls, weights)
+    return model, report, notes
+
+
+def _dialect(cls: type[PretrainedModel], weights: Weights) -> str:
+    """Whose files they are. A class of the research code has its names in our files too."""
+    if not cls.owns_exits or not weights.source.endswith((".bin", ".bin.index.json")):
+        return weights.dialect
+    return "deebert" if any(".highway." in name for name in weights.tensors) else "pabee"
 
 
 def _built(
@@ -216,6 +256,32 @@ def _check_layers(config: PretrainedConfig | None, weights: Weights, name: str) 
             "all. config.json is of another model.",
             file=name,
         )
+
+
+_OWN_EXITS = {"deebert": ".highway.", "pabee": "classifiers."}
+"""Under what name a configuration has the settings of research models, and what their files hold
+then."""
+
+
+def _check_exits(
+    cls: type[PretrainedModel], values: Mapping[str, Any], weights: Weights, name: str
+) -> None:
+    """CheckpointError where a file's exits are not what its configuration says."""
+    if "exits" not in values and any(tensor.startswith("exits.") for tensor in weights.tensors):
+        raise CheckpointError(
+            f"{name} holds tensors of exits, and its config.json says nothing of any: how they are "
+            "asked is lost. Restore its section `exits`, or load the model without them: "
+            "from_pretrained(name, exits=None).",
+            kind="unexpected",
+        )
+    for section, tensors in _OWN_EXITS.items():
+        if cls.owns_exits and section in values and not any(tensors in t for t in weights.tensors):
+            raise CheckpointError(
+                f"{name} says {section!r} in its config.json, and holds none of the exits that go "
+                f"with it ({tensors.strip('.')}): they would be random. Its weights are another "
+                "model's, or not all there.",
+                kind="missing",
+            )
 
 
 def _config_values(

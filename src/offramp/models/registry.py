@@ -16,7 +16,8 @@ from offramp.models.base import PretrainedModel
 from offramp.models.builtin import FAMILIES as BUILT_IN, all_sources
 from offramp.models.config import PretrainedConfig
 from offramp.models.config_file import CONFIG_FILE, OLD_CONFIG_FILE, read_config
-from offramp.models.names import exists, is_file, locate, model_files
+from offramp.models.names import as_path, exists, is_file, locate, model_files
+from offramp.storage.steady import reread
 
 WEIGHTS_FILE = PretrainedModel.resource_files_names["model_state"]
 
@@ -89,15 +90,24 @@ def identify(
 
     The tensors' names decide where they begin as one family's do, since a configuration may lie;
     then its model_type, then its architectures. These are in the values as the tensors have them
-    where those are of a class with a head of its own. Raises ConfigError where nothing is known.
+    where those are of a class with a head of its own. Raises ConfigError where nothing is known, or
+    model_type and architectures are two families and the tensors do not decide.
     """
+    return reread(
+        lambda: _identified(name, request or Request(), from_hf_hub, variant), as_path(name)
+    )
+
+
+def _identified(
+    name: str | Path, request: Request, from_hf_hub: bool, variant: str | None
+) -> tuple[str, dict[str, Any]]:
     if not from_hf_hub and not exists(name):
         for model_type, built_in in BUILT_IN.items():
             if name in built_in.configurations:
                 return model_type, dict(built_in.configurations[str(name)])
     place = locate(
         name,
-        request or Request(),
+        request,
         model_files((CONFIG_FILE, OLD_CONFIG_FILE), None),
         all_sources(),
         hub_only=from_hf_hub,
@@ -124,7 +134,20 @@ def identify(
             f"class that it belongs to, or add one of {', '.join(FAMILIES)}."
         )
     _family(found)
+    if tensors and not prefixed:
+        _check_agreed(str(name), found, named, values)
     return found, values
+
+
+def _check_agreed(name: str, stated: str, named: str | None, values: dict[str, Any]) -> None:
+    """ConfigError for two families, where tensors without a prefix would fit either."""
+    if named is None or FAMILIES[stated].prefix == FAMILIES[named].prefix:
+        return
+    raise ConfigError(
+        f"config.json of {name} says model_type {stated!r} and architectures "
+        f"{values['architectures']}, which are two families, and the tensors' names do not tell "
+        f"which it is. Mend config.json, or load it with the class that it belongs to."
+    )
 
 
 def _family(model_type: object) -> Family:

@@ -13,7 +13,9 @@ from collections.abc import Collection, Iterable, Mapping
 from dataclasses import replace
 from typing import Any
 
+from offramp.checkpoints.content import settled
 from offramp.checkpoints.renames import named_back, renamed
+from offramp.checkpoints.stored import Stored
 from offramp.checkpoints.tables import research_rows
 from offramp.checkpoints.weights import Weights
 from offramp.errors import CheckpointError
@@ -27,9 +29,7 @@ _OWN_CLASS = re.compile(r"^Dee(?=[A-Z])|WithPabee$")
 
 def is_translatable(weights: Weights) -> bool:
     """Whether the names seem to be another library's."""
-    return weights.dialect != "own" or any(
-        ".encoder.highway." in name or name.startswith("classifiers.") for name in weights.tensors
-    )
+    return weights.dialect != "own" or has_research_names(weights.tensors)
 
 
 def from_research(weights: Weights, config: Mapping[str, Any]) -> tuple[Weights, dict[str, Any]]:
@@ -54,6 +54,11 @@ def from_research(weights: Weights, config: Mapping[str, Any]) -> tuple[Weights,
             )
         return read(weights, config, len(numbers))
     return weights, dict(config)
+
+
+def has_research_names(names: Collection[str]) -> bool:
+    """Whether exits among these are called as the research code calls them."""
+    return any(".encoder.highway." in name or name.startswith("classifiers.") for name in names)
 
 
 def to_deebert(names: Collection[str], config: Mapping[str, Any]) -> tuple[dict[str, str], str]:
@@ -92,6 +97,52 @@ def to_deebert(names: Collection[str], config: Mapping[str, Any]) -> tuple[dict[
     rows = research_rows(prefix)
     found = {name: (named_back(name, rows) or (name, False))[0] for name in names}
     return found, f"{prefix}.encoder.highway.{layers - 1}."
+
+
+def to_pabee(tensors: Mapping[str, Stored], config: Mapping[str, Any]) -> dict[str, str]:
+    """{our name: PABEE's} of a classifier with exits; their poolers, all the shared one, left out.
+
+    Raises CheckpointError where the exits are not such as PABEE has: one after every layer, all
+    over the model's one pooler.
+    """
+    section, layers = config.get("exits"), config.get("num_hidden_layers")
+    if not isinstance(section, Mapping) or not isinstance(layers, int):
+        raise CheckpointError(
+            "PABEE's layout is for a model with exits; this one has none.", kind="unsupported"
+        )
+    steps, prefix = _steps_a_layer(config), _prefix(tensors)
+    depths = list(range(steps, min(layers, 10_000) * steps, steps))
+    pooler = f"{prefix}.pooler" if prefix == "albert" else f"{prefix}.pooler.dense"
+    apart = [
+        depth
+        for depth in depths
+        for part in _PARTS
+        if not _alike(tensors.get(f"exits.{depth}.dense.{part}"), tensors.get(f"{pooler}.{part}"))
+    ]
+    if section.get("pooler") != "first" or section.get("depths") != depths or apart:
+        raise CheckpointError(
+            f"PABEE has an exit after each of {layers} layers, all over the model's one pooler; "
+            f"this model's, after {section.get('depths')}, have poolers of their own. Save it in "
+            "our own dialect, or in DeeBERT's.",
+            kind="unsupported",
+        )
+    exits = re.compile(r"exits\.(?P<n>\d+)\.(?P<rest>.*)")
+    names = {}
+    for name in tensors:
+        found = exits.fullmatch(name)
+        if found is None:
+            last = name.startswith("classifier.")
+            names[name] = f"classifiers.{layers - 1}.{name[11:]}" if last else name
+        elif found["rest"].startswith("classifier."):
+            number = int(found["n"]) // steps - 1
+            names[name] = f"classifiers.{number}.{found['rest'].partition('.')[2]}"
+    return names
+
+
+def _alike(one: Stored | None, other: Stored | None) -> bool:
+    if one is None or other is None or (one.dtype, one.shape) != (other.dtype, other.shape):
+        return False
+    return settled(one.array).tobytes() == settled(other.array).tobytes()
 
 
 def _prefix(names: Iterable[str]) -> str:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import json
 from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -10,8 +11,13 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor
 
+import offramp
+from offramp.checkpoints.card import CARD, new_card
+from offramp.checkpoints.weights import Weights
 from offramp.checkpoints.writing import write_weights
-from offramp.errors import CheckpointError, ConfigError
+from offramp.errors import CheckpointError, ConfigError, nearest
+from offramp.models.config_file import as_json
+from offramp.models.dialects import FILES, in_dialect
 from offramp.models.parts import RESIZABLE, ModelParts
 from offramp.models.tables import MODEL_STATE
 from offramp.models.tensors import as_stored, given_weights
@@ -28,6 +34,7 @@ def write_model(
     state_dict: Mapping[str, Tensor] | None = None,
     max_shard_size: int | str | None = None,
     variant: str | None = None,
+    dialect: str = "own",
 ) -> None:
     """Write configuration and weights into an open directory; see `save_pretrained`."""
     check_savable(model)
@@ -45,10 +52,37 @@ def write_model(
     config.extra.update(model.exit_settings())
     exits = getattr(model, "exits", None)
     config.exits = None if exits is None else exits.section()
-    (directory / model.model_config_file).write_text(config.to_json(), encoding="utf-8")
-    file = model.resource_files_names[MODEL_STATE]
     stored = {name: as_stored(tensor) for name, tensor in tensors.items()}
-    write_weights(directory, stored, file, variant, max_shard_size)
+    text = config.to_json()
+    if (dialect := written_dialect(model, dialect)) != "own":
+        there = in_dialect(Weights("this model", stored), json.loads(text), dialect)
+        text, stored = as_json(there.values), there.written()
+    (directory / model.model_config_file).write_text(text, encoding="utf-8")
+    write_weights(directory, stored, weights_file(model, dialect), variant, max_shard_size)
+    if exits is not None and state_dict is None:
+        proved = offramp.certificate_card(model)
+        if proved is not None:
+            (directory / CARD).write_bytes(new_card(proved))
+
+
+def written_dialect(model: PretrainedModel, asked: str) -> str:
+    """The dialect that a save is in; ConfigError for what is none.
+
+    A model in names of before 2019 is kept with those of today.
+    """
+    if asked == "keep":
+        return model._dialect if model._dialect in FILES else "own"
+    if asked not in FILES:
+        raise ConfigError(
+            f"dialect is keep or one of {', '.join(FILES)}; got {asked!r}. "
+            + nearest(str(asked), ["keep", *FILES])
+        )
+    return asked
+
+
+def weights_file(model: PretrainedModel, dialect: str) -> str:
+    """The name of the file of weights."""
+    return model.resource_files_names[MODEL_STATE] if dialect == "own" else FILES[dialect]
 
 
 def check_savable(model: PretrainedModel) -> None:

@@ -7,27 +7,36 @@ import datetime
 import json
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
+import torch
 from torch import Tensor
 
-from offramp.checkpoints.directory import write_file
+from offramp.backends import is_available
+from offramp.bench.apart import ENGINES, Apart
+from offramp.bench.engine import Run, Setting
 from offramp.errors import ConfigError, SaveError
 from offramp.exits.calibration.certificate import Certificate, certificate_of
 from offramp.exits.container import task_of
 from offramp.reporting.answers import label_words, said
 from offramp.reporting.examples import LONGEST_NAME, Examples, cut, examples
+from offramp.reporting.markdown import markdown
 from offramp.reporting.page import page, plot_style
 from offramp.reporting.plot import standalone
 from offramp.reporting.reliability import Reliability, reliability
 from offramp.reporting.trade import headline
+from offramp.runner.rows import Row
 from offramp.runner.run import Results
 from offramp.runner.sweep import EveryExit, every_exit
+from offramp.storage.files import write_file
 from offramp.text.columns import Columns
 from offramp.text.tables import Table
 from offramp.training.evaluation import (
+    IN_FILE_ORDER,
     PLAIN,
+    SORTED,
     Evaluation,
     Line,
     Progress,
@@ -35,10 +44,14 @@ from offramp.training.evaluation import (
     served_model,
 )
 from offramp.training.examples import as_table, examples_of
+from offramp.training.peers import OpenPeer
 from offramp.training.problems import PROBLEMS, Problem
 from offramp.training.timing import Ratio
 
 FORMAT = 1
+PEERS = ("ONNX Runtime, sorted", "CTranslate2, sorted")
+"""Engines beside transformers, in the model's own precision; each has one order of rows."""
+BATCH = 32  # rows of a peer's padded batch, as of transformers'
 
 
 @dataclass(frozen=True)
@@ -50,8 +63,8 @@ class System:
     that and its speed, because the ratio of one round's times moves less than the times. `lost` is
     by how many points (hundredths of the measure) it is below the plain model, with the paired 95%
     interval. A peer's scores are the plain model's, whose logits it has
-    (`Evaluation.transformers_difference`). `left` is how many rows took their answer from each of
-    `Report.depths`.
+    (`Evaluation.transformers_difference` and `peer_differences`). `left` is how many rows took
+    their answer from each of `Report.depths`.
     """
 
     name: str
@@ -141,6 +154,8 @@ class Report:
             "certificate": certificate,
             "price_per_hour": self.price_per_hour,
             "transformers_difference": evaluation.transformers_difference,
+            "peer_differences": evaluation.peer_differences,
+            "absent": evaluation.absent,
             "machine": evaluation.machine,
         }
         return _plain(values)
@@ -153,42 +168,47 @@ def report(
     dev: Table | Columns | None = None,
     output: str | Path | None = "report.html",
     plot: str | Path | None = None,
+    table: str | Path | None = None,
     price_per_hour: float | None = None,
     thresholds: Sequence[float] | None = None,
     max_loss: float = 0.25,
     rounds: int = 5,
     timing_rows: int = 1000,
     transformers: bool | None = None,
+    peers: bool | None = None,
     progress: Progress = lambda stage, done, total: None,
 ) -> Report:
     """Measure the model in `directory` on `data`, and write a page about it: one HTML file.
 
     The page needs no network. Its numbers lie beside it as JSON, under the same name. With
     `output=None` no page is written. `plot` is a file for the plot alone, an SVG that a README can
-    show. What is measured, and what `dev`, `thresholds`, `max_loss`, `rounds`, `timing_rows` and
-    `transformers` mean, is as of `evaluate`. `price_per_hour` is what an hour of this machine
-    costs; without it the page counts hours.
+    show, and `table` one for the table of systems in Markdown. What is measured, and what `dev`,
+    `thresholds`, `max_loss`, `rounds`, `timing_rows` and `transformers` mean, is as of `evaluate`.
+    `peers=None` measures ONNX Runtime and CTranslate2 too where they are installed, unless
+    `transformers=False`: they get the model through it. One that cannot run the model is named on
+    the page with the reason. `price_per_hour` is what an hour of this machine costs; without it the
+    page counts hours.
 
     The page quotes texts of `data`, up to 24 rows: mind who may see it.
     """
     if price_per_hour is not None and not 0 <= price_per_hour < float("inf"):
         raise ConfigError(f"price_per_hour is a number, at least 0; got {price_per_hour}.")
     files = None if output is None else report_files(output)
-    if plot is not None and Path(plot).suffix != ".svg":
-        raise SaveError(f"{plot} is no name of a plot; call it {Path(plot).stem}.svg.")
-    table = as_table(data)
+    check_endings(plot, table)
+    rows = as_table(data)
     evaluation = evaluate(
         directory,
-        table,
+        rows,
         dev=dev,
         thresholds=thresholds,
         max_loss=max_loss,
         rounds=rounds,
         timing_rows=timing_rows,
         transformers=transformers,
+        peers=_peers(transformers is not False if peers is None else peers),
         progress=progress,
     )
-    found = _report(Path(directory), table, evaluation, price_per_hour)
+    found = _report(Path(directory), rows, evaluation, price_per_hour)
     if files is not None:
         values = found.to_dict()
         html, beside = files
@@ -196,7 +216,19 @@ def report(
         write_file(html, page(values))
     if plot is not None:
         write_file(Path(plot), standalone(found.to_dict(), plot_style()))
+    if table is not None:
+        write_file(Path(table), markdown(found.to_dict()))
     return found
+
+
+def _peers(wanted: bool) -> dict[str, OpenPeer]:
+    """Those of `PEERS` that are installed."""
+    here = (name for name in PEERS if all(map(is_available, ENGINES[name].packages)))
+    return {name: partial(_open, name) for name in here} if wanted else {}
+
+
+def _open(name: str, directory: Path, rows: Sequence[Row]) -> Run:
+    return Apart(directory, Setting(BATCH, torch.get_num_threads()), name=name).prepare(rows)
 
 
 def _plain(values: dict[str, Any]) -> dict[str, Any]:
@@ -214,6 +246,13 @@ def report_files(output: str | Path) -> tuple[Path, Path]:
         if file.is_dir():
             raise SaveError(f"{file} is a directory; a report writes a file of that name.")
     return files
+
+
+def check_endings(plot: str | Path | None, table: str | Path | None) -> None:
+    """SaveError for a plot that is no SVG by its name, and a table that is no Markdown."""
+    for what, file, ending in (("plot", plot, ".svg"), ("table", table, ".md")):
+        if file is not None and Path(file).suffix != ending:
+            raise SaveError(f"{file} is no name of a {what}; call it {Path(file).stem}{ending}.")
 
 
 def _report(
@@ -294,7 +333,7 @@ class _Measured:
         )
 
     def peers(self) -> list[System]:
-        """transformers, of which the evaluation has how many times as fast the plain model is."""
+        """Those of which the evaluation has how many times as fast the plain model is."""
         plain = self.system(self.plain)
         return [
             dataclasses.replace(
@@ -305,7 +344,7 @@ class _Measured:
                 seconds_per_million=plain.seconds_per_million * ratio.median,
             )
             for name, ratio in self.plain.speed.items()
-            if name.startswith("transformers")
+            if name in (IN_FILE_ORDER, SORTED, *self.evaluation.peer_differences)
         ]
 
     def _given(self, line: Line) -> Results:

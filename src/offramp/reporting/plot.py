@@ -8,9 +8,19 @@ from dataclasses import dataclass
 from typing import Any
 
 from offramp.reporting.markup import Markup, tag
-from offramp.reporting.wording import MEASURES, TIMES, capital, score, times
+from offramp.reporting.wording import (
+    MEASURES,
+    TIMES,
+    capital,
+    listed,
+    score,
+    system_of,
+    times,
+)
 
-_LETTER = 6.4  # px of a letter of a label, on average; system fonts differ
+_LETTER = 7.0  # px of a letter of a label, in the widest of usual system fonts
+_GAP = 4  # px between labels
+_SHORT, _NARROW = 50, 500  # px of a label, and of a plot
 _LINE = 15  # px of a line of labels
 
 
@@ -106,7 +116,7 @@ def _axes(frame: Frame, measure: str) -> Markup:
         drawn.append(
             tag("text", digits, class_="tick", x=frame.left - 8, y=y, dy=4, text_anchor="end")
         )
-    for value in _of_ten(*frame.speeds, most=5 if frame.width < 500 else 8):
+    for value in _of_ten(*frame.speeds, most=5 if frame.width < _NARROW else 8):
         x = f"{frame.x(value):.1f}"
         drawn.append(tag("line", class_="grid", x1=x, x2=x, y1=frame.top, y2=floor))
         drawn.append(
@@ -200,12 +210,13 @@ def _labels(
     places = [_place(system, measure, frame) for system in (*systems, *stops)]
     taken = [(x - 6, y - 6, x + 6, y + 6) for x, y in places]
     drawn, floor = [], frame.height - frame.bottom
+    peers = {system_of(s["name"]) for s in systems if s["kind"] == "peer"}
     for system, (x, y) in zip(systems, places, strict=False):
-        words = _label(system)
+        words = _label(system, is_alone=len(peers) == 1, is_narrow=frame.width < _NARROW)
         wide = _LETTER * len(words)
         for left, top in _beside(x, y, wide, frame):
-            box = (left, top, left + wide, top + _LINE)
-            inside = left >= frame.left and box[2] <= frame.width and top >= frame.top - 12
+            box = (left - _GAP / 2, top, left + wide + _GAP / 2, top + _LINE)
+            inside = left >= frame.left and left + wide <= frame.width and top >= frame.top - 12
             if inside and box[3] <= floor and not any(_meet(box, other) for other in taken):
                 taken.append(box)
                 middle, line = f"{left + wide / 2:.1f}", f"{box[3] - 4:.1f}"
@@ -217,15 +228,17 @@ def _labels(
 
 
 def _beside(x: float, y: float, wide: float, frame: Frame) -> list[tuple[float, float]]:
-    """Upper left corners of a label at a mark, the best first: above, below, beside."""
+    """Upper left corners of a label at a mark, the best first: above, below, beside.
+
+    A long one at a mark's corner would seem to be of the next mark.
+    """
     middle = min(max(x - wide / 2, frame.left + 2), frame.width - 2 - wide)
     above, below, level = y - 22, y + 7, y - 8
     right, left = x + 9, x - wide - 9
-    return [
-        (middle, above), (middle, below), (right, level), (left, level),
-        (x + 4, above), (x - wide - 4, above), (x + 4, below), (x - wide - 4, below),
-        (middle, above - 12), (middle, below + 12),
-    ]  # fmt: skip
+    near = [(middle, above), (middle, below), (right, level), (left, level)]
+    corners = [(side, line) for line in (above, below) for side in (x + 4, x - wide - 4)]
+    further = [(middle, above - _LINE), (middle, below + _LINE)]
+    return [*near, *(corners if wide < _SHORT else []), *further]
 
 
 Box = tuple[float, float, float, float]
@@ -235,11 +248,14 @@ def _meet(one: Box, two: Box) -> bool:
     return one[0] < two[2] and two[0] < one[2] and one[1] < two[3] and two[1] < one[3]
 
 
-def _label(system: Mapping[str, Any]) -> str:
-    """Of a peer how it was run: the legend has its name."""
+def _label(system: Mapping[str, Any], is_alone: bool, is_narrow: bool) -> str:
+    """Of a peer its name; of one that `is_alone` how it was run: the legend has its name."""
+    name = str(system["name"])
     if system["kind"] == "truncated":
         return f"{system['mean_layers']:.0f}"
-    return str(system["name"]).partition(", ")[2] or str(system["name"])
+    if is_alone:
+        return name.partition(", ")[2] or name
+    return system_of(name) if is_narrow else name.removesuffix(", sorted")
 
 
 def _description(by_kind: Mapping[str, Sequence[Mapping[str, Any]]], measure: str) -> str:
@@ -264,12 +280,12 @@ def _description(by_kind: Mapping[str, Sequence[Mapping[str, Any]]], measure: st
 def legend(values: Mapping[str, Any]) -> Markup:
     """What the marks mean."""
     systems = values["systems"]
-    peers = {system["name"].partition(",")[0] for system in systems if system["kind"] == "peer"}
+    peers = dict.fromkeys(system_of(s["name"]) for s in systems if s["kind"] == "peer")
     words = {
         "exits": "with exits, a mark a threshold",
         "truncated": "the first so many layers alone",
         "plain": "the plain model",
-        "peer": " and ".join(sorted(peers)),
+        "peer": listed(peers) if peers else "",
     }
     kinds = {system["kind"] for system in systems}
     return tag(

@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from typing import Any
 
-from offramp.reporting.markup import Markup, tag
+from offramp.exits.calibration.certificate import FACTS
+from offramp.reporting.markup import Markup, join, tag
 from offramp.reporting.parts import section, table
 from offramp.reporting.trade import chosen, headline
 from offramp.reporting.wording import (
@@ -15,9 +16,11 @@ from offramp.reporting.wording import (
     cost,
     interval,
     layers,
+    listed,
     points,
     score,
     speed_interval,
+    system_of,
     threshold_of,
     times,
 )
@@ -124,16 +127,40 @@ def _of_speeds(values: Values) -> str:
 
 
 def _peers(values: Values) -> Markup | None:
-    difference = values["transformers_difference"]
-    if difference is None:
+    """How the peers ran, and why one is not there."""
+    said = [
+        _ran(values),
+        *(f"{system_of(name)} is not here. {why}" for name, why in _absent(values)),
+    ]
+    return join(*(tag("p", words, class_="note") for words in said if words)) or None
+
+
+def _ran(values: Values) -> str | None:
+    """That peers have the plain model's logits, and in which order rows were."""
+    differences = _differences(values)
+    if not differences:
         return None
-    return tag(
-        "p",
-        "transformers ran the same weights in padded batches of 32, rows in the file's order or "
-        f"sorted by length. Its logits are the plain model's to within {difference:.0e}, and so is "
-        "its score.",
-        class_="note",
+    names, most = listed(differences), max(differences.values())
+    too = "; transformers in the file's order too" if "transformers" in differences else ""
+    whose = "Their logits are" if len(differences) > 1 else "Its logits are"
+    return (
+        f"{names} ran the same weights in padded batches of 32, rows sorted by length{too}. "
+        f"{whose} the plain model's to within {most:.0e}, and so is the score."
     )
+
+
+def _differences(values: Values) -> dict[str, float]:
+    """Of each peer's logits from the plain model's, by its name."""
+    found = {system_of(name): most for name, most in values["peer_differences"].items()}
+    if values["transformers_difference"] is not None:
+        found = {"transformers": values["transformers_difference"], **found}
+    return found
+
+
+def _absent(values: Values) -> Iterable[tuple[str, str]]:
+    """Peers that were to be measured, and why they were not."""
+    items: Iterable[tuple[str, str]] = values["absent"].items()
+    return items
 
 
 UNCERTIFIED = (
@@ -142,17 +169,6 @@ UNCERTIFIED = (
     "that it never saw:"
 )
 CALIBRATE = "offramp calibrate MODEL --data ROWS --max-loss 0.01 --confidence 0.95"
-CERTIFIED = (
-    ("method", "Method"),
-    ("risk", "Risk"),
-    ("max_risk", "At most"),
-    ("confidence", "With probability"),
-    ("rows", "Rows calibrated on"),
-    ("found_risk", "Risk found on them"),
-    ("date", "Date"),
-    ("data", "SHA-256 of the rows"),
-    ("weights", "SHA-256 of the model"),
-)
 
 
 def certificate(values: Values) -> Markup:
@@ -170,7 +186,7 @@ def certificate(values: Values) -> Markup:
         sentence += " That is of the criterion that the model was saved with, not of the one here."
     facts = (
         (words, f"{proved[key]:g}" if isinstance(proved[key], float) else proved[key])
-        for key, words in CERTIFIED
+        for key, words in FACTS
         if proved.get(key) is not None
     )
     title = "Certificate" if proved["guarantees"] else "A calibration that guarantees nothing"
@@ -185,15 +201,15 @@ def certificate(values: Values) -> Markup:
 def how(values: Values) -> Markup:
     """Machine, versions, and the way of measuring."""
     machine = values["machine"].items()
-    peer = ", transformers" if values["transformers_difference"] is not None else ""
+    ran = listed(["the plain model", "exits", "cut-off models", *_differences(values)])
     return section(
         "how",
         "How it was measured",
         tag(
             "p",
             f"Scores are over all {values['rows']:,} rows. Speeds are over "
-            f"{values['timed_rows']:,} of them, picked by a fixed seed; the plain model, exits and "
-            f"cut-off models{peer} ran in turn, as often as there were rounds "
+            f"{values['timed_rows']:,} of them, picked by a fixed seed; {ran} ran in turn, as "
+            "often as there were rounds "
             f"({values['rounds']}), and a speed is the median of the rounds' ratios. Another "
             "machine gives other speeds.",
         ),

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 MEASURES = {
@@ -23,6 +23,17 @@ TIMES = "\N{MULTIPLICATION SIGN}"
 def capital(words: str) -> str:
     """The words with a capital at their beginning, and no other letter changed."""
     return words[:1].upper() + words[1:]
+
+
+def listed(names: Iterable[str]) -> str:
+    """`a`, `a and b`, or `a, b and c`."""
+    *first, last = names
+    return f"{', '.join(first)} and {last}" if first else last
+
+
+def system_of(name: str) -> str:
+    """A peer's name, without how it was run."""
+    return name.partition(",")[0]
 
 
 def score(value: float) -> str:

@@ -16,6 +16,7 @@ from offramp.checkpoints.weights import Reading, read_save
 from offramp.errors import CheckpointError, ConfigFileError, UnsupportedError
 from offramp.models.config_file import CONFIG_FILE, as_json, read_json
 from offramp.models.tensors import as_stored, as_tensor
+from offramp.storage.manifest import check_sizes
 
 _ACTIVATIONS: dict[str, type[nn.Module]] = {
     f"torch.nn.modules.{module}.{kind.__name__}": kind
@@ -97,6 +98,8 @@ class Dense(nn.Module):
                 f"{weights.source} holds {_shapes(found)}; expected {expected}.",
                 file=weights.source,
             )
+        files = {weights.source, *map(str, weights.files.values())}
+        check_sizes(folder.parent, {f"{folder.name}/{Path(file).name}" for file in files})
         with torch.device("meta"):
             linear = nn.Linear(into, out, bias=bias)
         own = {name.rpartition(".")[2]: value.clone() for name, value in found.items()}

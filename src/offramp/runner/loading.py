@@ -29,6 +29,7 @@ from offramp.runner.reranker import Reranker
 from offramp.runner.sentence_files import has_modules, read_layout
 from offramp.runner.tagger import Tagger
 from offramp.runner.text_model import TextModel
+from offramp.storage.steady import reread, steady
 from offramp.text.tokenizer import Tokenizer
 
 TaskName: TypeAlias = Literal[
@@ -159,7 +160,27 @@ def load(
     """
     if task is not None and task not in TASKS:
         raise ConfigError(f"task is one of {', '.join(TASKS)}; got {task!r}.")
-    place = _directory(directory)
+    return reread(lambda: _loaded(directory, task, device, max_length))
+
+
+def _loaded(
+    name: str | Path,
+    task: TaskName | None,
+    device: str | torch.device,
+    max_length: int | None,
+) -> TextModel:
+    place = _directory(name)
+    with steady(place):
+        return _loaded_from(name, place, task, device, max_length)
+
+
+def _loaded_from(
+    directory: str | Path,
+    place: Path,
+    task: TaskName | None,
+    device: str | torch.device,
+    max_length: int | None,
+) -> TextModel:
     if task == "embed" or (task is None and _is_embedder(place)):
         return _embedder(directory, place, device, max_length)
     found = TASKS[task] if task else _task_of(place)

@@ -46,12 +46,14 @@ class Results:
     """Rows' answers in input order: logits [R, C] and layers taken [R], on the host.
 
     Of a token classifier the logits are [R, L, C], with zeros behind a row's own tokens.
-    `forced_R` are the rows that left because of a deadline or `max_depth`, and would have gone on.
+    `forced_R` are the rows that left because of a deadline or `max_depth`, and would have gone on;
+    `nan_rows` how many went on to the end since an exit said NaN of them.
     """
 
     logits_RC: Tensor
     exit_layers_R: Tensor
     forced_R: Tensor
+    nan_rows: int = 0
 
     @property
     def mean_layers(self) -> float:
@@ -135,6 +137,7 @@ class Runner:
             _joined([w.logits_RC for w in windows]),
             torch.cat([w.exit_layers_R for w in windows]),
             torch.cat([w.forced_R for w in windows]),
+            sum(w.nan_rows for w in windows),
         )
 
     @overload
@@ -239,7 +242,7 @@ class Runner:
 
     def run_window(self, rows: Sequence[Row], route: Route) -> Results:
         """The answers of one window's rows, in their order."""
-        results = self._blank(rows)
+        results, before = self._blank(rows), route.nan_rows.count
         for left in self.leavers(rows, route):
             if left.lengths_R is None:
                 results.logits_RC[left.places_R] = left.logits_RC
@@ -249,7 +252,7 @@ class Runner:
                 results.logits_RC[at] = left.logits_RC
             results.exit_layers_R[left.places_R] = left.depth
             results.forced_R[left.places_R] = left.forced_R
-        return results
+        return replace(results, nan_rows=route.nan_rows.count - before)
 
     def answer_window(self, rows: Sequence[Row], route: Route) -> list[RowResult]:
         """Each answer to one window's rows, in their order."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import itertools
+import re
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import TypeVar, cast
@@ -12,9 +13,12 @@ from torch import Tensor
 from typing_extensions import Self
 
 from offramp.checkpoints.directory import staged
+from offramp.checkpoints.file_names import WEIGHTS
 from offramp.errors import CheckpointError, ConfigError, DataError
 from offramp.models.base import PretrainedModel
+from offramp.models.config_file import OLD_CONFIG_FILE
 from offramp.models.flow import LayerStack
+from offramp.models.names import MODULES_FILE, PROMPTS_FILE, TEXT_FILES, TOKENIZER_FILES
 from offramp.models.sharing import HubMixin
 from offramp.models.tables import MODEL_STATE
 from offramp.runner.prepare import prepare
@@ -22,6 +26,12 @@ from offramp.text.tables import Text
 from offramp.text.tokenizer import Encoded, Tokenizer
 
 CHUNK = 512  # texts tokenised at a time; no faster with more
+
+_SETTINGS = (OLD_CONFIG_FILE, *TOKENIZER_FILES, MODULES_FILE, PROMPTS_FILE, *TEXT_FILES)
+WHOLE = re.compile(
+    "|".join([WEIGHTS.pattern, *map(re.escape, _SETTINGS), r"\d+_(Pooling|Dense|Normalize)"])
+)
+"""Names that a save of model and tokenizer takes away: all by which another would be read."""
 
 T = TypeVar("T")
 
@@ -66,7 +76,7 @@ class TextModel(HubMixin):
 
     def save(self, directory: str | Path) -> None:
         """Write model (its exits too) and tokenizer; the directory is there whole or not at all."""
-        with staged(directory) as fresh:
+        with staged(directory, WHOLE) as fresh:
             self.write_files(fresh)
 
     def write_files(self, directory: Path) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import json
+import math
 from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
 from contextlib import closing, contextmanager
 from dataclasses import dataclass
@@ -56,13 +57,20 @@ def column(record: Record, name: str, path: Path | str, where: str) -> Any:
 
 
 def as_label(value: Any, path: Path | str, where: str) -> str:
-    """A label as a word; DataError for what is neither a word nor a number."""
+    """A label as a word; DataError for what is neither a word nor a number.
+
+    NaN is what other programs leave for a label that is not there.
+    """
     # A bool is an int to Python, and true/false are the words that the file has.
     if isinstance(value, bool):
         return json.dumps(value)
-    if isinstance(value, (str, int, float)) and str(value).strip():
+    finite = not isinstance(value, float) or math.isfinite(value)
+    if isinstance(value, (str, int, float)) and finite and str(value).strip():
         return str(value).strip()
-    raise DataError(f"{path}, {where}: the label {value!r} is neither a word nor a number.")
+    raise DataError(
+        f"{path}, {where}: the label {value!r} is neither a word nor a number. Leave out rows "
+        "without a label."
+    )
 
 
 def lines(path: Path) -> Iterator[tuple[int, str]]:

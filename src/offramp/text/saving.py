@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-from pathlib import Path
 from typing import Any
 
 import tokenizers
@@ -30,19 +29,16 @@ _NOT_WRITTEN = (
 )
 
 
-def write_tokenizer(
-    tokenizer: tokenizers.Tokenizer, settings: dict[str, Any], directory: Path
-) -> None:
-    """Write tokenizer.json and tokenizer_config.json."""
+def tokenizer_files(tokenizer: tokenizers.Tokenizer, settings: dict[str, Any]) -> dict[str, bytes]:
+    """The contents of tokenizer.json and tokenizer_config.json."""
     plain = tokenizers.Tokenizer.from_str(tokenizer.to_str())
     plain.no_truncation()  # the limit travels in the settings, where other readers look
-    plain.save(str(directory / FILE))
     roles = {role: role_token(tokenizer, settings, role) for role in ROLES}
     written = {k: v for k, v in settings.items() if k not in (*_NOT_WRITTEN, *ROLES)}
     written |= {role: token for role, token in roles.items() if token is not None}
     written["tokenizer_class"] = _class(plain, settings)
     text = json.dumps(written, indent=2, sort_keys=True, ensure_ascii=False) + "\n"
-    (directory / CONFIG_FILE).write_text(text, encoding="utf-8")
+    return {FILE: plain.to_str(pretty=True).encode(), CONFIG_FILE: text.encode()}
 
 
 def _class(tokenizer: tokenizers.Tokenizer, settings: dict[str, Any]) -> str:

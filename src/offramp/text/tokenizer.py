@@ -12,13 +12,15 @@ import numpy as np
 import tokenizers
 from typing_extensions import Self
 
-from offramp.errors import DataError, SaveError
+from offramp.errors import DataError
+from offramp.storage.into import write_into
+from offramp.storage.steady import reread
 from offramp.text.cutting import check_cut, cut
 from offramp.text.encoded import Encoded, Tokens, Truncation, as_encoded, as_tokens
 from offramp.text.families import FAMILIES, family_name, position_limit
 from offramp.text.files import read_json
 from offramp.text.opening import open_tokenizer
-from offramp.text.saving import write_tokenizer
+from offramp.text.saving import tokenizer_files
 from offramp.text.special import read_settings, role_token
 from offramp.text.tables import Text
 from offramp.text.words import taking_words
@@ -69,7 +71,11 @@ class Tokenizer:
         `max_length` is in tokens, the special ones included; by default the least of what
         tokenizer_config.json and config.json allow (512 where they are silent).
         """
-        directory = Path(directory)
+        place = Path(directory)
+        return reread(lambda: cls._read(place, max_length), place)
+
+    @classmethod
+    def _read(cls, directory: Path, max_length: int | None) -> Self:
         settings = read_settings(directory)
         configs = [read_json(directory / name) for name in _MODEL_CONFIGS]
         name = family_name(settings, configs[0])
@@ -218,17 +224,16 @@ class Tokenizer:
 
         What else lies there stays: trainers call it beside a model's `save_pretrained`.
         """
-        directory = Path(save_directory)
-        try:
-            directory.mkdir(parents=True, exist_ok=True)
-            self.write_files(directory)
-        except OSError as error:
-            raise SaveError(f"{directory} cannot be written to: {error}.") from error
+        write_into(Path(save_directory), self._files())
 
     def write_files(self, directory: str | Path) -> None:
-        """Write tokenizer.json and tokenizer_config.json into a directory."""
+        """Write tokenizer.json and tokenizer_config.json into an open directory."""
+        for name, content in self._files().items():
+            (Path(directory) / name).write_bytes(content)
+
+    def _files(self) -> dict[str, bytes]:
         settings = {**self._settings, "model_max_length": self.max_length}
-        write_tokenizer(self._tokenizer, settings, Path(directory))
+        return tokenizer_files(self._tokenizer, settings)
 
     def _tokens(
         self,

@@ -5,11 +5,10 @@ from __future__ import annotations
 import datetime
 from collections import Counter
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any
 
 import torch
-from torch import Tensor
 
 import offramp
 from offramp.errors import ConfigError, DataError, nearest
@@ -27,16 +26,18 @@ from offramp.exits.calibration.paths import Grounds, layer_path, path_of
 from offramp.exits.container import OwnedExits, exits_of, task_of
 from offramp.exits.criteria import Criterion, check_criterion
 from offramp.exits.criteria.task import MULTI_LABEL, SINGLE_LABEL
+from offramp.runner.exiting import ExitingModel
 from offramp.runner.fingerprint import tokenizer_fingerprint
 from offramp.runner.leaving import LeavingModel
-from offramp.runner.sweep import EveryExit, every_exit
+from offramp.runner.tagger import Tagger
 from offramp.text.columns import Columns
 from offramp.text.tables import Table
-from offramp.text.tokenizer import Encoded
-from offramp.training.examples import as_table, examples_of
-from offramp.training.risks import Loss, Risk, risk_of
+from offramp.text.tagged import TaggedTable
+from offramp.training.calibration_rows import CalibrationRows, rows_of
+from offramp.training.risks import Loss
 from offramp.training.seen import fingerprint_of_texts, note_rows, noted_rows
 from offramp.training.speeds import step_for_speed
+from offramp.training.tag_risks import TagLoss
 from offramp.training.timing import Ratio
 
 
@@ -44,37 +45,34 @@ from offramp.training.timing import Ratio
 class Calibration:
     """What was chosen, and what is certified of it.
 
-    `speed` is how many times as fast as the plain model it is, where that was asked for.
+    With `is_full_depth` no row leaves early: nothing could be certified but all layers. `speed` is
+    how many times as fast as the plain model it is, where that was asked for.
     """
 
     criterion: Criterion
     certificate: Certificate
     n_layers: int
+    is_full_depth: bool
     speed: Ratio | None = None
 
     @property
     def mean_layers(self) -> float:
-        """Layers that a calibration row took, on average."""
-        layers = sum(int(depth) * count for depth, count in self.certificate.left.items())
-        return layers / self.certificate.rows
-
-    @property
-    def is_full_depth(self) -> bool:
-        """Whether no row leaves early: nothing could be certified but all layers."""
-        return self.mean_layers == self.n_layers
+        """Layers that a calibration row took, on average; of a tagger, a window of tokens."""
+        left = {int(depth): count for depth, count in self.certificate.left.items()}
+        return sum(depth * count for depth, count in left.items()) / sum(left.values())
 
 
 def calibrate(
-    model: LeavingModel[Any],
-    data: Table | Columns,
+    model: LeavingModel[Any] | Tagger,
+    data: Table | TaggedTable | Columns,
     *,
     max_loss: float = 0.01,
     confidence: float = 0.95,
     method: str = "ltt",
-    risk: str | Loss = "disagreement",
+    risk: str | Loss | TagLoss = "disagreement",
     tolerance: float | None = None,
     path: Sequence[Criterion] | None = None,
-    tune: Table | Columns | None = None,
+    tune: Table | TaggedTable | Columns | None = None,
     by_layer: bool = False,
     target_speed: float | None = None,
     force: bool = False,
@@ -85,8 +83,14 @@ def calibrate(
     independently from them and be new to the model:
     `disagreement`, the share of rows with another answer (for numbers: further off than
     `tolerance`, in their units); `accuracy`, by how much the share of right answers falls, where
-    rows that get right count against those that get wrong; or a function, see `Loss`, which never
-    goes below 0 and never above 1.
+    rows that get right count against those that get wrong; or a function of the logits where rows
+    left [R, C], the full model's and the labels, or None, that gives each row's loss [R]: from 0,
+    and exactly that where both logits are the same, to 1.
+
+    A tagger's rows are sentences: by `disagreement` one is lost if any of its words has another
+    tag; `word-disagreement` is the share of its words that have, and `accuracy` by how much the
+    share of right ones falls, each a mean over sentences. A function gets tags in place of logits,
+    a list for each sentence.
 
     `method` is `ltt`, `ucb`, `crc` or `empirical` (`offramp.exits.calibration.control`): by the
     first two the risk is bounded with the probability `confidence` over calibration sets, by crc in
@@ -105,41 +109,36 @@ def calibrate(
     trained on (`force` goes on, and the certificate says so), lack labels, or have one only.
     """
     _check(model, method)
-    target, table = Target(max_loss, confidence), as_table(data)
-    bounded = risk_of(risk, task_of(model.model), tolerance)
-    on_seen_rows = _check_new(model, table, force)
-    rows = _Rows.of(model, table, bounded)
-    tuning = None if tune is None else _Rows.of(model, as_table(tune), bounded)
-    if tuning is not None and (shared := set(table.texts) & set(tuning.table.texts)):
-        raise DataError(
-            f"{len(shared)} texts of {table.source} are among the rows to tune on; a path is found "
-            "on other rows than those it is held against."
-        )
-    steps = _path(model, path, tuning, bounded, by_layer)
+    target, rows = Target(max_loss, confidence), rows_of(model, data, risk, tolerance)
+    on_seen_rows = _check_new(rows, force)
+    tuning = None if tune is None else rows_of(model, tune, risk, tolerance)
+    if tuning is not None:
+        tuning.check_apart(rows)
+    steps = _path(model, path, tuning, by_layer)
     speed = None
     if target_speed is None:
-        tried = _tried(model, steps, rows, bounded)
+        tried = _tried(steps, rows)
         found, risk_allowed = choose(tried.losses, target, method), max_loss
     else:
         timed, rows = rows.halves()
-        answers = _answers(model, timed)
-        said = [answers.apply(criterion) for criterion in steps]
-        step, speed = step_for_speed(model.model, steps, said, timed.rows, target_speed)
-        tried, method = _tried(model, steps, rows, bounded), "speed"
+        answers = timed.answers()
+        layers = [answers.apply(criterion).mean_layers for criterion in steps]
+        step, speed = step_for_speed(model.model, steps, layers, timed.encoded, target_speed)
+        tried, method = _tried(steps, rows), "speed"
         found = Found(step, tried.losses.values_PR[step].mean().item())
         risk_allowed = bound_of(tried.losses, target, step)
     chosen = steps[found.step]
     exits_of(model.model).criterion = chosen
     certificate = Certificate(
         method=method,
-        risk=bounded.name,
+        risk=rows.risk.name,
         max_risk=risk_allowed,
         confidence=confidence if method in (*SURE, "speed") else None,
-        rows=len(rows.rows),
+        rows=len(rows),
         found_risk=found.risk,
         criterion=chosen.to_dict(),
         left={str(depth): count for depth, count in sorted(tried.left[found.step].items())},
-        data=fingerprint_of_texts(rows.table.texts),
+        data=fingerprint_of_texts(rows.texts),
         weights=model_fingerprint(model.model),
         tokenizer=tokenizer_fingerprint(model.tokenizer),
         date=datetime.date.today().isoformat(),
@@ -148,16 +147,18 @@ def calibrate(
     )
     certify(model.model, certificate)
     if tuning is not None:
-        note_rows(model.model, tune=tuning.table.texts)
-    return Calibration(chosen, certificate, model.stack.n_layers, speed)
+        note_rows(model.model, tune=tuning.texts)
+    is_full_depth = not tried.leaves[found.step]
+    return Calibration(chosen, certificate, model.stack.n_layers, is_full_depth, speed)
 
 
 def _check(model: object, method: str) -> None:
     """ConfigError for what cannot be calibrated, or not like that."""
-    if not isinstance(model, LeavingModel):
+    if not isinstance(model, (LeavingModel, Tagger)):
         raise ConfigError(
             "calibrate takes what offramp.load gives for a model that answers each row: a "
-            f"Classifier, a MultiLabelClassifier or a Regressor; got a {type(model).__name__}."
+            "Classifier, a MultiLabelClassifier, a Regressor or a Tagger; got a "
+            f"{type(model).__name__}."
         )
     if isinstance(exits_of(model.model), OwnedExits):
         raise ConfigError(
@@ -170,65 +171,13 @@ def _check(model: object, method: str) -> None:
         )
 
 
-@dataclass(frozen=True)
-class _Rows:
-    """Rows of a table, as the model takes them."""
-
-    table: Table
-    rows: list[Encoded]
-    labels: Tensor | None
-
-    @classmethod
-    def of(cls, model: LeavingModel[Any], table: Table, risk: Risk) -> _Rows:
-        _check_rows(table)
-        if table.labels is None and risk.needs_labels:
-            raise DataError(
-                f"The accuracy's risk needs labels, and {table.source} was read without. Name "
-                "their column, or bound the disagreement, which needs none."
-            )
-        if table.labels is None or not risk.takes_labels:
-            return cls(table, model.tokenizer.encode(table.texts), None)
-        examples = examples_of(table, model.tokenizer, model.model.config)
-        return cls(table, examples.rows, examples.labels_R)
-
-    def halves(self) -> tuple[_Rows, _Rows]:
-        """Two halves by chance, the same for as many rows."""
-        if len(self.rows) < 2:
-            raise DataError(
-                f"{self.table.source} has one row; a speed is found on one half of the rows, and "
-                "its risk on the other."
-            )
-        generator = torch.Generator().manual_seed(len(self.rows))
-        order = torch.randperm(len(self.rows), generator=generator).tolist()
-        middle = len(order) // 2
-        first, second = (self._taken(sorted(own)) for own in (order[:middle], order[middle:]))
-        return first, second
-
-    def _taken(self, which: list[int]) -> _Rows:
-        table = replace(self.table, texts=[self.table.texts[i] for i in which], labels=None)
-        labels = None if self.labels is None else self.labels[which]
-        return _Rows(table, [self.rows[i] for i in which], labels)
-
-
-def _check_rows(table: Table) -> None:
-    """DataError where there are none, or all have the same label."""
-    if not table.texts:
-        raise DataError(f"{table.source} has no rows.")
-    labels = set(table.labels or [])
-    if len(labels) == 1:
-        raise DataError(
-            f"All {len(table)} rows of {table.source} have one label, {labels.pop()!r}. Calibrate "
-            "on rows like those that will come, which have several."
-        )
-
-
-def _check_new(model: LeavingModel[Any], table: Table, force: bool) -> bool:
+def _check_new(rows: CalibrationRows, force: bool) -> bool:
     """Whether the model learnt from these rows; DataError then, unless it is to go on."""
-    own = fingerprint_of_texts(table.texts)
-    seen = [name for name, other in noted_rows(model.model).items() if other == own]
+    own, known = fingerprint_of_texts(rows.texts), noted_rows(rows.model.model)
+    seen = [name for name, other in known.items() if other == own]
     if seen and not force:
         raise DataError(
-            f"{table.source} has the rows of the {seen[0]} set that this model was trained with, "
+            f"{rows.source} has the rows of the {seen[0]} set that this model was trained with, "
             "on which it does better than on others. Calibrate on rows that it never saw; "
             "force=True goes on, and the certificate says so."
         )
@@ -236,10 +185,9 @@ def _check_new(model: LeavingModel[Any], table: Table, force: bool) -> bool:
 
 
 def _path(
-    model: LeavingModel[Any],
+    model: ExitingModel,
     path: Sequence[Criterion] | None,
-    tuning: _Rows | None,
-    risk: Risk,
+    tuning: CalibrationRows | None,
     by_layer: bool,
 ) -> list[Criterion]:
     task = task_of(model.model)
@@ -252,11 +200,11 @@ def _path(
         for criterion in given:
             check_criterion(criterion).check(task)
         return given
-    tuned = None if tuning is None else _answers(model, tuning)
+    tuned = None if tuning is None else tuning.answers()
     if not by_layer:
         n_layers = model.stack.n_layers
         classes = 2 if task.kind == MULTI_LABEL else task.n_outputs
-        grounds = Grounds(classes, n_layers, None if tuned is None else tuned.logits_ERC)
+        grounds = Grounds(classes, n_layers, None if tuned is None else tuned.counted().logits_ERC)
         return path_of(exits_of(model.model).criterion, grounds)
     if tuned is None or tuning is None:
         raise ConfigError(
@@ -265,45 +213,38 @@ def _path(
         )
     if task.kind != SINGLE_LABEL:
         raise ConfigError("by_layer=True is of entropies of classes; this model says others.")
-    logits_ERC = tuned.logits_ERC
-    lost_XR = [risk.of(own_RC, logits_ERC[-1], tuning.labels) for own_RC in logits_ERC[:-1]]
-    # What a row gains is no reason to let another go.
-    return layer_path(logits_ERC, torch.stack(lost_XR).clamp(min=0), tuned.depths)
+    return layer_path(*tuning.lost_at_exits(tuned), tuned.depths)
 
 
 @dataclass(frozen=True)
 class _Tried:
-    """What each step of a path costs, and how many rows leave where."""
+    """What each step of a path costs; how many rows leave where, and whether any leaves early."""
 
     losses: Losses
     left: list[Counter[int]]
+    leaves: list[bool]
 
 
-def _tried(model: LeavingModel[Any], steps: Sequence[Criterion], rows: _Rows, risk: Risk) -> _Tried:
+def _tried(steps: Sequence[Criterion], rows: CalibrationRows) -> _Tried:
     """ConfigError for a path that does not begin with all layers, or never leaves them."""
-    answers = _answers(model, rows)
-    full_RC, n_layers = answers.logits_ERC[-1], answers.depths[-1]
-    losses, left = [], []
+    answers, asked_R, risk = rows.answers(), rows.asked(), rows.risk
+    n_layers = answers.depths[-1]
+    full = answers.at(n_layers).logits_RC
+    losses, left, leaves = [], list[Counter[int]](), list[bool]()
     for criterion in steps:
         said = answers.apply(criterion)  # and not kept: the logits of all steps are many
-        losses.append(risk.of(said.logits_RC, full_RC, rows.labels))
+        losses.append(rows.losses(said.logits_RC, full))
         left.append(Counter(said.exit_layers_R.tolist()))
-    if set(left[0]) != {n_layers}:
+        leaves.append(bool((said.exit_layers_R[asked_R] < n_layers).any()))
+    if leaves[0]:
         raise ConfigError(
             f"A path begins with a criterion that lets no row leave; {steps[0]} lets some."
         )
     if bool((losses[0] != 0).any()):
         raise ConfigError(f"The loss {risk.name} is not 0 where the full model's answer is given.")
-    if all(set(counts) == {n_layers} for counts in left):
+    if not any(leaves):
         raise ConfigError(
             f"No row leaves early by any of {len(steps)} criteria, up to {steps[-1]}: there is "
             "nothing to choose. Set another criterion, or pass a path=."
         )
-    return _Tried(Losses(torch.stack(losses), risk.binary, risk.least), left)
-
-
-def _answers(model: LeavingModel[Any], rows: _Rows) -> EveryExit:
-    """Every exit's; CheckpointError where the model's own are no numbers."""
-    answers = every_exit(model.model, rows.rows)
-    model.check_finite(answers.logits_ERC[-1])
-    return answers
+    return _Tried(Losses(torch.stack(losses), risk.binary, risk.least), left, leaves)

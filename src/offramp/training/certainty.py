@@ -24,10 +24,11 @@ _BATCH = 512  # rows of a ramp; a step is one product with a vector
 
 
 class Pooled(NamedTuple):
-    """What a ramp pooled of rows, [R, P], and whether its answers to them were right, [R]."""
+    """What a ramp pooled of rows, [R, P], whether it was right, and what a row counts, [R]."""
 
     pooled_RP: Tensor
     right_R: Tensor
+    weights_R: Tensor
 
 
 def is_right(logits_RC: Tensor, labels_R: Tensor) -> Tensor:
@@ -50,13 +51,18 @@ def certainty_loss(
 
     A row counts by its label's class weight, as in the losses that it is added to.
     """
-    weights_R = torch.ones(len(labels_R)) if weights_C is None else weights_C[labels_R]
+    weights_R = weights_of(labels_R, weights_C)
     losses = [
         _loss(certainty_R.float(), is_right(logits_RC, labels_R), weights_R)
         for logits_RC, certainty_R, *_ in answers.values()
         if certainty_R is not None
     ]
     return cast(Tensor, sum(losses)) / len(losses) if losses else None
+
+
+def weights_of(labels_R: Tensor, weights_C: Tensor | None) -> Tensor:
+    """What rows count: their labels' class weights, or 1 each; [R]."""
+    return torch.ones(len(labels_R)) if weights_C is None else weights_C[labels_R]
 
 
 def train_regressor(regressor: nn.Linear, seen: Sequence[Pooled], options: TrainingOptions) -> None:
@@ -70,8 +76,8 @@ def train_regressor(regressor: nn.Linear, seen: Sequence[Pooled], options: Train
     for _ in range(options.epochs):
         for rows in torch.split(torch.randperm(n_rows, generator=generator), _BATCH):
             losses = [
-                _loss(regressor(pooled_RP[rows])[:, 0], right_R[rows], torch.ones(len(rows)))
-                for pooled_RP, right_R in seen
+                _loss(regressor(pooled_RP[rows])[:, 0], right_R[rows], weights_R[rows])
+                for pooled_RP, right_R, weights_R in seen
             ]
             loss = cast(Tensor, sum(losses)) / len(losses)
             optimizer.zero_grad()

@@ -5,7 +5,6 @@ from __future__ import annotations
 import hashlib
 import json
 import os
-import re
 import shutil
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
@@ -14,11 +13,13 @@ from typing import IO, Any, NamedTuple
 
 from torch import Tensor
 
-from offramp.checkpoints.directory import check_writable, staged
+from offramp.checkpoints.directory import check_writable, recover, staged
 from offramp.checkpoints.safetensors_file import read_safetensors, write_safetensors
 from offramp.errors import SaveError, TrainingError
 from offramp.models.tensors import as_stored, as_tensor
+from offramp.storage.manifest import check_sizes
 
+_PLACE = "checkpoint"
 _VALUES, _TENSORS = "checkpoint.json", "checkpoint.safetensors"
 
 
@@ -45,7 +46,7 @@ class RunFolder:
 
     def __init__(self, path: Path, identity: Mapping[str, Any]) -> None:
         self.path = path
-        self._place = path / "checkpoint"
+        self._place = path / _PLACE
         self._identity: dict[str, Any] = json.loads(json.dumps(identity, default=dict))
 
     @property
@@ -66,6 +67,7 @@ class RunFolder:
         if not self.holds_a_checkpoint:
             return None
         try:
+            check_sizes(self._place, (_VALUES, _TENSORS))
             values = json.loads((self._place / _VALUES).read_text(encoding="utf-8"))
             before = dict(values.pop("identity"))
             found = read_safetensors(self._place / _TENSORS)
@@ -104,7 +106,8 @@ def run_folder(
         if not resume:
             _clear(folder.path)
         else:
-            _clear_temporary(target)
+            recover(target)
+            recover(folder.path / _PLACE)
         try:
             yield folder
         except BaseException as error:  # Ctrl-C too
@@ -156,14 +159,6 @@ def _clear(path: Path) -> None:
     for old in path.iterdir():
         if old.is_dir():
             shutil.rmtree(old, ignore_errors=True)
-
-
-def _clear_temporary(target: Path) -> None:
-    """Remove what a kill in the middle of the last save has left beside the output."""
-    left = re.compile(rf"\.{re.escape(target.name)}\.[0-9a-f]{{12}}\.tmp")
-    for path in target.parent.iterdir():
-        if left.fullmatch(path.name) and path.is_dir():
-            shutil.rmtree(path, ignore_errors=True)
 
 
 def _shown(value: Any) -> str:

@@ -6,14 +6,15 @@ import dataclasses
 import platform
 import statistics
 from collections import Counter
-from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
 from functools import partial
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any, cast
 
 import torch
+from torch import Tensor
 
 import offramp
 from offramp.backends import is_available
@@ -26,15 +27,25 @@ from offramp.models.base import PretrainedModel
 from offramp.models.flow import ExitableModel
 from offramp.runner import loading
 from offramp.runner.leaving import LeavingModel
+from offramp.runner.rows import Row
 from offramp.runner.run import Results, Runner
 from offramp.runner.sweep import EveryExit, every_exit
 from offramp.text.columns import Columns
 from offramp.text.tables import Table
 from offramp.training.examples import as_table, examples_of
-from offramp.training.peers import transformers_model, transformers_run
+from offramp.training.peers import (
+    OpenPeer,
+    apart,
+    difference,
+    peer_versions,
+    reason_of,
+    time_beside,
+    transformers_model,
+    transformers_run,
+)
 from offramp.training.problems import PROBLEMS, spread, threshold_of, with_threshold
 from offramp.training.thresholds import Choice, choose_threshold, default_growth
-from offramp.training.timing import Ratio, sample, speed, time_in_turn
+from offramp.training.timing import Ratio, sample, speed
 
 PLAIN = "plain"
 IN_FILE_ORDER = "transformers, file order"
@@ -76,7 +87,8 @@ class Evaluation:
     the normal distribution, for the others by 2,000 draws of rows with a fixed seed (bootstrap).
     `positive` is the class whose F1 `f1` is, the second by number, where there are two; else None.
     `transformers_difference` is the most by which a logit of the plain model differs from
-    transformers', over the timed rows.
+    transformers', over the timed rows; `peer_differences` the same of other peers, by name, and
+    `absent` why a peer has no times.
     """
 
     lines: list[Line]
@@ -89,6 +101,8 @@ class Evaluation:
     positive: str | None
     machine: dict[str, Any]
     measure: str = "accuracy"
+    peer_differences: dict[str, float] = field(default_factory=dict)
+    absent: dict[str, str] = field(default_factory=dict)
 
     def to_dict(self) -> dict[str, Any]:
         """JSON values; criteria as config.json has them."""
@@ -126,6 +140,7 @@ def evaluate(
     rounds: int = 5,
     timing_rows: int = 1000,
     transformers: bool | None = None,
+    peers: Mapping[str, OpenPeer] | None = None,
     progress: Progress = lambda stage, done, total: None,
 ) -> Evaluation:
     """Measure the model in `directory` on `data`: a table, or rows in memory as for `train`.
@@ -141,8 +156,13 @@ def evaluate(
     asks so (of a combination its first part); beside one of another kind they have the saved
     `Entropy`'s growth or training's, or a patience of 1. By default there are six, from .03 to .5
     times the most entropy that there can be, or the largest change of a number from exit to exit on
-    `dev`, or else on `data`. `transformers=None` measures it where it is installed. A DriftWarning
-    says that rows leave at other layers than those of the model's certificate, if it has one.
+    `dev`, or else on `data`. A DriftWarning says that rows leave at other layers than those of the
+    model's certificate, if it has one.
+
+    `transformers=None` measures it where it is installed. `peers` are others that run the same
+    model: functions of the directory and encoded rows, each giving a call that runs these and
+    returns logits [R, C]. One that fails, or has other logits, is named with the reason
+    (`Evaluation.absent`).
     """
     data, dev = as_table(data), None if dev is None else as_table(dev)
     picked = sample(len(data), timing_rows, rounds)
@@ -180,15 +200,18 @@ def evaluate(
     runs: dict[str, Callable[[], object]] = {
         name: partial(system.runner.run, timed) for name, system in systems.items()
     }
-    difference = None
+    theirs_differ = None
+    ours_RC = systems[PLAIN].runner.run(timed).logits_RC
     if is_available("transformers") if transformers is None else transformers:
         peer = transformers_model(directory)
         run_sorted = transformers_run(peer, timed, sort=True)
         runs[IN_FILE_ORDER] = transformers_run(peer, timed, sort=False)
         runs[SORTED] = run_sorted
-        ours_RC = systems[PLAIN].runner.run(timed).logits_RC
-        difference = (run_sorted() - ours_RC).abs().max().item()
-    seconds = time_in_turn(runs, rounds, lambda done, total: progress("time", done, total))
+        theirs_differ = difference(run_sorted(), ours_RC)
+    beside = _opened(peers or {}, Path(directory), timed, ours_RC, progress)
+    seconds, failed = time_beside(
+        runs, beside.runs, rounds, lambda done, total: progress("time", done, total)
+    )
 
     lines = [
         Line(
@@ -216,12 +239,52 @@ def evaluate(
         timed_rows=len(timed),
         rounds=rounds,
         loss=(loss * 100, low * 100, high * 100),
-        transformers_difference=difference,
+        transformers_difference=theirs_differ,
         choice=choice,
         positive=model.config.labels[1] if "f1" in lines[0].scores else None,
-        machine=machine(),
+        machine=machine() | (peer_versions() if peers else {}),
         measure=problem.measure,
+        peer_differences={
+            name: most for name, most in beside.differences.items() if name not in failed
+        },
+        absent=beside.absent | failed,
     )
+
+
+@dataclass(frozen=True)
+class _Peers:
+    """Calls that run the timed rows; the most by which their logits differ; why some are absent."""
+
+    runs: dict[str, Callable[[], object]] = field(default_factory=dict)
+    differences: dict[str, float] = field(default_factory=dict)
+    absent: dict[str, str] = field(default_factory=dict)
+
+
+def _opened(
+    peers: Mapping[str, OpenPeer],
+    directory: Path,
+    timed: Sequence[Row],
+    ours_RC: Tensor,
+    progress: Progress,
+) -> _Peers:
+    """The peers that run the model as it is."""
+    found = _Peers()
+    for done, (name, open_peer) in enumerate(peers.items(), start=1):
+        try:
+            run = open_peer(directory, timed)
+            theirs_RC = run()
+        except Exception as error:  # a peer's own fault ends its part, not the measuring
+            found.absent[name] = reason_of(error)
+        else:
+            most = difference(theirs_RC, ours_RC)
+            if apart(theirs_RC, ours_RC):
+                found.absent[name] = (
+                    f"Its logits differ from the plain model's by {most:.1g}: it is another model."
+                )
+            else:
+                found.runs[name], found.differences[name] = run, most
+        progress("open", done, len(peers))
+    return found
 
 
 def served_model(directory: str | Path) -> LeavingModel[Any]:

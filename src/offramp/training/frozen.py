@@ -31,7 +31,7 @@ from offramp.models.losses import classification_loss
 from offramp.nn.layout import Packed
 from offramp.runner.rows import microbatches
 from offramp.runner.sweep import EveryExit
-from offramp.training.certainty import Pooled, is_right, train_regressor
+from offramp.training.certainty import Pooled, is_right, train_regressor, weights_of
 from offramp.training.examples import EncodedRows
 from offramp.training.loop import autocast, weight_of
 from offramp.training.metrics import check_loss
@@ -64,7 +64,7 @@ def train_ramps(
     model.eval()
     own_RC = _own_answers(model, training, options) if stage.distils else None
     lesson = _Lesson(model, stage, options, weights_C, own_RC)
-    said = _Said()
+    said = _Said(weights_C)
     for depth, flows in _by_depth(model, (training, dev), options):
         if depth in exits.depths:
             learnt = _learnt(stack.finish(flows[0]), training)
@@ -126,6 +126,7 @@ class _Said:
     Where they have a regressor of certainty, what it learns from, and what it is asked about then.
     """
 
+    weights_C: Tensor | None = None
     logits: list[Tensor] = field(default_factory=list)
     seen: list[Pooled] = field(default_factory=list)
     held: list[Tensor] = field(default_factory=list)
@@ -139,7 +140,8 @@ class _Said:
             self.held.append(pooled_RP)
             pooled_RP = _pool(ramp, learnt.flow)
             right_R = is_right(_answer(ramp, pooled_RP), learnt.labels_R)
-            self.seen.append(Pooled(pooled_RP, right_R))
+            counts_R = weights_of(learnt.labels_R, self.weights_C)
+            self.seen.append(Pooled(pooled_RP, right_R, counts_R))
 
     def answers(self, model: PretrainedModel, flow: Flow, options: TrainingOptions) -> EveryExit:
         """With the head's answers to the last layer's `flow`, once the regressor has learnt too."""

@@ -20,8 +20,10 @@ from offramp.checkpoints.directory import staged
 from offramp.errors import ConfigError, nearest
 from offramp.models.base import PretrainedModel
 from offramp.models.loading import LoadingReport
+from offramp.models.names import as_path
 from offramp.models.opening import Opening, open_model
-from offramp.runner.text_model import TextModel
+from offramp.runner.text_model import WHOLE, TextModel
+from offramp.storage.steady import reread
 from offramp.training.checkpoint import Checkpoint
 from offramp.training.examples import EncodedRows, batches
 from offramp.training.metrics import check_loss
@@ -195,7 +197,7 @@ def save_run(output: str | Path, model: TextModel, run: Run) -> None:
     if not run.group.is_first:
         return
     lines = "".join(json.dumps(line) + "\n" for line in run.log)
-    with staged(output) as fresh:
+    with staged(output, WHOLE) as fresh:
         model.write_files(fresh)
         (fresh / LOG_FILE).write_text(lines, encoding="utf-8")
 
@@ -208,11 +210,15 @@ def open_to_train(
     A head that has another number of outputs, or is not there, is new. `settings` are the
     configuration's.
     """
-    config = model_class.config_class.from_pretrained(
-        directory, id2label=dict(enumerate(labels)), exits=None, **settings
-    )
-    opening = Opening(config=config, dtype=torch.float32, ignore_mismatched_sizes=True)
-    return open_model(model_class, directory, opening)
+
+    def read() -> tuple[PretrainedModel, LoadingReport]:
+        config = model_class.config_class.from_pretrained(
+            directory, id2label=dict(enumerate(labels)), exits=None, **settings
+        )
+        opening = Opening(config=config, dtype=torch.float32, ignore_mismatched_sizes=True)
+        return open_model(model_class, directory, opening)
+
+    return reread(read, as_path(directory))
 
 
 def class_weights(labels_N: Tensor, names: list[str], options: TrainingOptions) -> Tensor | None:

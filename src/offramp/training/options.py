@@ -138,8 +138,9 @@ class TrainingOptions:
             _check_number(name, getattr(self, name))
         if type(self.seed) is not int or not 0 <= self.seed < 2**63:
             raise ConfigError(f"seed must be a whole number from 0; got {self.seed!r}.")
-        if not isinstance(self.certainty, bool):
-            raise ConfigError(f"certainty is True or False; got {self.certainty!r}.")
+        for name in ("certainty", "freeze_backbone", "gradient_equilibrium"):
+            if not isinstance(getattr(self, name), bool):
+                raise ConfigError(f"{name} is True or False; got {getattr(self, name)!r}.")
         if self.warmup > 1:
             raise ConfigError(f"warmup is a share of the steps, from 0 to 1; got {self.warmup}.")
         if self.growth is not None:
@@ -160,7 +161,8 @@ class TrainingOptions:
                 f"precision is one of {', '.join(PRECISIONS)}; got {self.precision!r}."
             )
         self._check_schedule()
-        if isinstance(self.class_weights, str) and self.class_weights != "balanced":
+        given = self.class_weights
+        if given is not None and given != "balanced" and not isinstance(given, Mapping):
             raise ConfigError(
                 f"class_weights is 'balanced' or a weight for each label; got "
                 f"{self.class_weights!r}."
@@ -168,6 +170,10 @@ class TrainingOptions:
         if isinstance(self.class_weights, Mapping):
             for label, weight in self.class_weights.items():
                 _check_number(f"the class weight of {label!r}", weight)
+            if self.class_weights and not any(self.class_weights.values()):
+                raise ConfigError(
+                    "class_weights are 0 for each label; then no row counts, and nothing is learnt."
+                )
 
     @property
     def _is_other(self) -> bool:

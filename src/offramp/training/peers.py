@@ -1,17 +1,27 @@
-"""transformers as the peer to measure against, where it is installed."""
+"""Peers to measure against, where they are installed: transformers, and others that are passed."""
 
 from __future__ import annotations
 
 import inspect
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from functools import partial
+from importlib.metadata import version
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeAlias
 
 import torch
 from torch import Tensor
 
-from offramp.backends import requires_backends
+from offramp.backends import is_available, requires_backends
+from offramp.errors import OfframpError, shown
 from offramp.runner.rows import Row
+from offramp.training.timing import time_in_turn
+
+OpenPeer: TypeAlias = Callable[[Path, Sequence[Row]], Callable[[], Tensor]]
+"""Opens what offramp saved in a directory: a call that runs these rows, logits [R, C] in order."""
+
+SAME = 1e-3
+"""Logits of the same model in float32 differ by less, in units of the largest or of 1."""
 
 
 def transformers_model(
@@ -75,6 +85,64 @@ def transformers_tokens(
         return [padded[place][:length] for place, length in zip(back, lengths, strict=True)]
 
     return run
+
+
+def time_beside(
+    own: Mapping[str, Callable[[], object]],
+    peers: Mapping[str, Callable[[], object]],
+    rounds: int,
+    progress: Callable[[int, int], None] = lambda done, total: None,
+) -> tuple[dict[str, list[float]], dict[str, str]]:
+    """`time_in_turn` of all, and why some peers have no times.
+
+    A peer that fails on the way is left out, and the others begin anew.
+    """
+    absent: dict[str, str] = {}
+    failed: list[str] = []
+
+    def watched(name: str) -> object:
+        try:
+            return peers[name]()
+        except Exception as error:  # its own fault ends its part, not the measuring
+            failed.append(name)
+            absent[name] = reason_of(error)
+            raise
+
+    while True:
+        failed.clear()
+        beside = {name: partial(watched, name) for name in peers if name not in absent}
+        try:
+            return time_in_turn({**own, **beside}, rounds, progress), absent
+        except Exception:
+            if not failed:
+                raise
+
+
+def reason_of(error: Exception) -> str:
+    """Why a peer is not there, in a sentence."""
+    if isinstance(error, OfframpError):
+        return str(error)
+    first = str(error).strip().partition("\n")[0]
+    return f"It failed: {type(error).__name__}: {shown(first, 200)}"
+
+
+def apart(one_RC: Tensor, other_RC: Tensor) -> bool:
+    """Whether logits differ by more than rounding does."""
+    scale = max(1.0, other_RC.abs().max().item())
+    return not difference(one_RC, other_RC) <= SAME * scale  # NaN is apart
+
+
+def difference(one_RC: Tensor, other_RC: Tensor) -> float:
+    """The most by which a logit differs."""
+    return (one_RC - other_RC).abs().max().item()
+
+
+def peer_versions() -> dict[str, str | None]:
+    """Of the peers beside transformers."""
+    return {
+        package: version(package) if is_available(package) else None
+        for package in ("onnxruntime", "ctranslate2")
+    }
 
 
 def padded_batches(

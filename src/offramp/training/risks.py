@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sized
 from dataclasses import dataclass
-from typing import TypeAlias
+from typing import Any, Generic, TypeAlias, TypeVar
 
 import torch
 from torch import Tensor
@@ -19,13 +19,18 @@ Loss: TypeAlias = Callable[[Tensor, Tensor, Tensor | None], Tensor]
 From 0, and exactly that where both logits are the same, to 1.
 """
 
+A = TypeVar("A", bound=Sized)
+
 
 @dataclass(frozen=True)
-class Risk:
-    """A mean of losses over rows, and what is known of them beforehand."""
+class Risk(Generic[A]):
+    """A mean of losses over rows, and what is known of them beforehand.
+
+    `loss` takes the answers to R rows where they left, the full model's, and labels or None.
+    """
 
     name: str
-    loss: Loss
+    loss: Callable[[A, A, Any], object]
     takes_labels: bool = False
     """Whether the loss looks at labels, where there are some."""
     needs_labels: bool = False
@@ -34,13 +39,13 @@ class Risk:
     least: float = 0.0
     """-1 where a row may gain by leaving early."""
 
-    def of(self, left_RC: Tensor, full_RC: Tensor, labels: Tensor | None) -> Tensor:
+    def of(self, left: A, full: A, labels: Any) -> Tensor:
         """[R], float64; ConfigError where they are not what they should be."""
-        losses_R = torch.as_tensor(self.loss(left_RC, full_RC, labels))
-        if losses_R.shape != (len(full_RC),):
+        losses_R = torch.as_tensor(self.loss(left, full, labels))
+        if losses_R.shape != (len(full),):
             raise ConfigError(
                 f"The loss {self.name} gives {tuple(losses_R.shape)}; expected one number for each "
-                f"of {len(full_RC)} rows."
+                f"of {len(full)} rows."
             )
         losses_R = losses_R.double()
         if not bool(((losses_R >= self.least) & (losses_R <= 1)).all()):  # and no NaN
@@ -52,19 +57,14 @@ class Risk:
         return losses_R
 
 
-def risk_of(asked: str | Loss, task: Task, tolerance: float | None) -> Risk:
+def risk_of(asked: str | Loss, task: Task, tolerance: float | None) -> Risk[Tensor]:
     """The risk of this name, for a model that is asked this, or that of a loss of one's own."""
     if callable(asked):
         if tolerance is not None:
             raise ConfigError("tolerance is of disagreement; a function has its own.")
-        name = getattr(asked, "__name__", type(asked).__name__)
-        return Risk(name, asked, takes_labels=True)
+        return Risk(name_of(asked), asked, takes_labels=True)
     kind = task.kind
-    if asked not in ("disagreement", "accuracy"):
-        raise ConfigError(
-            f"A risk is disagreement, accuracy or a function; got {asked!r}. "
-            f"{nearest(asked, ('disagreement', 'accuracy'))}".rstrip()
-        )
+    check_name(asked, ("disagreement", "accuracy"))
     if kind == REGRESSION:
         return _of_numbers(asked, tolerance)
     if tolerance is not None:
@@ -83,7 +83,21 @@ def risk_of(asked: str | Loss, task: Task, tolerance: float | None) -> Risk:
     return Risk(asked, gap, takes_labels=True, needs_labels=True, least=-1.0)
 
 
-def _of_numbers(asked: str, tolerance: float | None) -> Risk:
+def name_of(loss: Callable[..., object]) -> str:
+    """What certificates and messages call a loss of one's own."""
+    return getattr(loss, "__name__", type(loss).__name__)
+
+
+def check_name(asked: str, known: tuple[str, ...]) -> None:
+    """ConfigError for a risk that there is none of that name."""
+    if asked not in known:
+        names = ", ".join(known)
+        raise ConfigError(
+            f"A risk is {names} or a function; got {asked!r}. {nearest(asked, known)}".rstrip()
+        )
+
+
+def _of_numbers(asked: str, tolerance: float | None) -> Risk[Tensor]:
     if asked != "disagreement" or tolerance is None or not 0 < tolerance < math.inf:
         raise ConfigError(
             "Numbers disagree where they are further apart than tolerance=, in the labels' units: "

@@ -10,6 +10,9 @@ from offramp.exits.calibration.certificate import FINGERPRINTS
 from offramp.exits.container import exits_of
 from offramp.models.base import PretrainedModel
 
+TOGETHER = "train and dev"
+"""What the rows are called that train and dev were both taken from."""
+
 
 def fingerprint_of_texts(texts: Iterable[object]) -> str:
     """SHA-256 of texts, pairs or lists of words, whatever their order."""

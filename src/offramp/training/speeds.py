@@ -10,7 +10,7 @@ from offramp.errors import ConfigError
 from offramp.exits.criteria import Criterion
 from offramp.models.base import PretrainedModel
 from offramp.runner.rows import Row
-from offramp.runner.run import Results, Runner
+from offramp.runner.run import Runner
 from offramp.training.timing import Ratio, sample, speed, time_in_turn
 
 ROWS, ROUNDS = 500, 5
@@ -21,25 +21,25 @@ PROBES = 6
 def step_for_speed(
     model: PretrainedModel,
     path: Sequence[Criterion],
-    results: Sequence[Results],
+    layers: Sequence[float],
     rows: Sequence[Row],
     target: float,
 ) -> tuple[int, Ratio]:
     """The first step that reaches `target`, and how fast it was then measured to be.
 
-    `results` are what each step gives for `rows`. ConfigError where no step is so fast.
+    `layers` are what each step takes of `rows`, on average. ConfigError where no step is so fast.
     """
     if not target > 1:
         raise ConfigError(
             f"target_speed is how many times as fast as the plain model, above 1; got {target}."
         )
-    speed_of = speeds_of(model, path, results, rows)
+    speed_of = speeds_of(model, path, layers, rows)
     reached = [step for step in range(len(path)) if speed_of(step) >= target]
     if not reached:
         best = max(range(len(path)), key=speed_of)
         raise ConfigError(
             f"No threshold makes this model {target:g} times as fast: {path[best]}, at which rows "
-            f"take {results[best].mean_layers:.2f} layers, is {speed_of(best):.2f} times as fast."
+            f"take {layers[best]:.2f} layers, is {speed_of(best):.2f} times as fast."
         )
     step = reached[0]
     return step, _measured(model, {step: path[step]}, rows)[step]
@@ -48,14 +48,13 @@ def step_for_speed(
 def speeds_of(
     model: PretrainedModel,
     path: Sequence[Criterion],
-    results: Sequence[Results],
+    layers: Sequence[float],
     rows: Sequence[Row],
 ) -> Callable[[int], float]:
     """How many times as fast as the plain model a step is, by some that are measured.
 
     A step's time is nearly a straight line over the layers that its rows take.
     """
-    layers = [said.mean_layers for said in results]
     timed = _measured(model, {step: path[step] for step in _spread(layers)}, rows)
     return partial(_between, layers, timed)
 

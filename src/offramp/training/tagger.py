@@ -12,8 +12,11 @@ from offramp.checkpoints.directory import check_writable
 from offramp.errors import ConfigError
 from offramp.exits.attach import add_exits
 from offramp.exits.container import exits_of
+from offramp.models.base import PretrainedModel
+from offramp.models.names import as_path
 from offramp.models.registry import find_class, identify
 from offramp.runner.tagger import Tagger
+from offramp.storage.steady import reread
 from offramp.text.columns import Columns
 from offramp.text.tagged import TaggedTable
 from offramp.text.tokenizer import Tokenizer
@@ -22,7 +25,7 @@ from offramp.training.loop import class_weights, open_to_train, save_run, seeded
 from offramp.training.options import TAGGER_SCHEDULE, TrainingOptions
 from offramp.training.run import Progress, best_of, open_run
 from offramp.training.schedules import BACKBONE, stages
-from offramp.training.seen import note_rows
+from offramp.training.seen import TOGETHER, note_rows
 from offramp.training.tagged import (
     as_tagged,
     hold_out_sentences,
@@ -87,22 +90,24 @@ def train_tagger(
     check_writable(output)
     data, dev = as_tagged(data), None if dev is None else as_tagged(dev)
     labels = tag_names(data)
+    both: dict[str, Any] = {}
     if dev is None:
+        both = {TOGETHER: data.words}
         data, dev = hold_out_sentences(data)
     else:
         known_tags(dev, labels)
     with seeded(options.seed):
-        model_type, _ = identify(model)
-        model_class = find_class(model_type, "ForTokenClassification")
-        if options.freeze_backbone:  # the head stays too, so it has to be there
-            labels = head_labels(model_class.config_class.from_pretrained(model).labels, labels)
-        network, report = open_to_train(model_class, model, labels, problem_type=None)
-        check_head(model, report, options)
-        add_exits(network, options.depths, certainty=options.certainty)
-        keep_ramps(network, model, options)
+        network, tokenizer = reread(
+            lambda: (
+                _prepare(model, labels, options),
+                Tokenizer.from_pretrained(model, max_length=max_length),
+            ),
+            as_path(model),
+        )
+        labels = list(network.config.labels)
         has_exits = bool(exits_of(network).depths)
         plan = stages(options) if has_exits else (BACKBONE,)
-        tagger = Tagger(network, Tokenizer.from_pretrained(model, max_length=max_length))
+        tagger = Tagger(network, tokenizer)
         training, held = (
             to_tagged_examples(table, tagger, network.config.label2id) for table in (data, dev)
         )
@@ -122,11 +127,23 @@ def train_tagger(
             if has_exits:
                 choose = partial(choose_tagger_threshold, examples=held)
                 choice = set_threshold(network, held, options, choose)
-                note_rows(network, train=data.words, dev=dev.words)
+                note_rows(network, train=data.words, dev=dev.words, **both)
             else:
                 del network.exits
             save_run(output, tagger, run)
     return tagger, TaggerReport(run.log, best_of(run.log), choice)
+
+
+def _prepare(model: str | Path, labels: list[str], options: TrainingOptions) -> PretrainedModel:
+    model_type, _ = identify(model)
+    model_class = find_class(model_type, "ForTokenClassification")
+    if options.freeze_backbone:  # the head stays too, so it has to be there
+        labels = head_labels(model_class.config_class.from_pretrained(model).labels, labels)
+    network, report = open_to_train(model_class, model, labels, problem_type=None)
+    check_head(model, report, options)
+    add_exits(network, options.depths, certainty=options.certainty)
+    keep_ramps(network, model, options)
+    return network
 
 
 def _check(options: TrainingOptions) -> None:

@@ -13,6 +13,8 @@ from typing import Any
 from torch import Tensor
 
 from offramp.backends import is_available
+from offramp.exits.calibration.certificate import certificate_of
+from offramp.exits.calibration.drift import ExitWatch
 from offramp.runner.loading import load
 from offramp.runner.rows import CountedRow
 from offramp.runner.run import Runner
@@ -82,7 +84,8 @@ def evaluate_tagger(
     exact spans as seqeval counts them by default. Speeds are over `timing_rows` of them picked by a
     fixed seed, encoded beforehand, offramp and transformers (in padded batches of 32, sorted by
     length) measured in turn in each of `rounds` rounds. `transformers=None` measures it where it is
-    installed. Raises DataError for a tag that the model has not.
+    installed. A DriftWarning says that rows leave at other layers than those of the model's
+    certificate, if it has one. Raises DataError for a tag that the model has not.
     """
     data = as_tagged(data)
     picked = sample(len(data), timing_rows, rounds)
@@ -103,6 +106,8 @@ def evaluate_tagger(
         difference = max((one - other).abs().max().item() for one, other in pairs)
         runs[SORTED] = theirs
     seconds = time_in_turn(runs, rounds, lambda done, total: progress("time", done, total))
+    certificate = certificate_of(tagger.model)
+    tagger.watch = None if certificate is None else ExitWatch(certificate.left)
     told: list[float] = []
     predicted = tagger.predict_words(
         data.words, progress=lambda so_far: told.append(so_far.mean_layers)

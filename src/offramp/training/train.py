@@ -20,7 +20,9 @@ from offramp.exits.criteria.task import MULTI_LABEL
 from offramp.exits.forward import answers_by_depth
 from offramp.models.base import PretrainedModel
 from offramp.models.flow import ExitableModel, run_layers
+from offramp.models.names import as_path
 from offramp.models.registry import sequence_classifier
+from offramp.storage.steady import reread
 from offramp.text.columns import Columns
 from offramp.text.tables import Table
 from offramp.text.tokenizer import Tokenizer
@@ -49,7 +51,7 @@ from offramp.training.problems import PROBLEMS
 from offramp.training.run import Progress, Run, best_of, open_run
 from offramp.training.schedules import RampStage, Stage, stages
 from offramp.training.scoring import evaluate_exits
-from offramp.training.seen import note_rows
+from offramp.training.seen import TOGETHER, note_rows
 from offramp.training.thresholds import Choice, choose_threshold, set_threshold
 
 
@@ -105,12 +107,18 @@ def train(
             f"score 'f1' is for two classes and {data.source} has {len(labels)}. Use accuracy or "
             "macro_f1."
         )
+    both: dict[str, Any] = {}
     if dev is None:
+        both = {TOGETHER: data.texts}
         data, dev = hold_out(data)
     with seeded(options.seed):
-        network = _prepare(model, labels, options)
-        keep_ramps(network, model, options)
-        tokenizer = Tokenizer.from_pretrained(model, max_length=max_length)
+        network, tokenizer = reread(
+            lambda: (
+                _prepare(model, labels, options),
+                Tokenizer.from_pretrained(model, max_length=max_length),
+            ),
+            as_path(model),
+        )
         trained = problem.runner(network, tokenizer)
         training = examples_of(data, tokenizer, network.config)
         held = examples_of(dev, tokenizer, network.config)
@@ -128,7 +136,7 @@ def train(
             learn(network, stages(options), training, held, weights_C, run)
             choose = partial(choose_threshold, labels=held.labels_R)
             choice = set_threshold(network, held, options, choose)
-            note_rows(network, train=data.texts, dev=dev.texts)
+            note_rows(network, train=data.texts, dev=dev.texts, **both)
             save_run(output, trained, run)
     return trained, TrainingReport(run.log, best_of(run.log), choice)
 
@@ -226,14 +234,16 @@ def _prepare(model: str | Path, labels: list[str], options: TrainingOptions) -> 
     check_head(model, report, options)
     if network.owns_exits:
         _check_own_exits(network, options)
-        return network
-    return add_exits(
-        network,
-        options.depths,
-        pooler=options.pooler,
-        queries=options.queries,
-        certainty=options.certainty,
-    )
+    else:
+        add_exits(
+            network,
+            options.depths,
+            pooler=options.pooler,
+            queries=options.queries,
+            certainty=options.certainty,
+        )
+    keep_ramps(network, model, options)
+    return network
 
 
 def _check_own_exits(network: PretrainedModel, options: TrainingOptions) -> None:

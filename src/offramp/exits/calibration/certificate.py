@@ -34,7 +34,8 @@ class Certificate:
     """`ltt`, `ucb` or `crc`; `speed`, of a threshold that other rows chose for its speed;
     `empirical`, which guarantees nothing."""
     risk: str
-    """What a row may lose: `disagreement`, `accuracy`, or the name of a loss of one's own."""
+    """What a row may lose: `disagreement`, `accuracy`, of a tagger `word-disagreement` too, or the
+    name of a loss of one's own."""
     max_risk: float
     """The share of rows, or the mean loss, that the risk is at most."""
     confidence: float | None
@@ -47,7 +48,7 @@ class Certificate:
     criterion: Mapping[str, Any]
     """As the configuration has it."""
     left: Mapping[str, int]
-    """How many of the rows left after so many layers."""
+    """How many of the rows left after so many layers; of a tagger, of the windows of tokens."""
     data: str
     """SHA-256 of the calibration set's rows."""
     weights: str
@@ -94,6 +95,20 @@ class Certificate:
         except TypeError as error:
             raise ConfigError(f"It is malformed, or of a newer offramp: {error}.") from error
 
+
+FACTS = (
+    ("method", "Method"),
+    ("risk", "Risk"),
+    ("max_risk", "At most"),
+    ("confidence", "With probability"),
+    ("rows", "Rows calibrated on"),
+    ("found_risk", "Risk found on them"),
+    ("date", "Date"),
+    ("data", "SHA-256 of the rows"),
+    ("weights", "SHA-256 of the model"),
+    ("tokenizer", "SHA-256 of the tokenizer"),
+)
+"""What a page and a card say of a certificate, field by field."""
 
 METHODS_OF_CERTIFICATES = ("ltt", "ucb", "crc", "speed", "empirical")
 

@@ -298,14 +298,14 @@ def asked(criterion: Criterion, state_RS: Tensor, depth: int, answer: Answer) ->
 
 
 def begun(criterion: Criterion, n_rows: int, n_classes: int) -> Tensor:
-    """`criterion.start`; ConfigError for what is no state of so many rows."""
+    """`criterion.start`, in float64; ConfigError for what is no state of so many rows."""
     state_RS: object = criterion.start(n_rows, n_classes)
     if not isinstance(state_RS, Tensor) or state_RS.dim() != 2 or len(state_RS) != n_rows:
         raise ConfigError(
             f"{type(criterion).__name__} begins with the state {_described(state_RS)}; expected a "
             f"tensor [{n_rows}, S], some numbers for each row."
         )
-    return state_RS
+    return state_RS.double()  # whatever the first was: the next may have what whole numbers lack
 
 
 def check_criterion(value: object) -> Criterion:
@@ -350,13 +350,18 @@ def check_number(value: object, low: float, high: float, what: str) -> None:
     """ConfigError, which begins with `what`, unless it is a number from low to high."""
     number = isinstance(value, (int, float)) and not isinstance(value, bool)
     if not number or not low <= value <= high:  # type: ignore[operator]
-        raise ConfigError(f"{what}; got {value!r}.")
+        raise ConfigError(f"{what}; got {value!r}.{_plainly(value, 'float')}")
 
 
 def check_whole(value: object, low: int, what: str) -> None:
     """ConfigError, which begins with `what`, unless it is a whole number of at least `low`."""
     if not isinstance(value, int) or isinstance(value, bool) or not low <= value < 2**31:
-        raise ConfigError(f"{what}; got {value!r}.")
+        raise ConfigError(f"{what}; got {value!r}.{_plainly(value, 'int')}")
+
+
+def _plainly(value: object, kind: str) -> str:
+    """How to pass a number of another library's, which no configuration could hold."""
+    return f" Pass {kind}(x), a plain number." if hasattr(value, "item") else ""
 
 
 def lacking(name: str, field: object) -> ConfigError:

@@ -47,7 +47,7 @@ class _Combined(Criterion):
 
     def start(self, n_rows: int, n_classes: int) -> Tensor:
         """The states side by side, [R, S]."""
-        starts = [begun(part, n_rows, n_classes).double() for part in self.of]
+        starts = [begun(part, n_rows, n_classes) for part in self.of]
         return torch.cat(starts, -1)
 
     def update(self, state_RS: Tensor, depth: int, logits_RC: Tensor) -> Decision:
