@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import errno
+import fcntl
 import json
 import os
 import shutil
 import socket
+import struct
 import subprocess
 import sys
+import termios
 from pathlib import Path
 from typing import Any
 
@@ -135,6 +138,30 @@ def test_progress_is_quiet_where_nobody_looks(
     put(hub)
     fetch()
     assert capfd.readouterr() == ("", "")
+
+
+@pytest.mark.parametrize("disabled", ["0", "1"])
+def test_progress_is_shown_in_a_terminal(hub: HubServer, disabled: str) -> None:
+    put(hub)
+    ours, terminal = os.openpty()
+    fcntl.ioctl(terminal, termios.TIOCSWINSZ, struct.pack("HHHH", 24, 100, 0, 0))
+    program = (
+        "import sys\n"
+        "sys.path.insert(0, sys.argv[1])\n"
+        "from model_repository import NAME, select\n"
+        "from offramp.hub.names import Request, Source, find\n"
+        "find(Source(NAME), Request(), select)\n"
+    )
+    command = [sys.executable, "-c", program, str(Path(__file__).parent)]
+    environment = {**os.environ, "HF_HUB_DISABLE_PROGRESS_BARS": disabled}
+    subprocess.run(command, env=environment, stderr=terminal, check=True)
+    os.write(terminal, b"end")
+    os.close(terminal)
+    said = b""
+    while not said.endswith(b"end"):
+        said += os.read(ours, 10_000)
+    os.close(ours)
+    assert (b"model.safetensors: 100%" in said) == (disabled == "0")
 
 
 # The cache is the client's
