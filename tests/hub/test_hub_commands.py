@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import os
+import threading
 import time
 from collections.abc import Callable
 from pathlib import Path
 from types import SimpleNamespace
+from typing import Any
 
 import pytest
 import torch
@@ -84,6 +87,27 @@ def test_push_says_what_it_would_send(run: Run, hub: HubServer, saved: Path) -> 
     (saved / "README.md").write_text("---\ntags: [mine]\n---\nMine.\n")
     assert run("push", saved, NAME)[0] == 0
     assert b"Mine." in hub.repositories[NAME].find("main").files["README.md"][1]
+
+
+def test_a_saver_waits_until_what_is_there_is_sent(
+    run: Run, hub: HubServer, saved: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    older = (saved / "model.safetensors").read_bytes()
+    torch.manual_seed(1)
+    newer = offramp.BertForSequenceClassification(offramp.BertConfig(**TINY))
+    saver = threading.Thread(target=lambda: newer.save_pretrained(saved))
+    preupload = hub._preupload
+
+    async def and_a_save_begins(*arguments: Any) -> Any:
+        saver.start()
+        await asyncio.sleep(0.3)
+        return await preupload(*arguments)
+
+    monkeypatch.setattr(hub, "_preupload", and_a_save_begins)
+    assert run("push", saved, NAME)[0] == 0
+    saver.join()
+    assert hub.repositories[NAME].find("main").files["model.safetensors"][1] == older
+    assert (saved / "model.safetensors").read_bytes() != older
 
 
 def test_what_push_refuses(run: Run, hub: HubServer, saved: Path, tmp_path: Path) -> None:

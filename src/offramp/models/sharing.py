@@ -14,7 +14,8 @@ from offramp.hub.names import Select, is_inside
 from offramp.hub.upload import CARD, Target, upload
 from offramp.models.card import model_card
 from offramp.models.config_file import CONFIG_FILE, OLD_CONFIG_FILE, read_config
-from offramp.models.names import TOKENIZER_FILES, is_file
+from offramp.models.names import TOKENIZER_FILES, given_path, is_file
+from offramp.storage.locks import no_saver
 
 
 class HubMixin:
@@ -123,11 +124,26 @@ def push_directory(
     """Put a model's directory on the hub: of its files those that `select` takes, and README.md.
 
     Arguments, result and errors are those of `HubMixin.save_to_hf_hub`. Raises ModelNotFoundError
-    for a directory of no model, and CheckpointError for a file that is a link out of it.
+    for a directory of no model, and CheckpointError for a file that is a link out of it. Whoever
+    saves to the directory meanwhile waits until it is sent.
     """
-    directory = Path(directory).expanduser()
+    directory = given_path(directory)
     if not directory.is_dir():
         raise ModelNotFoundError(f"{directory} is no directory; expected that of a saved model.")
+    with no_saver(directory):
+        return share(
+            _files_of(directory, select),
+            directory,
+            Target(repo_id, revision, create_pr, private, token),
+            subfolder=subfolder,
+            message=commit_message,
+            dry_run=dry_run,
+            certificate=certificate,
+        )
+
+
+def _files_of(directory: Path, select: Select) -> dict[str, Path]:
+    """The files of a directory that are a model's, and its card."""
     listed = [path.relative_to(directory).as_posix() for path in directory.rglob("*")]
     names = select(name for name in listed if is_file(directory / name))
     if not names:
@@ -138,15 +154,7 @@ def push_directory(
     for path in files.values():
         with reading(path, "outside"):
             check_inside(path, directory)
-    return share(
-        files,
-        directory,
-        Target(repo_id, revision, create_pr, private, token),
-        subfolder=subfolder,
-        message=commit_message,
-        dry_run=dry_run,
-        certificate=certificate,
-    )
+    return files
 
 
 def share(
