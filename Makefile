@@ -7,7 +7,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check
 
-.PHONY: readme-figures demo docs test check format lint types imports unit chromium test-slow common-tests fuzz kills paddle-check clean
+.PHONY: readme-figures demo docs test check format lint types imports unit chromium test-slow common-tests fuzz hub-faults kills paddle-check clean
 
 demo: $(VENV)/.demo
 	$(BIN)/offramp demo --output runs/demo
@@ -58,6 +58,10 @@ common-tests: $(VENV)/.dev
 WORK ?= runs/fuzz
 fuzz: $(VENV)/.dev
 	$(BIN)/python benchmarks/fuzz_checkpoints.py --work $(WORK) --mutants 1000000 --workers 2
+
+# 500 seeded schedules of faults against downloads and uploads, on a hub of the tests' own.
+hub-faults: $(VENV)/.dev
+	$(BIN)/python -m pytest -m slow -s tests/hub/test_fault_schedules.py
 
 # The README's plot and table, of one measurement: MODEL=a trained directory, DATA=test rows. On a
 # machine that does nothing else; `offramp report --plot --table` does the same anywhere.

@@ -59,7 +59,7 @@ def test_package_then_cache_then_mirrors(
     for place in (package, snapshot, mirror, listed):
         assert find(source, request, has_weights) == place
         (place / "w").unlink()  # a directory without what is wanted is passed over
-    with pytest.raises(HubError, match="carrier_of_models, the hub cache.*mirror"):
+    with pytest.raises(HubError, match="carrier_of_models; the hub cache.*mirror"):
         find(source, request, has_weights)
 
 
@@ -89,7 +89,7 @@ def test_a_subfolder_is_where_the_files_are(tmp_path: Path) -> None:
     assert find(Source("owner/name"), request, has_weights) == inner
 
 
-def test_a_download_is_asked_last_and_may_be_replaced(
+def test_a_download_is_asked_last_but_for_a_branch_in_the_cache(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     fetched = holding(tmp_path / "fetched")
@@ -104,13 +104,20 @@ def test_a_download_is_asked_last_and_may_be_replaced(
     request = Request("main", cache_dir=tmp_path)
     assert find(Source("owner/name"), request, has_weights) == fetched
     assert asked == [("owner/name", request)]
-    with pytest.raises(HubError):
+    with pytest.raises(HubError, match="the hub was not asked: local_files_only=True"):
         find(Source("owner/name"), Request(local_files_only=True), has_weights)
-    cached(tmp_path, "owner/name")
-    assert find(Source("owner/name"), request, has_weights) != fetched
+    mirror = holding(tmp_path / "mirror")
+    assert find(Source("owner/name", mirrors=(str(mirror),)), request, has_weights) == mirror
+    snapshot = cached(tmp_path, "owner/name")
+    at_commit = Request(COMMIT, cache_dir=tmp_path)
+    alone = Request(cache_dir=tmp_path, local_files_only=True)
+    assert find(Source("owner/name"), at_commit, has_weights) == snapshot
+    assert find(Source("owner/name"), alone, has_weights) == snapshot
+    assert len(asked) == 1
+    assert find(Source("owner/name"), request, has_weights) == fetched  # main may have moved
     forced = Request(cache_dir=tmp_path, force_download=True)
     assert find(Source("owner/name"), forced, has_weights) == fetched
-    assert len(asked) == 2
+    assert len(asked) == 3
 
 
 @pytest.mark.parametrize(
@@ -125,6 +132,9 @@ def test_a_download_is_asked_last_and_may_be_replaced(
         {"subfolder": "a/../../b"},
         {"subfolder": ""},
         {"force_download": True, "local_files_only": True},
+        {"token": 3},
+        {"token": ""},
+        {"token": "hf_\nX: y"},
     ],
 )
 def test_a_request_that_cannot_be(options: dict[str, object]) -> None:

@@ -6,6 +6,7 @@ import rich_click as click
 
 import offramp
 from offramp.cli.bench import bench
+from offramp.cli.cache import cache
 from offramp.cli.calibrate import calibrate
 from offramp.cli.convert import convert
 from offramp.cli.demo import demo
@@ -13,6 +14,8 @@ from offramp.cli.embed import embed
 from offramp.cli.evaluate import evaluate
 from offramp.cli.inspect import inspect
 from offramp.cli.predict import predict
+from offramp.cli.pull import pull
+from offramp.cli.push import push
 from offramp.cli.report import report
 from offramp.cli.rerank import rerank
 from offramp.cli.train import train
@@ -41,6 +44,9 @@ COMMANDS = (
     inspect,
     convert,
     verify,
+    push,
+    pull,
+    cache,
 )
 for command in COMMANDS:
     app.add_command(command)

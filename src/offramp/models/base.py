@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 from typing_extensions import Self
 
+import offramp
 from offramp.checkpoints.directory import staged
 from offramp.checkpoints.file_names import SAFETENSORS_FILE, replaced_by
 from offramp.checkpoints.renames import Row
@@ -27,6 +28,7 @@ from offramp.models.names import companions_in, companions_of
 from offramp.models.opening import Opening, check_positions, open_model
 from offramp.models.parts import ModelParts
 from offramp.models.saving import weights_file, write_model, written_dialect
+from offramp.models.sharing import HubMixin
 from offramp.models.tables import MODEL_STATE, ModelNames, freeze_tables
 from offramp.models.tracking import InitTrackerMeta, is_building
 from offramp.models.walking import is_initialised, walk
@@ -34,7 +36,7 @@ from offramp.models.walking import is_initialised, walk
 C = TypeVar("C", bound="type[PretrainedModel]")
 
 
-class PretrainedModel(ModelParts, GenerationMixin, metaclass=InitTrackerMeta):
+class PretrainedModel(ModelParts, GenerationMixin, HubMixin, metaclass=InitTrackerMeta):
     """Base of every model: a body under `base_model_prefix`, and heads beside it.
 
     A family sets the class attributes; a class of it builds its modules in `__init__` and ends by
@@ -182,15 +184,17 @@ class PretrainedModel(ModelParts, GenerationMixin, metaclass=InitTrackerMeta):
         cache_dir: str | Path | None = None,
         local_files_only: bool = False,
         force_download: bool = False,
+        token: str | bool | None = None,
         output_loading_info: bool = False,
         **kwargs: Any,
     ) -> Self | tuple[Self, LoadingReport]:
         """The model that a name stands for, in eval mode, with its exits if it has any.
 
         The name is, in this order: a directory or one file of weights; a built-in name
-        (`model_name_list`), whose files an installed package, the hub's cache or a mirror has;
-        or owner/name on the hub. With `from_hf_hub` it is a name on the hub and nothing else; None
-        is nothing at all, for `config` and `state_dict`. `subfolder` is a folder inside.
+        (`model_name_list`), whose files an installed package, the hub's cache, a mirror or the hub
+        has; or owner/name on the hub. Both may end in @ and a revision. With `from_hf_hub` it is a
+        name on the hub and nothing else; None is nothing at all, for `config` and `state_dict`.
+        `subfolder` is a folder inside. What is fetched is verified before it is used.
 
         `args` go to the class's `__init__`, after the configuration. `kwargs` that are fields of
         the configuration change it; the others go to `__init__`, in place of the arguments that
@@ -212,7 +216,8 @@ class PretrainedModel(ModelParts, GenerationMixin, metaclass=InitTrackerMeta):
         - `allow_legacy_pickle`: read PyTorch's format of before 1.6, as data like the others.
         - `uint16_is_bfloat16`: what Paddle writes as uint16 is bfloat16; config.json's dtype says
           so too.
-        - `revision`, `cache_dir`, `local_files_only`, `force_download`: for names on the hub.
+        - `revision`, `cache_dir`, `local_files_only`, `force_download`, `token`: for names on the
+          hub.
         - `output_loading_info`: return (model, LoadingReport).
 
         Raises ModelNotFoundError, HubError, ConfigError, CheckpointError or TypeError, and in none
@@ -222,7 +227,7 @@ class PretrainedModel(ModelParts, GenerationMixin, metaclass=InitTrackerMeta):
         if dtype is not None and torch_dtype not in (None, dtype):
             raise ConfigError(f"dtype={dtype} and torch_dtype={torch_dtype} are one setting.")
         opening = Opening(
-            Request(revision, subfolder, cache_dir, local_files_only, force_download),
+            Request(revision, subfolder, cache_dir, local_files_only, force_download, token),
             from_hf_hub,
             config,
             state_dict,
@@ -348,6 +353,17 @@ class PretrainedModel(ModelParts, GenerationMixin, metaclass=InitTrackerMeta):
             variant=variant,
             dialect=dialect,
         )
+
+    def write_for_hub(self, directory: Path, max_shard_size: int | str | None) -> None:
+        """Write what `save_pretrained` would into an empty directory."""
+        self.write_files(directory, max_shard_size=max_shard_size)
+        for name, content in self._companions.items():
+            (directory / name).write_bytes(content)
+
+    def certificate_in_words(self) -> str | None:
+        """What is proved of the exits as they are now; None where nothing is."""
+        found = offramp.certificate_of(self)
+        return None if found is None else str(found)
 
 
 def register_base_model(cls: C) -> C:

@@ -312,6 +312,7 @@ class PretrainedConfig:
         cache_dir: str | Path | None = None,
         local_files_only: bool = False,
         force_download: bool = False,
+        token: str | bool | None = None,
         **changes: Any,
     ) -> Self:
         """The configuration of a directory, of a built-in name, or of owner/name on the hub.
@@ -323,7 +324,7 @@ class PretrainedConfig:
         built_in = cls.pretrained_init_configuration.get(str(name))
         if built_in is not None and not exists(name):
             return cls.from_dict(built_in, **changes)
-        request = Request(revision, subfolder, cache_dir, local_files_only, force_download)
+        request = Request(revision, subfolder, cache_dir, local_files_only, force_download, token)
         select = model_files((CONFIG_FILE, OLD_CONFIG_FILE), None)
         built_in_names = dict.fromkeys(cls.pretrained_init_configuration, "")
         place = locate(name, request, select, built_in_names)

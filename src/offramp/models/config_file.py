@@ -11,14 +11,16 @@ from typing import Any
 from offramp.checkpoints.checked_file import UnsoundError, check_inside, small_file
 from offramp.checkpoints.strict_json import parse_json
 from offramp.errors import ConfigError, ConfigFileError, ModelNotFoundError
-from offramp.models.names import exists, is_file
+from offramp.models.names import (
+    CONFIG_FILE as CONFIG_FILE,
+    OLD_CONFIG_FILE as OLD_CONFIG_FILE,
+    exists,
+    is_file,
+)
 
-CONFIG_FILE = "config.json"
 _CLASS = re.compile(r"(Bert|Ernie|Roberta|Albert)[A-Z]\w*")
 LONGEST_CONFIG = 1_000_000
 """Bytes of a configuration's file."""
-OLD_CONFIG_FILE = "model_config.json"
-"""PaddleNLP's name for it, read where there is no config.json."""
 
 
 def read_config(directory: str | Path, file: str = CONFIG_FILE) -> dict[str, Any]:

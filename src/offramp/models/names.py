@@ -5,14 +5,23 @@ from __future__ import annotations
 import os
 import re
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from offramp.checkpoints.checked_file import check_inside, reading, small_file
+from offramp.checkpoints.file_names import (
+    PADDLE_FILE,
+    SAFETENSORS_FILE,
+    TORCH_FILE,
+    weights_files,
+)
 from offramp.errors import ConfigError, HubError, ModelNotFoundError, nearest
 from offramp.hub.names import Request, Select, Source, find, is_hub_name
 from offramp.models.builtin import all_sources
 from offramp.storage.steady import present
+
+CONFIG_FILE, OLD_CONFIG_FILE = "config.json", "model_config.json"
+"""A configuration's file, and its name of before PaddleNLP 2.5."""
 
 TOKENIZER_FILES = (
     "tokenizer.json",
@@ -30,8 +39,18 @@ TOKENIZER_FILES = (
 COMPANIONS = (*TOKENIZER_FILES, "generation_config.json")
 """Files that belong to a model beside its configuration and weights."""
 
+MODULES_FILE = "modules.json"
+"""sentence-transformers' table of modules, which lie in folders."""
+PROMPTS_FILE = "config_sentence_transformers.json"
+TEXT_FILES = tuple(
+    f"sentence_{family}_config.json"
+    for family in ("bert", "roberta", "distilbert", "camembert", "albert", "xlm-roberta", "xlnet")
+)
+"""Where the first module keeps its settings; the first is the one that is written."""
+
 DEFAULT_WEIGHTS = ("model.safetensors", "model.safetensors.index.json")
 """The one file's name, and the index's; torch is not needed to say them."""
+_MODULE = re.compile(r"\d+_\w+/")
 _SHARD = re.compile(r"-\d{5}-of-(\d{5})$")
 
 
@@ -54,19 +73,21 @@ def locate(
 ) -> Place:
     """What `name` stands for: a path that exists, a built-in name, or owner/name, in that order.
 
-    `select` says whether a directory has what is wanted. With `hub_only` it is a name on the hub,
-    looked up in the hub's cache. Raises ModelNotFoundError, HubError (one of it), or ConfigError
-    for options that a path does not have.
+    A built-in name and owner/name may have a revision of theirs behind an @. `select` says whether
+    a directory has what is wanted. With `hub_only` it is a name on the hub, and nothing else.
+    Raises ModelNotFoundError, HubError (one of it), or ConfigError for options that a path does not
+    have.
     """
     text = os.fspath(name)
     if not hub_only:
         path = present(as_path(text)) if text else None
         if path is not None:
             return _of_path(path, request)
-        if text in built_in:
-            source = built_in[text]
-            source = source if isinstance(source, Source) else Source(hub_id=source)
-            return Place(find(source, request, select), source=source)
+    text, request = _revision_apart(text, request)
+    if not hub_only and text in built_in:
+        source = built_in[text]
+        source = source if isinstance(source, Source) else Source(hub_id=source)
+        return Place(find(source, request, select), source=source)
     if is_hub_name(text) and ("/" in text or hub_only):
         try:
             return Place(find(Source(hub_id=text), request, select, hub_only=hub_only))
@@ -74,11 +95,21 @@ def locate(
             what = "" if hub_only else f"{text} is no directory here, nor a built-in name. "
             raise HubError(what + str(error)) from error
     if hub_only:
-        raise ModelNotFoundError(f"{text!r} is no name on the hub; expected owner/name.")
+        raise HubError(f"{text[:200]!r} is no name on the hub; expected owner/name.")
     raise ModelNotFoundError(
         f"{text or 'An empty name'} does not exist. Expected a directory with config.json and "
         f"weights, a built-in name, or owner/name on the hub. {nearest(text, built_in)}".rstrip()
     )
+
+
+def _revision_apart(name: str, request: Request) -> tuple[str, Request]:
+    """A name without the revision that it ends with, and the request with that."""
+    plain, at, revision = name.rpartition("@")
+    if not at or not is_hub_name(plain):
+        return name, request
+    if request.revision not in (None, revision):
+        raise ConfigError(f"{name} and revision={request.revision!r} say two revisions; keep one.")
+    return plain, replace(request, revision=revision)
 
 
 def as_path(name: str | Path) -> Path:
@@ -133,6 +164,26 @@ def model_files(
         return [*found, *tensors, *(name for name in names if name in COMPANIONS)]
 
     return select
+
+
+def whole_model(listing: Iterable[str]) -> list[str]:
+    """What of a listing a model needs, of whatever format its weights are: a `Select`.
+
+    Of sentence-transformers' that is what each of its modules needs.
+    """
+    names = list(listing)
+    saves = [weights_files(file) for file in (SAFETENSORS_FILE, TORCH_FILE, PADDLE_FILE)]
+    select = model_files((CONFIG_FILE, OLD_CONFIG_FILE), saves)
+    found = select(names)
+    if MODULES_FILE not in names:
+        return found
+    tables = (MODULES_FILE, PROMPTS_FILE, *TEXT_FILES)
+    found += [name for name in names if name in tables]
+    for folder in sorted({name.partition("/")[0] for name in names if _MODULE.match(name)}):
+        inside = [n.removeprefix(f"{folder}/") for n in names if n.startswith(f"{folder}/")]
+        alone = [name for name in inside if name in (CONFIG_FILE, *TEXT_FILES)]
+        found += [f"{folder}/{name}" for name in dict.fromkeys([*select(inside), *alone])]
+    return found
 
 
 def companions_of(name: str) -> tuple[str, ...]:

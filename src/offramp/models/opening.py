@@ -301,8 +301,9 @@ def _find(cls: type[PretrainedModel], name: str | Path, opening: Opening) -> Pla
     wanted = None
     if opening.state_dict is None:
         own = weights_files(cls.resource_files_names[MODEL_STATE], opening.variant)
-        others = (weights_files(name, opening.variant) for name in (TORCH_FILE, PADDLE_FILE))
-        wanted = [own, *others]
+        others = [weights_files(name, opening.variant) for name in (TORCH_FILE, PADDLE_FILE)]
+        formats = {None: [own, *others], True: [own], False: others}
+        wanted = formats[opening.use_safetensors]
     known = opening.config is not None or str(name) in cls.pretrained_init_configuration
     return locate(
         name,

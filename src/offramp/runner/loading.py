@@ -9,19 +9,13 @@ from typing import Any, Literal, TypeAlias, overload
 
 import torch
 
-from offramp.checkpoints.file_names import (
-    PADDLE_FILE,
-    SAFETENSORS_FILE,
-    TORCH_FILE,
-    weights_files,
-)
 from offramp.errors import CheckpointError, ConfigError, ModelNotFoundError
 from offramp.exits.calibration.certificate import check_certificate
 from offramp.hub.names import Request
 from offramp.models.base import PretrainedModel
 from offramp.models.builtin import all_sources
-from offramp.models.config_file import CONFIG_FILE, OLD_CONFIG_FILE, architecture
-from offramp.models.names import locate, model_files
+from offramp.models.config_file import architecture
+from offramp.models.names import locate, whole_model
 from offramp.models.opening import Opening, open_model
 from offramp.models.registry import find_class, identify
 from offramp.runner.answerer import Answerer
@@ -307,9 +301,7 @@ def _embedder(
 
 def _directory(name: str | Path) -> Path:
     """Where the files are that a path or a name stands for."""
-    saves = [weights_files(file) for file in (SAFETENSORS_FILE, TORCH_FILE, PADDLE_FILE)]
-    select = model_files((CONFIG_FILE, OLD_CONFIG_FILE), saves)
-    place = locate(name, Request(), select, all_sources())
+    place = locate(name, Request(), whole_model, all_sources())
     if place.file is not None:
         raise ModelNotFoundError(f"{name} is a file; pass the model's directory.")
     return place.directory

@@ -17,15 +17,9 @@ from offramp.checkpoints.strict_json import parse_json
 from offramp.errors import ConfigFileError, UnsupportedError
 from offramp.hub.names import is_inside
 from offramp.models.config_file import CONFIG_FILE, read_json
+from offramp.models.names import MODULES_FILE, PROMPTS_FILE, TEXT_FILES
 from offramp.runner.dense import PLACE, Dense
 
-MODULES_FILE = "modules.json"
-PROMPTS_FILE = "config_sentence_transformers.json"
-TEXT_FILES = tuple(
-    f"sentence_{family}_config.json"
-    for family in ("bert", "roberta", "distilbert", "camembert", "albert", "xlm-roberta", "xlnet")
-)
-"""Where the first module keeps its settings; the first is the one that is written."""
 _LONGEST = 100_000  # bytes of modules.json
 _MOST_MODULES = 32
 _PACKAGE = "sentence_transformers."

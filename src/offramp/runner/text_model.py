@@ -18,9 +18,10 @@ from offramp.errors import CheckpointError, ConfigError, DataError
 from offramp.models.base import PretrainedModel
 from offramp.models.config_file import OLD_CONFIG_FILE
 from offramp.models.flow import LayerStack
-from offramp.models.names import TOKENIZER_FILES
+from offramp.models.names import MODULES_FILE, PROMPTS_FILE, TEXT_FILES, TOKENIZER_FILES
+from offramp.models.sharing import HubMixin
+from offramp.models.tables import MODEL_STATE
 from offramp.runner.prepare import prepare
-from offramp.runner.sentence_files import MODULES_FILE, PROMPTS_FILE, TEXT_FILES
 from offramp.text.tables import Text
 from offramp.text.tokenizer import Encoded, Tokenizer
 
@@ -35,7 +36,7 @@ WHOLE = re.compile(
 T = TypeVar("T")
 
 
-class TextModel:
+class TextModel(HubMixin):
     """A model and its tokenizer, which belong together; the model is put into eval mode.
 
     Raises ConfigError where the tokenizer has ids or lengths that the model has not.
@@ -82,6 +83,17 @@ class TextModel:
         """Write the model's and the tokenizer's files into an open directory."""
         self.model.write_files(directory)
         self.tokenizer.write_files(directory)
+
+    def write_for_hub(self, directory: Path, max_shard_size: int | str | None) -> None:
+        """Write what `save` would into an empty directory."""
+        self.write_files(directory)
+        if max_shard_size is not None:  # anew, in as many files as that asks for
+            (directory / self.model.resource_files_names[MODEL_STATE]).unlink()
+            self.model.write_files(directory, max_shard_size=max_shard_size)
+
+    def certificate_in_words(self) -> str | None:
+        """What is proved of the exits as they are now; None where nothing is."""
+        return self.model.certificate_in_words()
 
     def encoded(self, texts: Iterable[Text]) -> Iterator[Encoded]:
         """The texts' token ids, read and tokenised some hundreds at a time."""
