@@ -18,8 +18,11 @@ from tiny import IDS, MASK, TINY
 import offramp
 from hub_server import TOKEN, HubServer, Repository
 from offramp import BertConfig, BertForSequenceClassification, ConfigError, HubError
+from offramp.checkpoints.card import merged_card, new_card
 from offramp.hub import upload as uploading
 from offramp.hub.upload import Target, looks_secret, upload
+from offramp.models.names import whole_model
+from offramp.models.sharing import push_directory
 
 NAME = "owner/model"
 SHARDED = "2KB"
@@ -217,23 +220,29 @@ def test_a_card_has_what_was_measured_and_proved(model: BertForSequenceClassific
             "measure": "accuracy",
             "score": 0.91,
             "mean_layers": 1.5,
-            "certificate": {"left": {"2": 30, "1": 70}},
         },
     }
     config = {"model_type": "bert", "architectures": ["BertForSequenceClassification"]}
-    card = model_card({**config, "exits": exits}, NAME, None, "risk of at most 0.05 (ltt)")
-    for part in (
-        "| 1 | 70 | 70.0% |",
-        "1.30 layers a row, of 100 rows",
-        "| score | 0.91 |",
-        "Certificate: risk of at most 0.05 (ltt)",
-        "(accuracy)",
-    ):
+    card = model_card({**config, "exits": exits}, NAME, None, "## What it costs\n\nlittle")
+    proved = "<!-- offramp: begin -->\n## What it costs\n\nlittle\n<!-- offramp: end -->\n"
+    for part in ("| score | 0.91 |", "(accuracy)", proved):
         assert part in card
-    assert "70.0%" not in model_card({**config, "exits": exits}, NAME)
+    # A later save of what was pulled finds it again.
+    assert b"What it costs" not in (merged_card(card.encode(), None) or b"")
+    assert "no certificate" in model_card({**config, "exits": exits}, NAME)
     hostile = {**config, "exits": {"depths": "`|\n# x", "criterion": None, "calibration": []}}
     assert "\n# x" not in model_card(hostile, NAME)
     assert model_card({}, NAME, "inner").count("subfolder='inner'") == 1
+
+
+def test_a_card_that_a_save_wrote_alone_becomes_a_whole_one(
+    hub: HubServer, model: BertForSequenceClassification, tmp_path: Path
+) -> None:
+    model.save_pretrained(tmp_path)
+    (tmp_path / "README.md").write_bytes(new_card("## What it costs"))
+    push_directory(tmp_path, NAME, whole_model)
+    card = here(hub).find("main").files["README.md"][1].decode()
+    assert huggingface_hub.ModelCard(card).data.pipeline_tag == "text-classification"
 
 
 # What does not go up

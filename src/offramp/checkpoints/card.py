@@ -13,7 +13,12 @@ _NEW = b"---\nlibrary_name: offramp\n---\n\n"
 
 def new_card(part: str) -> bytes:
     """A card that has nothing but this part, in Markdown."""
-    return _NEW + _BEGIN + part.strip().encode() + b"\n" + _END
+    return _NEW + marked(part).encode()
+
+
+def marked(part: str) -> str:
+    """The part as it stands in a card, between the marks by which the next save finds it."""
+    return f"{_BEGIN.decode()}{part.strip()}\n{_END.decode()}"
 
 
 def merged_card(old: bytes, fresh: bytes | None) -> bytes | None:

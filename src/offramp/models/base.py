@@ -361,9 +361,9 @@ class PretrainedModel(ModelParts, GenerationMixin, HubMixin, metaclass=InitTrack
             (directory / name).write_bytes(content)
 
     def certificate_in_words(self) -> str | None:
-        """What is proved of the exits as they are now; None where nothing is."""
-        found = offramp.certificate_of(self)
-        return None if found is None else str(found)
+        """What the model card says of the exits' certificate; None where none holds."""
+        found: str | None = offramp.certificate_card(self)
+        return found
 
 
 def register_base_model(cls: C) -> C:

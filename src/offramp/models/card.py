@@ -9,6 +9,7 @@ import json
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from offramp.checkpoints.card import marked
 from offramp.errors import shown
 
 PIPELINES = {
@@ -39,8 +40,9 @@ def model_card(
 ) -> str:
     """The text of README.md, from what config.json says.
 
-    `certificate` is what is proved of the exits, where it still holds: it is not read from the
-    configuration, which cannot know.
+    `certificate` is what `certificate_card` says of the exits, where it still holds: it is not read
+    from the configuration, which cannot know. It stands between the marks by which a later save of
+    the model finds it again.
     """
     architecture = _first(config.get("architectures"))
     family = config.get("model_type")
@@ -101,30 +103,14 @@ def _exits(exits: Mapping[str, Any], certificate: str | None) -> str:
         f"A row may leave after {_plain(after)} layers, where its answer is sure enough by "
         f"`{_plain(criterion)}`.\n",
     ]
-    lines += _left(calibration.get("certificate")) if certificate else []
     if measured := _measured(calibration):
         lines.append(measured)
     lines.append(
-        f"Certificate: {_plain(certificate)}. It is of rows like those of the calibration set.\n"
+        marked(certificate)
         if certificate
         else "There is no certificate of what leaving early costs.\n"
     )
     return "\n".join(lines)
-
-
-def _left(certificate: Any) -> list[str]:
-    """Where the rows of the calibration set left, as a table."""
-    counts = certificate.get("left") if isinstance(certificate, Mapping) else None
-    if not isinstance(counts, Mapping):
-        return []
-    rows = sorted((int(depth), int(count)) for depth, count in counts.items())
-    total = sum(count for _, count in rows)
-    if not total:
-        return []
-    mean = sum(depth * count for depth, count in rows) / total
-    lines = ["| left after | rows | share |", "|---:|---:|---:|"]
-    lines += [f"| {depth} | {count} | {count / total:.1%} |" for depth, count in rows]
-    return [*lines, f"\n{mean:.2f} layers a row, of {total} rows.\n"]
 
 
 def _measured(calibration: Mapping[str, Any]) -> str:

@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from offramp.checkpoints.card import merged_card
 from offramp.checkpoints.checked_file import check_inside, reading
 from offramp.checkpoints.file_names import SAFETENSORS_FILE, replaced_by
 from offramp.errors import ConfigError, ModelNotFoundError
@@ -26,7 +27,7 @@ class HubMixin:
         raise NotImplementedError
 
     def certificate_in_words(self) -> str | None:
-        """What is proved of its exits as they are now, for the model card."""
+        """What the model card says of its exits' certificate; None where none holds."""
         return None
 
     def save_to_hf_hub(
@@ -169,7 +170,7 @@ def share(
     certificate: str | None = None,
     tags: Sequence[str] = (),
 ) -> str:
-    """Upload a model's files, with a card where they have none."""
+    """Upload a model's files, with a card where they have none but what a save wrote of it."""
     for name, value in (("subfolder", subfolder), ("commit_message", message)):
         if value is not None and (not isinstance(value, str) or not value.strip()):
             raise ConfigError(f"{name} is a text or None; got {value!r}.")
@@ -179,7 +180,7 @@ def share(
         raise ConfigError(f"dry_run is True or False; got {dry_run!r}.")
     folder = "" if subfolder is None else f"{Path(subfolder).as_posix().rstrip('/')}/"
     with tempfile.TemporaryDirectory() as place:
-        if CARD not in files:
+        if CARD not in files or merged_card(files[CARD].read_bytes(), None) is None:
             card = Path(place) / CARD
             values = _config(directory)
             text = model_card(values, target.repo_id, subfolder, certificate, tags)
