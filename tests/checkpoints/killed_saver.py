@@ -170,8 +170,10 @@ def main() -> None:
 def save(case: Case, target: Path, wait: int, tell: int) -> None:
     """What the child does, and all that it does."""
     code, message = 0, ""
-    with suppress(OSError):  # the wait itself, failed
-        os.read(wait, 1)
+    waits = True
+    while waits:
+        with suppress(OSError):  # the wait itself, failed
+            waits = not os.read(wait, 1)
     try:
         if not case.exchanges:
             directories._exchanged = lambda a, b: False  # type: ignore[assignment]
