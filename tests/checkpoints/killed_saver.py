@@ -140,7 +140,8 @@ def main() -> None:
         target = Path(asked.get("target", "."))
         answer: Any = "done"
         if asked["do"] == "go":
-            os.write(go, b"g")
+            with suppress(BrokenPipeError):  # killed in its wait
+                os.write(go, b"g")
             _, status = os.waitpid(child, 0)
             os.close(go)
             with open(said, encoding="utf-8") as file:  # a handle
