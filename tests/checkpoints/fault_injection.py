@@ -108,11 +108,9 @@ class Saver:
         return Outcome(fault, code, said, found, left)
 
     def ask(self, what: str, case: str | None = None) -> Any:
-        request = {"do": what} | (
-            {}
-            if case is None
-            else {"case": case, "target": str(self.folder / case.replace(" ", "-"))}
-        )
+        request = {"do": what}
+        if case is not None:
+            request |= {"case": case, "target": str(self.folder / case.replace(" ", "-"))}
         assert self._process.stdin is not None
         self._process.stdin.write(json.dumps(request) + "\n")
         self._process.stdin.flush()

@@ -140,7 +140,8 @@ def main() -> None:
         target = Path(asked.get("target", "."))
         answer: Any = "done"
         if asked["do"] == "go":
-            os.write(go, b"g")
+            with suppress(BrokenPipeError):  # killed in its wait
+                os.write(go, b"g")
             _, status = os.waitpid(child, 0)
             os.close(go)
             with open(said, encoding="utf-8") as file:  # a handle
@@ -170,8 +171,10 @@ def main() -> None:
 def save(case: Case, target: Path, wait: int, tell: int) -> None:
     """What the child does, and all that it does."""
     code, message = 0, ""
-    with suppress(OSError):  # the wait itself, failed
-        os.read(wait, 1)
+    waits = True
+    while waits:
+        with suppress(OSError):  # the wait itself, failed
+            waits = not os.read(wait, 1)
     try:
         if not case.exchanges:
             directories._exchanged = lambda a, b: False  # type: ignore[assignment]

@@ -20,7 +20,7 @@ from offramp.checkpoints.stored import Stored
 from offramp.checkpoints.tables import FAMILIES, OLD_BUFFERS, paddle_rows
 from offramp.checkpoints.weights import Reading, Weights, open_save
 from offramp.checkpoints.writing import write_weights
-from offramp.errors import ConfigError, ConfigFileError, nearest
+from offramp.errors import CheckpointError, ConfigError, ConfigFileError, OfframpError, nearest
 from offramp.models.config_file import (
     CONFIG_FILE,
     OLD_CONFIG_FILE,
@@ -81,7 +81,14 @@ def convert(
         allow_legacy_pickle=allow_legacy_pickle, uint16_is_bfloat16=uint16_is_bfloat16
     )
     read = partial(_read, source, variant=variant, use_safetensors=use_safetensors, options=options)
-    weights, there, companions = reread(lambda: read(to), whole)
+    try:
+        weights, there, companions = reread(lambda: read(to), whole)
+    except OSError as error:
+        if isinstance(error, OfframpError):
+            raise
+        raise CheckpointError(  # a disk that fails
+            f"{source} cannot be read: {error}. Nothing was written.", kind="missing", file=source
+        ) from error
     names = TOKENIZER_FILES if companions.keys() & set(TOKENIZER_FILES) else ()
     replaced = re.compile("|".join([WEIGHTS.pattern, *map(re.escape, [OLD_CONFIG_FILE, *names])]))
     with staged(target, replaced) as fresh:
