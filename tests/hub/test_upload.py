@@ -390,6 +390,21 @@ def test_an_answer_that_is_lost_makes_no_second_commit(
     assert repository.find(ref).files["config.json"][1] == b"{}"
 
 
+@pytest.mark.parametrize("create_pr", [False, True])
+def test_the_last_answer_may_be_lost_too(hub: HubServer, tmp_path: Path, create_pr: bool) -> None:
+    repository = hub.repository(NAME)
+    hub.fault("POST .*/commit/", "status", times=4, code=502)
+    hub.fault("POST .*/commit/", "lost", times=1)
+    url = upload(files(tmp_path), Target(NAME, create_pr=create_pr), "message")
+    assert len(hub.asked("POST .*/commit/")) == 5 and commits(repository) == 2
+    assert url.endswith(repository.refs["refs/pr/1" if create_pr else "main"])
+
+
+def test_a_name_without_its_owner(hub: HubServer, tmp_path: Path) -> None:
+    url = upload(files(tmp_path), Target("model"), "message")
+    assert url.startswith(f"{hub.endpoint}/{NAME}/commit/") and commits(here(hub)) == 2
+
+
 def test_a_commit_that_arrives_late_is_one(
     hub: HubServer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

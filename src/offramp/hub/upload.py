@@ -11,7 +11,7 @@ import re
 import sys
 import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path, PurePosixPath
@@ -168,7 +168,8 @@ class _Uploading:
         made = self._retried(
             lambda: self._api.create_repo(self._repo_id, private=target.private, exist_ok=True)
         )
-        self._repo_id = made.repo_id
+        if "/" not in target.repo_id and is_hub_name(str(made.repo_id)):
+            self._repo_id = str(made.repo_id)  # with its owner, who is known to the hub alone
         head = self._head()
         before = self._hub.listing(self._repo_id, head)
         sent = {p: file for p, file in files.items() if not (_is_card(p) and p in before)}
@@ -218,7 +219,13 @@ class _Uploading:
                 )
                 return str(info.oid)
 
-        return retried(send, f"The commit to {self._hub.url}/{self._repo_id}")
+        try:
+            return retried(send, f"The commit to {self._hub.url}/{self._repo_id}")
+        except UnreachableError:
+            with suppress(UnreachableError):  # the last of the answers may be one that was lost
+                if was_sent and (oid := landing.look()) is not None:
+                    return oid
+            raise
 
     def _head(self) -> str:
         """The commit that the branch has now; the branch is made if need be."""
