@@ -37,7 +37,8 @@ if not can_prepare(torch.float32):
 
 TASKS = ["ForSequenceClassification", "ForTokenClassification", "ForQuestionAnswering"]
 TASKS += ["ForMaskedLM", "ForMultipleChoice"]
-families = pytest.mark.parametrize("family", FAMILIES)
+# Of GPT-2, whose matrices lie the other way round, nothing is laid out anew.
+families = pytest.mark.parametrize("family", [n for n, f in FAMILIES.items() if not f.causal])
 
 
 def family_model(family: str, task: str = TASKS[0], seed: int = 0, **changes: Any) -> Any:

@@ -63,7 +63,7 @@ def test_entities_are_those_of_transformers_pipeline(directory: Path, tagger: Ta
     pipeline = transformers.pipeline(
         "token-classification",
         model=transformers.BertForTokenClassification.from_pretrained(directory),
-        tokenizer=transformers.BertTokenizerFast(str(directory / "vocab.txt")),
+        tokenizer=transformers.AutoTokenizer.from_pretrained(directory),
         aggregation_strategy="first",
         device="cpu",
     )

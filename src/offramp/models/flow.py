@@ -376,6 +376,7 @@ class LayerStack(Protocol):
     `pools_first = True` beside that method: the last layer is then run for those tokens alone. One
     whose positions are numbered as RoBERTa's says with `padding_id` which token is not counted; one
     of relative positions says `packs_holes = False`, and rows with holes in their mask stay padded.
+    One whose `forward` takes words for token types, as GPT-2's does, says `types_are_words = True`.
     """
 
     config: Any

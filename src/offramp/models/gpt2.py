@@ -13,7 +13,6 @@ from typing import Any, ClassVar, cast
 import torch
 from torch import Tensor, nn
 
-from offramp.errors import InputError
 from offramp.models.base import register_base_model
 from offramp.models.builtin import GPT2
 from offramp.models.causal import CausalLM
@@ -130,9 +129,14 @@ class GPT2PreTrainedModel(EncoderPreTrainedModel):
 
 @register_base_model
 class GPT2Model(EncoderBody, GPT2PreTrainedModel):
-    """GPT-2's body. `pool` reads a row's last token, which alone has seen all of it."""
+    """GPT-2's body. `pool` reads a row's last token, which alone has seen all of it.
+
+    Token types that `forward` is given are ids of words, whose embeddings are added; the runner's
+    rows have none.
+    """
 
     causal = True
+    types_are_words = True
     pooler = None
 
     def __init__(self, config: GPT2Config) -> None:
@@ -148,17 +152,6 @@ class GPT2Model(EncoderBody, GPT2PreTrainedModel):
     def layers(self) -> Sequence[nn.Module]:
         """The layers, in their order."""
         return cast("Sequence[nn.Module]", self.h)
-
-    def check(self, inputs: Inputs) -> None:
-        """InputError for what the embeddings have no rows for, or token types."""
-        super().check(inputs)
-        types = inputs.token_types
-        if types is not None and bool(types.any()):
-            raise InputError(
-                "GPT-2 has no token types of its own; transformers adds the embeddings of the "
-                "words of those ids. To have that, pass inputs_embeds=wte(input_ids) + "
-                "wte(token_type_ids)."
-            )
 
     def embed(self, inputs: Inputs) -> Tensor:
         """Words and positions, added."""

@@ -259,8 +259,8 @@ def _check_layers(config: PretrainedConfig | None, weights: Weights, name: str) 
 
 
 _OWN_EXITS = {"deebert": ".highway.", "pabee": "classifiers."}
-"""Under what name a configuration has the settings of research models, and what their files hold
-then."""
+"""Under what name a configuration has the settings of research models, and what the files of their
+classifiers hold then."""
 
 
 def _check_exits(
@@ -274,8 +274,10 @@ def _check_exits(
             "from_pretrained(name, exits=None).",
             kind="unexpected",
         )
+    classifies = any("Classification" in str(name) for name in values.get("architectures") or ())
     for section, tensors in _OWN_EXITS.items():
-        if cls.owns_exits and section in values and not any(tensors in t for t in weights.tensors):
+        own = cls.owns_exits and classifies and section in values
+        if own and not any(tensors in t for t in weights.tensors):
             raise CheckpointError(
                 f"{name} says {section!r} in its config.json, and holds none of the exits that go "
                 f"with it ({tensors.strip('.')}): they would be random. Its weights are another "

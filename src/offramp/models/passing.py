@@ -9,6 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from offramp.errors import InputError
+from offramp.models.checks import check_tensor
 from offramp.models.config import PretrainedConfig
 from offramp.models.flow import Flow, Inputs, LayerStack, is_traced, run_layers
 from offramp.models.outputs import ModelOutput
@@ -157,6 +158,9 @@ def read_batch(
         pad = getattr(stack.config, "pad_token_id", None)
         if pad is not None and getattr(stack.config, "mask_padding", False):
             attention_mask = input_ids != pad
+    if token_type_ids is not None and getattr(stack, "types_are_words", False):
+        inputs_embeds = _with_types(stack, input_ids, inputs_embeds, token_type_ids)
+        input_ids = token_type_ids = None
     inputs = Inputs.from_padded(
         input_ids,
         attention_mask,
@@ -170,6 +174,26 @@ def read_batch(
         pack=not (look or is_traced()),
     )
     return inputs, Probe(head_mask, keeps=options.output_attentions) if look else None
+
+
+def _with_types(
+    stack: LayerStack, ids: Tensor | None, embeds: Tensor | None, types: Tensor
+) -> Tensor:
+    """The words' embeddings and those of their types, which are words too: GPT-2's."""
+    for name, value in (("input_ids", ids), ("token_type_ids", types)):
+        check_tensor(name, value)
+        Inputs.check_range(name, value, stack.config.vocab_size)
+    if (ids is None) == (embeds is None):
+        raise InputError("Pass either input_ids or inputs_embeds, and not both.")
+    words = cast(Any, stack).get_input_embeddings()
+    given = words(ids) if embeds is None else embeds
+    if types.shape not in (given.shape[:2], (1, given.shape[1])):
+        raise InputError(
+            f"token_type_ids must be {list(given.shape[:2])} beside these inputs; got "
+            f"{list(types.shape)}."
+        )
+    embedded: Tensor = given + words(types)
+    return embedded
 
 
 def _is_watched(stack: LayerStack) -> bool:

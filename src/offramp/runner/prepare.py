@@ -68,7 +68,7 @@ def prepare(model: M, *, int8: bool = False, compile: bool = False) -> M:
     for module in copies.values():
         if isinstance(module, Heads):
             linears = [getattr(module, name) for name in module.projections]
-            if all(type(linear) is nn.Linear for linear in linears):
+            if linears and all(type(linear) is nn.Linear for linear in linears):
                 wide = min(*(linear.out_features for linear in linears), linears[0].in_features)
                 made = kind if wide >= NARROW else PreparedLinear
                 # Not among its modules: those that it stands for are.

@@ -104,6 +104,7 @@ def train_tagger(
             ),
             as_path(model),
         )
+        keep_ramps(network, model, options)
         labels = list(network.config.labels)
         has_exits = bool(exits_of(network).depths)
         plan = stages(options) if has_exits else (BACKBONE,)
@@ -142,7 +143,6 @@ def _prepare(model: str | Path, labels: list[str], options: TrainingOptions) -> 
     network, report = open_to_train(model_class, model, labels, problem_type=None)
     check_head(model, report, options)
     add_exits(network, options.depths, certainty=options.certainty)
-    keep_ramps(network, model, options)
     return network
 
 

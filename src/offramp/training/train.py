@@ -119,6 +119,7 @@ def train(
             ),
             as_path(model),
         )
+        keep_ramps(network, model, options)
         trained = problem.runner(network, tokenizer)
         training = examples_of(data, tokenizer, network.config)
         held = examples_of(dev, tokenizer, network.config)
@@ -242,7 +243,6 @@ def _prepare(model: str | Path, labels: list[str], options: TrainingOptions) -> 
             queries=options.queries,
             certainty=options.certainty,
         )
-    keep_ramps(network, model, options)
     return network
 
 

@@ -74,6 +74,10 @@ def path_of(criterion: Criterion, grounds: Grounds) -> list[Criterion]:
     return make(criterion, grounds)
 
 
+FLAT = 1e-9
+"""The slope of a curve that rounding alone has bent."""
+
+
 def layer_path(tuning_ERC: Tensor, lost_XR: Tensor, depths: Sequence[int]) -> list[Criterion]:
     """Entropies with a threshold for each layer: where a row's chance of being lost is the same.
 
@@ -90,8 +94,12 @@ def layer_path(tuning_ERC: Tensor, lost_XR: Tensor, depths: Sequence[int]) -> li
     for chance in rising(0.5, decades=5):
         own = [0.0] * depths[-1]
         for depth, (offset, slope) in curves.items():
-            if chance > 0 and slope > 0:
+            if chance <= 0 or slope < -FLAT:
+                continue
+            if slope > FLAT:
                 own[depth - 1] = math.exp(min(most, (log_odds(chance) - offset) / slope))
+            elif log_odds(chance) > offset:  # the same chance for all rows: none is lost, say
+                own[depth - 1] = math.exp(most)
         path.append(LayerEntropy(tuple(float(f"{threshold:.6g}") for threshold in own)))
     return path
 
