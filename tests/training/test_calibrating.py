@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import math
 import warnings
@@ -78,6 +79,7 @@ def test_a_risk_of_accuracy(classifier: Classifier) -> None:
         for said in (full, early)
     ]
     assert found.found_risk == pytest.approx((right[0] - right[1]) / 600)
+    assert str(found).startswith("loss of accuracy of at most 0.05 with probability 0.95")
 
 
 def test_a_loss_of_ones_own(classifier: Classifier) -> None:
@@ -373,6 +375,37 @@ def test_settings_that_changed(setting: str, classifier: Classifier, tmp_path: P
     file.write_text(json.dumps(values))
     with pytest.warns(CertificateWarning, match="or the model's settings are others"):
         offramp.load(tmp_path / "model")
+
+
+def test_exits_that_pool_otherwise(classifier: Classifier, tmp_path: Path) -> None:
+    """Their tensors are of the same names and shapes."""
+    model = classifier.model
+    del model.exits
+    offramp.add_exits(model, pooler="first")
+    model.eval().save_pretrained(tmp_path)
+    before, file = model_fingerprint(model), tmp_path / "config.json"
+    values = json.loads(file.read_text())
+    values["exits"]["pooler"] = "last"
+    file.write_text(json.dumps(values))
+    assert model_fingerprint(type(model).from_pretrained(tmp_path)) != before
+    exits_of(model).ramp(1).pooler = "mean"
+    assert model_fingerprint(model) != before
+
+
+def test_rows_of_an_earlier_training_are_known(
+    toy_trained: Trained, toy_options: offramp.TrainingOptions, tmp_path: Path
+) -> None:
+    first, second, dev = table(80, 1, "first"), table(80, 2, "second"), table(60, 3, "dev")
+    options = dataclasses.replace(toy_options, epochs=1)
+    offramp.train(toy_trained[0], first, tmp_path / "one", dev=dev, options=options)
+    offramp.train(tmp_path / "one", second, tmp_path / "two", dev=ROWS, options=options)
+    model = offramp.load(tmp_path / "two", task="classify")
+    for rows in (first, second, dev, ROWS):
+        with pytest.raises(DataError, match="that this model was trained with"):
+            offramp.calibrate(model, rows, max_loss=0.3)
+    offramp.recalibrate(model, TUNE)
+    with pytest.raises(DataError, match="that this model was trained with"):
+        offramp.calibrate(model, TUNE, max_loss=0.3)
 
 
 def test_another_tokenizer(classifier: Classifier, tmp_path: Path) -> None:

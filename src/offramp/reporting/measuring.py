@@ -20,6 +20,7 @@ from offramp.bench.engine import Run, Setting
 from offramp.errors import ConfigError, SaveError
 from offramp.exits.calibration.certificate import Certificate, certificate_of
 from offramp.exits.container import task_of
+from offramp.models.config_file import CONFIG_FILE
 from offramp.reporting.answers import label_words, said
 from offramp.reporting.examples import LONGEST_NAME, Examples, cut, examples
 from offramp.reporting.markdown import markdown
@@ -30,6 +31,7 @@ from offramp.reporting.trade import headline
 from offramp.runner.rows import Row
 from offramp.runner.run import Results
 from offramp.runner.sweep import EveryExit, every_exit
+from offramp.runner.text_model import WHOLE
 from offramp.storage.files import write_file
 from offramp.text.columns import Columns
 from offramp.text.tables import Table
@@ -245,6 +247,8 @@ def report_files(output: str | Path) -> tuple[Path, Path]:
     for file in files:
         if file.is_dir():
             raise SaveError(f"{file} is a directory; a report writes a file of that name.")
+        if file.name == CONFIG_FILE or WHOLE.fullmatch(file.name):
+            raise SaveError(f"{file} is a name that a model is read by; call the page otherwise.")
     return files
 
 

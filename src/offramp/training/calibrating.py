@@ -174,7 +174,7 @@ def _check(model: object, method: str) -> None:
 def _check_new(rows: CalibrationRows, force: bool) -> bool:
     """Whether the model learnt from these rows; DataError then, unless it is to go on."""
     own, known = fingerprint_of_texts(rows.texts), noted_rows(rows.model.model)
-    seen = [name for name, other in known.items() if other == own]
+    seen = [name for name, others in known.items() if own in others]
     if seen and not force:
         raise DataError(
             f"{rows.source} has the rows of the {seen[0]} set that this model was trained with, "

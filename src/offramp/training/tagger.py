@@ -25,7 +25,7 @@ from offramp.training.loop import class_weights, open_to_train, save_run, seeded
 from offramp.training.options import TAGGER_SCHEDULE, TrainingOptions
 from offramp.training.run import Progress, best_of, open_run
 from offramp.training.schedules import BACKBONE, stages
-from offramp.training.seen import TOGETHER, note_rows
+from offramp.training.seen import TOGETHER, keep_noted, note_rows, rows_noted_in
 from offramp.training.tagged import (
     as_tagged,
     hold_out_sentences,
@@ -128,6 +128,7 @@ def train_tagger(
             if has_exits:
                 choose = partial(choose_tagger_threshold, examples=held)
                 choice = set_threshold(network, held, options, choose)
+                keep_noted(network, rows_noted_in(model))
                 note_rows(network, train=data.words, dev=dev.words, **both)
             else:
                 del network.exits

@@ -10,7 +10,6 @@ from typing import Any, Protocol
 from torch import Tensor
 
 from offramp.errors import ConfigError
-from offramp.exits.calibration.certificate import FINGERPRINTS
 from offramp.exits.container import exits_of
 from offramp.exits.criteria import AllOf, Criterion, Entropy, RegressionPatience
 from offramp.exits.criteria.task import SINGLE_LABEL
@@ -25,7 +24,7 @@ from offramp.training.examples import EncodedRows, as_table, examples_of
 from offramp.training.options import TrainingOptions
 from offramp.training.problems import PROBLEMS, Chosen
 from offramp.training.scoring import finite
-from offramp.training.seen import noted_rows
+from offramp.training.seen import keep_noted, note_rows, noted_rows
 from offramp.training.tagged import TaggedExamples
 
 
@@ -126,8 +125,10 @@ def set_threshold(
     answers, exits = finite(every_exit(model, held.asked())), exits_of(model)
     growth = default_growth(answers.depths[-1]) if options.growth is None else options.growth
     choice = choose(answers, max_loss=options.max_loss, growth=growth)
+    known = noted_rows(model)
     exits.criterion = choice.criterion
     exits.calibration = calibration(choice, options.max_loss, len(held))
+    keep_noted(model, known)
     return choice
 
 
@@ -150,14 +151,15 @@ def recalibrate(
     ConfigError for a model without exits.
     """
     exits = exits_of(classifier.model)
-    held = examples_of(as_table(dev), classifier.tokenizer, classifier.model.config)
+    table = as_table(dev)
+    held = examples_of(table, classifier.tokenizer, classifier.model.config)
     answers = every_exit(classifier.model, held.rows)
     growth = default_growth(answers.depths[-1]) if growth is None else growth
     choice = choose_threshold(answers, held.labels_R, max_loss, growth)
-    seen = noted_rows(classifier.model)
+    known = noted_rows(classifier.model)
     exits.criterion, exits.calibration = choice.criterion, calibration(choice, max_loss, len(held))
-    if seen:
-        exits.calibration[FINGERPRINTS] = seen
+    keep_noted(classifier.model, known)
+    note_rows(classifier.model, dev=table.texts)
     return choice
 
 

@@ -51,7 +51,7 @@ from offramp.training.problems import PROBLEMS
 from offramp.training.run import Progress, Run, best_of, open_run
 from offramp.training.schedules import RampStage, Stage, stages
 from offramp.training.scoring import evaluate_exits
-from offramp.training.seen import TOGETHER, note_rows
+from offramp.training.seen import TOGETHER, keep_noted, note_rows, rows_noted_in
 from offramp.training.thresholds import Choice, choose_threshold, set_threshold
 
 
@@ -137,6 +137,7 @@ def train(
             learn(network, stages(options), training, held, weights_C, run)
             choose = partial(choose_threshold, labels=held.labels_R)
             choice = set_threshold(network, held, options, choose)
+            keep_noted(network, rows_noted_in(model))
             note_rows(network, train=data.texts, dev=dev.texts, **both)
             save_run(output, trained, run)
     return trained, TrainingReport(run.log, best_of(run.log), choice)

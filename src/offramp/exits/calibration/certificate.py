@@ -75,7 +75,7 @@ class Certificate:
 
     def __str__(self) -> str:
         """In a sentence."""
-        risk = f"{self.risk} of at most {self.max_risk:g}"
+        risk = f"{_WORDS.get(self.risk, f'mean loss {self.risk}')} of at most {self.max_risk:g}"
         said = f"{self.rows} rows, found {self.found_risk:.4f}"
         if not self.guarantees:
             return f"{risk} on {said}: no guarantee"
@@ -95,6 +95,13 @@ class Certificate:
         except TypeError as error:
             raise ConfigError(f"It is malformed, or of a newer offramp: {error}.") from error
 
+
+_WORDS = {
+    "disagreement": "disagreement",
+    "word-disagreement": "word-disagreement",
+    "accuracy": "loss of accuracy",
+}
+"""What a risk is called in a sentence; a loss of one's own has its function's name."""
 
 FACTS = (
     ("method", "Method"),
@@ -219,11 +226,18 @@ def model_fingerprint(model: PretrainedModel) -> str:
     criterion: names, types, shapes and values of its tensors, and its settings.
     """
     settings = {k: v for k, v in model.config.to_dict().items() if k not in _NO_SETTINGS}
+    exits = getattr(model, "exits", None)
+    if isinstance(exits, Exits):  # how they pool leaves no trace among the tensors
+        section = exits.section()
+        settings["exits"] = {k: v for k, v in section.items() if k not in _OF_THE_CRITERION}
+        poolers = [getattr(exits.ramp(depth), "pooler", None) for depth in exits.depths]
+        settings["poolers"] = [pooler for pooler in poolers if isinstance(pooler, str)]
     digest = hashlib.sha256(json.dumps(settings, sort_keys=True, default=str).encode())
     update_with_weights(digest, model)
     return digest.hexdigest()
 
 
+_OF_THE_CRITERION = ("criterion", "calibration")
 _NO_SETTINGS = (
     "_name_or_path",
     "architectures",
