@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import random
+import re
 import signal
 import subprocess
 import sys
@@ -16,6 +17,8 @@ import pytest
 import offramp
 from offramp.checkpoints.directory import check_writable, staged
 from offramp.errors import SaveError
+from offramp.storage import files
+from offramp.storage.into import write_into
 from offramp.storage.manifest import MANIFEST_FILE
 
 
@@ -319,3 +322,35 @@ def test_what_is_kept_where_there_are_no_links_is_flushed_and_told_of(
     told = offramp.verify(target)
     assert told.sound == ("config.json", "vocab.txt")
     assert told.uncovered == ("README.md", "notes.txt")
+
+
+def test_a_mount_inside_is_not_taken_along(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A save would give its files to the new directory, and remove it with the old one."""
+    target = tmp_path / "a model"
+    (target / "logs").mkdir(parents=True)
+    table = tmp_path / "mountinfo"
+    where = str(target / "logs").replace(" ", "\\040")
+    table.write_text(f"36 35 98:0 / {where} rw,noatime shared:1 - ext3 /dev/root rw\nodd\n")
+    monkeypatch.setattr(files, "_MOUNTS", table)
+    with pytest.raises(SaveError, match=r"logs in it is a mount"), staged(target):
+        pass
+    with staged(tmp_path / "another"):
+        pass
+    monkeypatch.setattr(files, "_MOUNTS", tmp_path / "none")  # another system
+    assert files.mount_points() == []
+
+
+def test_a_part_is_written_into_what_a_killed_save_took_away(tmp_path: Path) -> None:
+    """Without an exchange of names: between the two renames nothing has the target's name."""
+    target = tmp_path / "model"
+    left = [tmp_path / f".model.{'0' * 12}.{end}" for end in ("old", "tmp")]
+    for directory in left:
+        directory.mkdir()
+    (left[0] / "model.safetensors").write_bytes(b"the old one")
+    write_into(target, {"tokenizer.json": b"{}"})
+    assert (target / "model.safetensors").read_bytes() == b"the old one"
+    assert (target / "tokenizer.json").read_bytes() == b"{}"
+    with staged(target, re.compile("nothing")):
+        pass
+    assert (target / "model.safetensors").read_bytes() == b"the old one"
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["model"]

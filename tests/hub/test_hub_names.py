@@ -81,6 +81,19 @@ def test_a_revision_is_that_of_the_cache(tmp_path: Path) -> None:
         find(Source("owner/name"), Request("v3", cache_dir=tmp_path), has_weights)
 
 
+@pytest.mark.parametrize("revision", ["v2", "0" * 40])
+def test_a_directory_is_of_no_other_revision(
+    revision: str, package: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("HF_HUB_OFFLINE", "1")
+    mirror = holding(tmp_path / "mirror")
+    source = Source("owner/name", "carrier_of_models/model", (str(mirror),))
+    main = Request("main", cache_dir=tmp_path / "cache")
+    assert find(source, main, has_weights) == package
+    with pytest.raises(HubError, match=r"mirror \(a directory has no revisions\)"):
+        find(source, Request(revision, cache_dir=tmp_path / "cache"), has_weights)
+
+
 def test_a_subfolder_is_where_the_files_are(tmp_path: Path) -> None:
     snapshot = cached(tmp_path, "owner/name")
     inner = holding(snapshot / "inner")

@@ -13,7 +13,14 @@ from pathlib import Path
 from offramp.checkpoints.card import CARD, merged_card
 from offramp.checkpoints.file_names import WEIGHTS
 from offramp.errors import CheckpointError, OfframpError, SaveError
-from offramp.storage.files import flush, is_leftover, remove_leftovers, remove_tree, temporary
+from offramp.storage.files import (
+    flush,
+    is_leftover,
+    mount_points,
+    remove_leftovers,
+    remove_tree,
+    temporary,
+)
 from offramp.storage.locks import alone
 from offramp.storage.manifest import (
     MANIFEST_FILE,
@@ -120,6 +127,12 @@ def _check_replaceable(target: Path) -> None:
     for path in target.iterdir():
         if path.exists() and not (path.is_file() or path.is_dir()):
             raise SaveError(f"{path} is a device or a pipe; a save cannot keep it.")
+    for point in mount_points():
+        if target in point.parents:
+            raise SaveError(
+                f"{target} cannot be replaced: {point} in it is a mount, which a save would take "
+                "along. Save to a directory beside it, or unmount it."
+            )
 
 
 @contextmanager

@@ -103,11 +103,15 @@ def find(source: Source, request: Request, select: Select, *, hub_only: bool = F
     The places are asked in this order: an installed package, the hub's cache, mirrors that are
     directories, the hub, mirrors that are endpoints. A branch in the cache is looked up on the hub
     first, and taken as it is where the hub cannot be asked; a commit in the cache asks nobody. With
-    `hub_only` neither a package nor a mirror is asked.
+    `hub_only` neither a package nor a mirror is asked; nor is a directory for another revision than
+    main, or where files are to be fetched anew.
     """
     notes: list[str] = []
     wants_cached = not request.force_download
-    if not hub_only and wants_cached and (found := _among(_places(source, notes), request, select)):
+    # A directory has one revision, and nobody knows which: another than main is not looked for.
+    takes_directories = wants_cached and request.revision in (None, "main")
+    places = _places(source, notes) if takes_directories and not hub_only else []
+    if found := _among(places, request, select):
         return found
     offline = request.local_files_only or is_offline()
     cached = _cached(source.hub_id, request, select, notes) if wants_cached else None
@@ -116,9 +120,12 @@ def find(source: Source, request: Request, select: Select, *, hub_only: bool = F
     others = [] if hub_only else _mirrors(source)
     if cached is None:
         directories = [_expanded(mirror) for mirror in others if not is_address(mirror)]
-        notes += map(str, directories)
-        if found := _among(directories, request, select):
-            return found
+        if takes_directories:
+            notes += map(str, directories)
+            if found := _among(directories, request, select):
+                return found
+        elif request.revision not in (None, "main"):
+            notes += [f"{place} (a directory has no revisions)" for place in directories]
     if offline:
         asked = "local_files_only=True" if request.local_files_only else "HF_HUB_OFFLINE is set"
         notes += [f"the hub was not asked: {asked}"] if source.hub_id else []

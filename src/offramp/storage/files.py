@@ -12,6 +12,7 @@ from pathlib import Path
 from offramp.errors import SaveError
 from offramp.storage.locks import alone
 
+_MOUNTS = Path("/proc/self/mountinfo")
 _TEMPORARY = re.compile(r"\.(.+)\.[0-9a-f]{12}\.(?:tmp|old)")
 
 
@@ -71,6 +72,20 @@ def remove_tree(directory: Path) -> None:
     """Remove a directory as far as that can be: the next save removes what is left of it."""
     with suppress(OSError):  # which rmtree raises for a failing fstat all the same
         shutil.rmtree(directory, ignore_errors=True)
+
+
+def mount_points() -> list[Path]:
+    """Where other file systems, or other directories, are mounted; none where nobody says so."""
+    try:
+        lines = _MOUNTS.read_text(encoding="utf-8", errors="surrogateescape").splitlines()
+    except OSError:
+        return []
+    return [Path(_unescaped(line.split(" ")[4])) for line in lines if line.count(" ") > 4]
+
+
+def _unescaped(path: str) -> str:
+    """A path of the system's table, where a space is `\\040`."""
+    return re.sub(r"\\([0-7]{3})", lambda found: chr(int(found[1], 8)), path)
 
 
 def is_leftover(name: str) -> bool:

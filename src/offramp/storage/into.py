@@ -16,6 +16,7 @@ from offramp.storage.manifest import (
     read_manifest,
     record_of,
 )
+from offramp.storage.steady import interrupted
 
 
 def write_into(directory: Path, files: Mapping[str, bytes]) -> None:
@@ -26,8 +27,12 @@ def write_into(directory: Path, files: Mapping[str, bytes]) -> None:
     """
     try:
         directory = directory.expanduser()
-        directory.mkdir(parents=True, exist_ok=True)
-        with alone(directory.resolve()) as locked:
+        directory.parent.mkdir(parents=True, exist_ok=True)
+        whole = directory.resolve()
+        with alone(whole) as locked:
+            if locked and (old := interrupted(whole)):  # a killed save's, of which this is a part
+                old.rename(whole)
+            directory.mkdir(exist_ok=True)
             for name, content in files.items():
                 if locked:
                     remove_leftovers(directory / name)
