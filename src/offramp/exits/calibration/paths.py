@@ -23,6 +23,7 @@ from offramp.exits.criteria import (
     LearnedToExit,
     Margin,
     MaxProbability,
+    MinDepth,
     NormalizedEntropy,
     Patience,
     RandomExit,
@@ -58,13 +59,16 @@ class Grounds:
 
 
 def path_of(criterion: Criterion, grounds: Grounds) -> list[Criterion]:
-    """The criterion with its first setting varied, all else as it is; of `a & b`, that of a.
+    """The criterion with its first setting varied, all else as it is.
 
-    ConfigError for one of somebody's own.
+    Of `a & b` that of the first part which is not a depth that rows pass at least. ConfigError for
+    one of somebody's own.
     """
     if isinstance(criterion, AllOf):
-        first, *rest = criterion.of
-        return [AllOf((one, *rest)) for one in path_of(first, grounds)]
+        parts = list(criterion.of)
+        at = next((i for i, part in enumerate(parts) if not isinstance(part, MinDepth)), 0)
+        varied = path_of(parts[at], grounds)
+        return [AllOf((*parts[:at], one, *parts[at + 1 :])) for one in varied]
     make = _PATHS.get(type(criterion))
     if make is None:
         raise ConfigError(
