@@ -15,7 +15,8 @@ from offramp.exits.attach import add_exits, exits_of
 from offramp.models.base import PretrainedModel
 from offramp.models.bert import BertConfig, BertForSequenceClassification, BertModel
 from offramp.models.config import PretrainedConfig, configuration, setting, whole
-from offramp.models.flow import Flow, Inputs, LayerStack
+from offramp.models.flow import Flow, LayerStack
+from offramp.models.inputs import Inputs
 from offramp.nn.pooling import pool_first, pool_mean
 from offramp.text.tokenizer import Encoded
 

@@ -23,7 +23,8 @@ from offramp.exits.attach import add_exits, exits_of, logits_by_depth
 from offramp.exits.criteria import Entropy
 from offramp.exits.ramps import POOLERS
 from offramp.models.bert import BertForSequenceClassification, BertModel
-from offramp.models.flow import Inputs, run_layers
+from offramp.models.flow import run_layers
+from offramp.models.inputs import Inputs
 
 
 def plain(seed: int = 0, **changes: object) -> BertForSequenceClassification:

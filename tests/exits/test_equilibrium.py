@@ -9,7 +9,8 @@ from torch import Tensor, nn
 
 from offramp.exits.attach import Exits, add_exits, logits_by_depth
 from offramp.exits.equilibrium import rescaled
-from offramp.models.flow import Flow, Inputs
+from offramp.models.flow import Flow
+from offramp.models.inputs import Inputs
 
 
 class ChainExits(Exits):

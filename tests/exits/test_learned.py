@@ -38,7 +38,7 @@ from offramp.exits.criteria import (
 )
 from offramp.exits.ramps import POOLERS
 from offramp.models.bert import BertForSequenceClassification
-from offramp.models.flow import Inputs
+from offramp.models.inputs import Inputs
 from offramp.runner import peeks
 from offramp.runner.peeks import LeaveRates
 from offramp.runner.run import Runner

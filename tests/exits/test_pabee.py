@@ -16,7 +16,7 @@ from torch import Tensor
 
 import offramp
 from offramp.errors import CheckpointError, ConfigError, UnsupportedError
-from offramp.models.flow import Inputs
+from offramp.models.inputs import Inputs
 
 DIRECTORY = Path(__file__).resolve().parents[2].parent / "shared/samples/pabee_bert_tiny"
 with_sample = pytest.mark.skipif(not DIRECTORY.is_dir(), reason="shared/samples is not here")

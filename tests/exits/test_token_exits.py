@@ -28,7 +28,7 @@ from offramp.exits.criteria import (
     RowsOf,
     Task,
 )
-from offramp.models.flow import Inputs
+from offramp.models.inputs import Inputs
 
 TOKENS = Task("single_label_classification", 3, tokens=True)
 

@@ -25,7 +25,7 @@ from offramp import (
     add_exits,
     logits_by_depth,
 )
-from offramp.models.flow import Inputs
+from offramp.models.inputs import Inputs
 
 transformers = pytest.importorskip("transformers", reason="compares with transformers")
 peft = pytest.importorskip("peft", reason="needs peft, which offramp itself does not")

@@ -16,7 +16,7 @@ from safetensors.torch import load_file
 from torch import Tensor, nn
 
 import offramp
-from offramp.models.flow import Inputs
+from offramp.models.inputs import Inputs
 from offramp.models.losses import classification_loss
 from offramp.nn.layout import Packed, Padded
 

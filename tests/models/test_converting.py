@@ -24,7 +24,7 @@ from torch import Tensor
 
 import offramp
 from offramp import BertConfig, BertForSequenceClassification
-from offramp.models.flow import Inputs
+from offramp.models.inputs import Inputs
 from offramp.storage.manifest import MANIFEST_FILE
 
 SAMPLES = Path(__file__).resolve().parents[2].parent / "shared" / "samples"

@@ -12,7 +12,8 @@ from hypothesis import given, strategies as st
 from torch import Tensor
 
 from offramp.errors import InputError
-from offramp.models.flow import Flow, Inputs, join
+from offramp.models.flow import Flow, join
+from offramp.models.inputs import Inputs
 from offramp.nn.layout import Packed, Padded, round_size
 
 WIDTH = 3

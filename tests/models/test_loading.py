@@ -23,7 +23,7 @@ from offramp import (
     CheckpointError,
     NewWeightsWarning,
 )
-from offramp.models.flow import Inputs
+from offramp.models.inputs import Inputs
 from offramp.models.names import model_directory
 from offramp.models.registry import sequence_classifier
 

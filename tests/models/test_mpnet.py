@@ -17,7 +17,7 @@ from offramp import (
     Runner,
     add_exits,
 )
-from offramp.models.flow import Inputs
+from offramp.models.inputs import Inputs
 from offramp.nn.relative import DistanceBias
 from offramp.text.tokenizer import Encoded
 

@@ -24,7 +24,7 @@ from offramp.errors import (
 from offramp.exits.attach import add_exits, exits_of, logits_by_depth
 from offramp.exits.criteria import Criterion, Entropy
 from offramp.models.bert import BertForSequenceClassification
-from offramp.models.flow import Inputs
+from offramp.models.inputs import Inputs
 from offramp.models.mpnet import MPNetConfig, MPNetForSequenceClassification
 from offramp.nn.blocks import EncoderLayer
 from offramp.runner.classifier import Classifier, Prediction

@@ -16,7 +16,8 @@ from torch import Tensor, nn
 from offramp.exits.attach import add_exits
 from offramp.exits.criteria import Entropy, logits_entropy
 from offramp.models.base import PretrainedModel
-from offramp.models.flow import Flow, Inputs, LayerStack, PeekableStack
+from offramp.models.flow import Flow, LayerStack, PeekableStack
+from offramp.models.inputs import Inputs
 from offramp.nn.blocks import Heads, KeysValues
 from offramp.nn.pooling import pool_first
 from offramp.runner import peeks

@@ -24,7 +24,8 @@ from offramp.errors import InputError
 from offramp.exits.attach import add_exits, exits_of, logits_by_depth
 from offramp.exits.criteria import Entropy
 from offramp.models.base import PretrainedModel
-from offramp.models.flow import Inputs, run_layers
+from offramp.models.flow import run_layers
+from offramp.models.inputs import Inputs
 from offramp.nn.layout import round_size
 from offramp.nn.prepared import PreparedLinear, can_prepare
 from offramp.runner import prepare as preparing

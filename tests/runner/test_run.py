@@ -28,7 +28,8 @@ from offramp.exits.criteria import (
 from offramp.models.base import PretrainedModel
 from offramp.models.bert import BertForSequenceClassification, BertModel
 from offramp.models.config import PretrainedConfig, configuration, setting, whole
-from offramp.models.flow import Flow, Inputs, LayerStack
+from offramp.models.flow import Flow, LayerStack
+from offramp.models.inputs import Inputs
 from offramp.nn.blocks import EncoderLayer
 from offramp.nn.layout import Packed
 from offramp.nn.pooling import pool_mean

@@ -7,7 +7,7 @@ from exit_models import random_rows, residual_model, tiny_model
 
 from offramp.exits.attach import add_exits, logits_by_depth
 from offramp.exits.criteria import Entropy
-from offramp.models.flow import Inputs
+from offramp.models.inputs import Inputs
 from offramp.runner.sweep import EveryExit, every_exit
 
 

@@ -14,7 +14,7 @@ from offramp.errors import ConfigError
 from offramp.exits.attach import add_exits, exits_of, logits_by_depth
 from offramp.exits.criteria import Entropy, MaxProbability, Patience, RegressionPatience
 from offramp.models.bert import BertForTokenClassification
-from offramp.models.flow import Inputs
+from offramp.models.inputs import Inputs
 from offramp.runner.loading import load
 from offramp.runner.progress import Progress
 from offramp.runner.tagger import Tagger

@@ -29,7 +29,7 @@ from offramp.exits.criteria import (
     RegressionPatience,
 )
 from offramp.models.base import PretrainedModel
-from offramp.models.flow import Inputs
+from offramp.models.inputs import Inputs
 from offramp.runner.rows import CountedRow, Row
 from offramp.runner.run import Results, Runner
 from offramp.runner.sweep import every_exit

@@ -20,7 +20,7 @@ from offramp.errors import ConfigError
 from offramp.exits.attach import exits_of, logits_by_depth
 from offramp.exits.criteria import Entropy
 from offramp.models.bert import BertModel
-from offramp.models.flow import Inputs
+from offramp.models.inputs import Inputs
 from offramp.nn.blocks import EncoderLayer
 from offramp.runner.loading import load
 from offramp.runner.progress import Progress

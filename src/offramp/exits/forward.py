@@ -11,7 +11,8 @@ from offramp.exits.container import exits_of
 from offramp.exits.criteria import Answer
 from offramp.exits.equilibrium import rescaled
 from offramp.models.base import PretrainedModel
-from offramp.models.flow import ExitableModel, Inputs
+from offramp.models.flow import ExitableModel
+from offramp.models.inputs import Inputs
 
 
 def logits_by_depth(

@@ -25,13 +25,14 @@ from offramp.models.config import (
     whole,
 )
 from offramp.models.encoder import EncoderBody, EncoderConfig, EncoderPreTrainedModel
-from offramp.models.flow import Flow, Inputs
+from offramp.models.flow import Flow
 from offramp.models.heads import (
     MultipleChoice,
     QuestionAnswering,
     SequenceClassification,
     TokenClassification,
 )
+from offramp.models.inputs import Inputs
 from offramp.models.modules import Embeddings
 from offramp.models.pretraining import MaskedLM, WordsAndOrder
 from offramp.models.word_heads import tied_words

@@ -10,8 +10,8 @@ import torch
 from torch import Tensor
 
 from offramp.models.encoder import EncoderBody
-from offramp.models.flow import Inputs
 from offramp.models.heads import LabelledTask
+from offramp.models.inputs import Inputs
 from offramp.models.losses import token_loss
 from offramp.models.outputs import CausalLMOutput
 from offramp.models.passing import Passed

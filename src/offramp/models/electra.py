@@ -14,13 +14,14 @@ from offramp.models.base import register_base_model
 from offramp.models.builtin import ELECTRA
 from offramp.models.config import configuration, number, one_of, setting, whole
 from offramp.models.encoder import EncoderBody, EncoderPreTrainedModel, PairEncoderConfig
-from offramp.models.flow import Flow, Inputs
+from offramp.models.flow import Flow
 from offramp.models.heads import (
     MultipleChoice,
     QuestionAnswering,
     TokenClassification,
     TwoLayerClassification,
 )
+from offramp.models.inputs import Inputs
 from offramp.models.modules import Embeddings, Encoder
 from offramp.models.pretraining import MaskedLM, ReplacedTokens
 from offramp.nn.activations import ACTIVATIONS

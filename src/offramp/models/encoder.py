@@ -24,7 +24,8 @@ from offramp.models.config import (
     setting,
     whole,
 )
-from offramp.models.flow import Flow, Inputs, is_traced
+from offramp.models.flow import Flow
+from offramp.models.inputs import Inputs, is_traced
 from offramp.models.outputs import BaseModelOutputWithPooling
 from offramp.models.passing import Options, pass_layers
 from offramp.nn.activations import ACTIVATIONS

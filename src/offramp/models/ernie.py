@@ -13,13 +13,13 @@ from offramp.models.base import register_base_model
 from offramp.models.builtin import ERNIE
 from offramp.models.config import PretrainedConfig, configuration, one_of, setting, whole
 from offramp.models.encoder import EncoderBody, EncoderPreTrainedModel, PairEncoderConfig
-from offramp.models.flow import Inputs
 from offramp.models.heads import (
     MultipleChoice,
     QuestionAnswering,
     SequenceClassification,
     TokenClassification,
 )
+from offramp.models.inputs import Inputs
 from offramp.models.modules import Embeddings, Encoder, Pooler
 from offramp.models.word_heads import BertMaskedLM, BertNextSentence, BertPreTraining, tied_words
 

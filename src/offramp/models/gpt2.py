@@ -26,8 +26,9 @@ from offramp.models.config import (
     whole,
 )
 from offramp.models.encoder import EncoderBody, EncoderPreTrainedModel, check_numbers
-from offramp.models.flow import Flow, Inputs
+from offramp.models.flow import Flow
 from offramp.models.heads import SequenceClassification, TokenClassification
+from offramp.models.inputs import Inputs
 from offramp.nn.activations import ACTIVATIONS
 from offramp.nn.attention import Probe
 from offramp.nn.blocks import CheckpointedLayer, FlatAttention, KeysValues

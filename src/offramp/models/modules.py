@@ -6,7 +6,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from offramp.models.config import PretrainedConfig
-from offramp.models.flow import Inputs
+from offramp.models.inputs import Inputs
 from offramp.nn.activations import ACTIVATIONS
 from offramp.nn.blocks import EncoderLayer, repeated
 from offramp.nn.layout import ordinals

@@ -14,13 +14,14 @@ from offramp.models.base import register_base_model
 from offramp.models.builtin import MPNET
 from offramp.models.config import configuration, setting, whole
 from offramp.models.encoder import EncoderBody, EncoderConfig, EncoderPreTrainedModel
-from offramp.models.flow import Flow, Inputs
+from offramp.models.flow import Flow
 from offramp.models.heads import (
     MultipleChoice,
     QuestionAnswering,
     TokenClassification,
     TwoLayerClassification,
 )
+from offramp.models.inputs import Inputs
 from offramp.models.modules import Embeddings, Pooler, encoder_layer
 from offramp.models.word_heads import RobertaMaskedLM, tied_words
 from offramp.nn.blocks import Attention, Heads, repeated

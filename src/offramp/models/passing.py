@@ -11,7 +11,8 @@ from torch import Tensor, nn
 from offramp.errors import InputError
 from offramp.models.checks import check_tensor
 from offramp.models.config import PretrainedConfig
-from offramp.models.flow import Flow, Inputs, LayerStack, is_traced, run_layers
+from offramp.models.flow import Flow, LayerStack, run_layers
+from offramp.models.inputs import Inputs, is_traced
 from offramp.models.outputs import ModelOutput
 from offramp.models.walking import walk
 from offramp.nn.attention import Probe

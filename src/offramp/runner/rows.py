@@ -10,7 +10,8 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
-from offramp.models.flow import Flow, Inputs, LayerStack, run_layers
+from offramp.models.flow import Flow, LayerStack, run_layers
+from offramp.models.inputs import Inputs
 from offramp.nn.layout import Packed
 
 

@@ -24,15 +24,8 @@ from offramp.exits.criteria import Answer, Criterion, Task
 from offramp.exits.decisions import MARGIN, Decided, Memory, NaNRows, Units, decide, in_doubt
 from offramp.exits.ramps import FirstTokenRamp
 from offramp.models.base import PretrainedModel
-from offramp.models.flow import (
-    ExitableModel,
-    Flow,
-    Inputs,
-    LayerStack,
-    PeekableStack,
-    join,
-    reads_first,
-)
+from offramp.models.flow import ExitableModel, Flow, LayerStack, PeekableStack, join, reads_first
+from offramp.models.inputs import Inputs
 from offramp.nn.blocks import KeysValues
 from offramp.nn.layout import Packed, fill
 from offramp.runner.peeks import LeaveRates, Peeks

@@ -14,7 +14,7 @@ from torch import Tensor
 from offramp.errors import DataError, nearest
 from offramp.exits.criteria.task import MULTI_LABEL, REGRESSION, SINGLE_LABEL, Task
 from offramp.models.config import PretrainedConfig
-from offramp.models.flow import Inputs
+from offramp.models.inputs import Inputs
 from offramp.runner.rows import Row
 from offramp.runner.sweep import EveryExit
 from offramp.text.columns import Columns, has_columns

@@ -87,6 +87,10 @@ def transformers_tokens(
     return run
 
 
+class _PeerFailedError(Exception):
+    """A peer's call went wrong; what it said is known."""
+
+
 def time_beside(
     own: Mapping[str, Callable[[], object]],
     peers: Mapping[str, Callable[[], object]],
@@ -98,24 +102,20 @@ def time_beside(
     A peer that fails on the way is left out, and the others begin anew.
     """
     absent: dict[str, str] = {}
-    failed: list[str] = []
 
     def watched(name: str) -> object:
         try:
             return peers[name]()
         except Exception as error:  # its own fault ends its part, not the measuring
-            failed.append(name)
             absent[name] = reason_of(error)
-            raise
+            raise _PeerFailedError from error
 
     while True:
-        failed.clear()
         beside = {name: partial(watched, name) for name in peers if name not in absent}
         try:
             return time_in_turn({**own, **beside}, rounds, progress), absent
-        except Exception:
-            if not failed:
-                raise
+        except _PeerFailedError:
+            continue
 
 
 def reason_of(error: Exception) -> str:
