@@ -21,16 +21,29 @@ SEEDS = range(24)
 
 def as_theirs(of: Case) -> bool:
     """Whether a batch's texts are transformers'; each of a ragged batch, if not, is those alone."""
-    theirs = of.theirs.generate(of.ids, attention_mask=of.mask, do_sample=False, **of.options)
     ours = of.ours.generate(of.ids, attention_mask=of.mask, **of.options)
+    found = of.theirs.generate(
+        of.ids,
+        attention_mask=of.mask,
+        do_sample=False,
+        return_dict_in_generate=True,
+        output_scores=True,
+        **of.options,
+    )
+    theirs = found.sequences
+    if "num_beams" in of.options:
+        # Where there are fewer ways than texts asked for, they fill up with a tie of nothings.
+        none = found.sequences_scores < -1e8
+        assert bool((ours[none, of.ids.shape[1] :] == PAD).all())
+        theirs, ours = theirs[~none], ours[~none]
     if theirs.shape == ours.shape and torch.equal(theirs, ours):
         return True
     # Their padding counts among the words before: a row's text depends on those beside it.
     assert of.ragged, (theirs, ours)
+    texts = of.ours.generate(of.ids, attention_mask=of.mask, **of.options)
     each = of.options.get("num_return_sequences", 1)
     for row in range(len(of.ids)):
-        news = ours[row * each, of.ids.shape[1] :]
-        assert trimmed(news) == of.theirs_of(row)
+        assert trimmed(texts[row * each, of.ids.shape[1] :]) == of.theirs_of(row)
     return False
 
 
@@ -222,6 +235,69 @@ def test_presence_and_frequency_by_hand() -> None:
     (process,) = processors_of(GenerationConfig(presence_penalty=0.5, frequency_penalty=0.25))
     found = process(texts, torch.zeros(1, 7))
     assert found.tolist() == [[0, 0, 0, -1.0, 0, -0.75, 0]]
+
+
+# What ends a text, and who hears of it
+
+
+class Letters:
+    """A tokenizer by which each id is a letter."""
+
+    def decode(self, ids: list[int], *, skip_special_tokens: bool = True) -> str:
+        return "".join(chr(ord("a") + token % 26) for token in ids)
+
+
+@pytest.mark.parametrize("seed", range(4))
+def test_a_text_ends_behind_a_string(seed: int) -> None:
+    _, ours = models(seed)
+    ours.config.eos_token_id = None
+    whole = ours.generate([[5, 6], [7]], max_new_tokens=12)
+    letters = [Letters().decode(row[2:].tolist()) for row in whole]
+    string = letters[0][3:5]
+    ended = ours.generate(
+        [[5, 6], [7]], max_new_tokens=12, stop_strings=[string], tokenizer=Letters()
+    )
+    for row, text in enumerate(letters):
+        length = text.index(string) + 2 if string in text else 12
+        assert torch.equal(ended[row, 2 : 2 + length], whole[row, 2 : 2 + length])
+        assert bool((ended[row, 2 + length :] == PAD).all())
+    with pytest.raises(ConfigError, match="pass tokenizer="):
+        ours.generate([[5]], max_new_tokens=2, stop_strings=["a"])
+
+
+def test_streamers_hear_each_token() -> None:
+    _, ours = models(2)
+    heard: list[tuple[int, int]] = []
+    texts = ours.generate(
+        [[5, 6], [7, 8]],
+        max_new_tokens=6,
+        streamer=lambda rows, tokens: heard.extend(
+            zip(rows.tolist(), tokens.tolist(), strict=True)
+        ),
+    )
+    for row in (0, 1):
+        own = [token for number, token in heard if number == row]
+        assert own == texts[row, 2 : 2 + len(own)].tolist()
+
+    class Kept(transformers.generation.streamers.BaseStreamer):
+        def __init__(self) -> None:
+            self.seen: list[int] = []
+            self.ended = False
+
+        def put(self, value: torch.Tensor) -> None:
+            self.seen += value.flatten().tolist()
+
+        def end(self) -> None:
+            self.ended = True
+
+    kept = Kept()
+    text = ours.generate([[5, 6]], max_new_tokens=6, streamer=kept)
+    assert kept.ended
+    assert kept.seen == text[0].tolist()
+    with pytest.raises(ConfigError, match="hears one text, and 2 are written"):
+        ours.generate([[5], [6]], max_new_tokens=2, streamer=kept)
+    with pytest.raises(ConfigError, match="streamer= with num_beams=2"):
+        ours.generate([[5]], max_new_tokens=2, num_beams=2, streamer=kept)
 
 
 # What is refused

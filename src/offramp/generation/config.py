@@ -84,7 +84,8 @@ class GenerationConfig:
     bos_token_id: int | None = None
     """What a text begins with where there is no prompt."""
     stop_strings: list[str] | None = None
-    """Texts behind which a row ends; they take a tokenizer."""
+    """Texts behind which a row ends, where they are in what was written; `generate` takes a
+    tokenizer for them."""
     extra: dict[str, Any] = dataclasses.field(default_factory=dict)
     """Keys of a file that are none of these, as they were."""
 

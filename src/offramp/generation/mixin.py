@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
+from functools import partial
 from typing import Any, cast
 
 import torch
@@ -11,9 +12,9 @@ from torch import Tensor
 from offramp.errors import ConfigError, InputError, UnsupportedError
 from offramp.generation.beams import write_beams
 from offramp.generation.config import DEFAULT_LENGTH, GenerationConfig
-from offramp.generation.decoder import Decoder
 from offramp.generation.processors import Processor
 from offramp.generation.search import Stop, Written, prompts_as_texts, write
+from offramp.generation.stopping import Decodes, Hears, Streamer, hearing, stop_at
 
 
 class GenerationMixin:
@@ -36,7 +37,8 @@ class GenerationMixin:
         seed: int | Sequence[int] | None = None,
         logits_processor: Sequence[Processor] = (),
         stopping_criteria: Sequence[Stop] = (),
-        streamer: Callable[[Tensor, Tensor], None] | None = None,
+        streamer: Streamer | Hears | None = None,
+        tokenizer: Decodes | None = None,
         **options: Any,
     ) -> Tensor:
         """Texts that begin with prompts, [R, L]: ids, padded behind a text that ended.
@@ -45,6 +47,10 @@ class GenerationMixin:
         lists of ids of any lengths. `options` are those of `GenerationConfig`. A text does not
         depend on those beside it. With `do_sample` and `seed` the same text is drawn again; of
         several rows each has a seed of its own, which may be given one by one.
+
+        `streamer` hears of each token at once: a function of the texts' numbers and their tokens,
+        or for one text an object as transformers' are; with beams no token is final until the end,
+        and there is none. `tokenizer` is for `stop_strings`.
 
         Raises UnsupportedError (a NotImplementedError) for a model that writes nothing, InputError
         for prompts that are none or leave no room, ConfigError for options.
@@ -57,7 +63,11 @@ class GenerationMixin:
         config = self._how_to_write(generation_config, options)
         prompts = _prompts(input_ids, attention_mask, config, cast(Any, self).config)
         most_R = self._room(prompts, config)
-        written = self._write(prompts, most_R, config, seed, logits_processor, stopping_criteria)
+        stops = [*stopping_criteria]
+        if config.stop_strings:
+            stops.append(stop_at(config.stop_strings, tokenizer))
+        with torch.inference_mode():
+            written = self._write(prompts, most_R, config, seed, logits_processor, stops, streamer)
         return _laid_out(written, input_ids, prompts, config)
 
     def _write(
@@ -68,14 +78,29 @@ class GenerationMixin:
         seed: int | Sequence[int] | None,
         processors: Sequence[Processor],
         stops: Sequence[Stop],
+        streamer: Streamer | Hears | None,
     ) -> Written:
-        decoder: Decoder = cast(Any, self).decoder(len(prompts), int(most_R.max()))
-        texts = prompts_as_texts(prompts, most_R)
         n_texts = len(prompts) * (config.num_return_sequences if config.num_beams == 1 else 1)
-        seeds = _seeds(seed, n_texts) if config.do_sample else ()
-        way = write if config.num_beams == 1 else write_beams
-        with torch.inference_mode():
-            return way(decoder, texts, config, seeds=seeds, more_processors=processors, stops=stops)
+        way = partial(
+            write if config.num_beams == 1 else write_beams,
+            cast(Any, self).decoder(len(prompts), int(most_R.max())),
+            prompts_as_texts(prompts, most_R),
+            config,
+            seeds=_seeds(seed, n_texts) if config.do_sample else (),
+            more_processors=processors,
+            stops=stops,
+        )
+        if streamer is None:
+            return way()
+        if config.num_beams > 1:
+            raise ConfigError(
+                f"streamer= with num_beams={config.num_beams}: no token of a beam is final until "
+                "the end. Leave one of them out."
+            )
+        written = way(told=hearing(streamer, prompts, n_texts))
+        if hasattr(streamer, "end"):
+            streamer.end()
+        return written
 
     def _how_to_write(
         self, given: GenerationConfig | None, options: dict[str, Any]
