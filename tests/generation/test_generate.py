@@ -237,6 +237,34 @@ def test_presence_and_frequency_by_hand() -> None:
     assert found.tolist() == [[0, 0, 0, -1.0, 0, -0.75, 0]]
 
 
+def test_options_of_paddlenlp() -> None:
+    _, ours = models(4)
+    ours.config.eos_token_id = None
+    prompt = [[5, 6, 7]]
+    same: tuple[tuple[dict[str, Any], dict[str, Any]], ...] = (
+        ({"decode_strategy": "greedy_search", "max_length": 5}, {"max_new_tokens": 5}),
+        (
+            {"decode_strategy": "beam_search", "num_beams": 3, "max_length": 5, "min_length": 2},
+            {"num_beams": 3, "max_new_tokens": 5, "min_new_tokens": 2},
+        ),
+        (
+            {"decode_strategy": "sampling", "max_length": 5, "top_p": 0.8, "seed": 1},
+            {"do_sample": True, "max_new_tokens": 5, "top_p": 0.8, "seed": 1},
+        ),
+    )
+    for theirs, own in same:
+        texts = ours.generate(prompt, **theirs)
+        assert texts.shape == (1, 8)
+        assert torch.equal(texts, ours.generate(prompt, **own))
+    assert ours.generate(prompt, max_length=5).shape == (1, 5)  # transformers': the prompt counts
+    with pytest.raises(ConfigError, match="decode_strategy is one of greedy_search"):
+        ours.generate(prompt, decode_strategy="diverse")
+    with pytest.raises(ConfigError, match="num_beams=2 with decode_strategy='sampling'"):
+        ours.generate(prompt, decode_strategy="sampling", num_beams=2)
+    with pytest.raises(offramp.UnsupportedError, match=r"diversity_rate=0\.5"):
+        ours.generate(prompt, decode_strategy="beam_search", num_beams=2, diversity_rate=0.5)
+
+
 # What ends a text, and who hears of it
 
 

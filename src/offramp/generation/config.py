@@ -8,7 +8,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, TypeAlias
 
-from offramp.errors import ConfigError, nearest
+from offramp.errors import ConfigError, UnsupportedError, nearest
 
 GENERATION_CONFIG_FILE = "generation_config.json"
 DEFAULT_LENGTH = 20
@@ -187,6 +187,36 @@ class GenerationConfig:
         return dataclasses.replace(self, **changes)
 
 
+def from_paddle(options: Mapping[str, Any]) -> dict[str, Any]:
+    """Options under the names that PaddleNLP's `generate` has for them, where they are its own.
+
+    They are when there is a `decode_strategy`: then `max_length` and `min_length` are of new tokens
+    alone, as there. Raises ConfigError for a strategy that is none, and UnsupportedError (a
+    NotImplementedError) for diverse beams.
+    """
+    if "decode_strategy" not in options:
+        return dict(options)
+    found = {k: v for k, v in options.items() if k not in ("decode_strategy", "diversity_rate")}
+    strategy = options["decode_strategy"]
+    if strategy not in _STRATEGIES:
+        raise ConfigError(f"decode_strategy is one of {', '.join(_STRATEGIES)}; got {strategy!r}.")
+    if options.get("diversity_rate"):
+        raise UnsupportedError(
+            f"diversity_rate={options['diversity_rate']!r}: there are no diverse beams here. Leave "
+            "it out, or draw several texts: decode_strategy='sampling'."
+        )
+    if strategy != "beam_search" and found.get("num_beams", 1) != 1:
+        raise ConfigError(
+            f"num_beams={found['num_beams']} with decode_strategy={strategy!r}: beams are of "
+            "'beam_search'. Leave one of them out."
+        )
+    for theirs, ours in (("max_length", "max_new_tokens"), ("min_length", "min_new_tokens")):
+        if theirs in found:
+            found[ours] = found.pop(theirs)
+    return {"do_sample": strategy == "sampling", **found}
+
+
+_STRATEGIES = ("greedy_search", "sampling", "beam_search")
 _MANY = float("inf")
 _RANGES: dict[str, tuple[float, float, Any]] = {
     "max_new_tokens": (1, _MANY, int),

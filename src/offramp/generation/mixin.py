@@ -11,7 +11,7 @@ from torch import Tensor
 
 from offramp.errors import ConfigError, InputError, UnsupportedError
 from offramp.generation.beams import write_beams
-from offramp.generation.config import DEFAULT_LENGTH, GenerationConfig
+from offramp.generation.config import DEFAULT_LENGTH, GenerationConfig, from_paddle
 from offramp.generation.processors import Processor
 from offramp.generation.search import Stop, Written, prompts_as_texts, write
 from offramp.generation.stopping import Decodes, Hears, Streamer, hearing, stop_at
@@ -50,7 +50,8 @@ class GenerationMixin:
 
         `streamer` hears of each token at once: a function of the texts' numbers and their tokens,
         or for one text an object as transformers' are; with beams no token is final until the end,
-        and there is none. `tokenizer` is for `stop_strings`.
+        and there is none. `tokenizer` is for `stop_strings`. With a `decode_strategy` the options
+        are PaddleNLP's, whose `max_length` is of new tokens.
 
         Raises UnsupportedError (a NotImplementedError) for a model that writes nothing, InputError
         for prompts that are none or leave no room, ConfigError for options.
@@ -114,7 +115,7 @@ class GenerationMixin:
                 pad_token_id=getattr(own, "pad_token_id", None),
                 bos_token_id=getattr(own, "bos_token_id", None),
             )
-        return config.changed(**options)
+        return config.changed(**from_paddle(options))
 
     def _room(self, prompts: Sequence[Tensor], config: GenerationConfig) -> Tensor:
         """The tokens of each row when it is full; InputError where a prompt leaves no room."""
